@@ -1,0 +1,29 @@
+"""Product-line settings: typed, read once from ``params.yaml``, passed as values."""
+
+from novad.config.params import add_line, line_settings, load_lines
+from novad.config.settings import (
+    BackboneSettings,
+    CalibrateExplainerSettings,
+    EvaluateSettings,
+    ExplainerSettings,
+    LineSettings,
+    MemoryBankSettings,
+    TuneFusionSettings,
+    ValidateSettings,
+)
+from novad.config.workspace import Workspace
+
+__all__ = [
+    "BackboneSettings",
+    "CalibrateExplainerSettings",
+    "EvaluateSettings",
+    "ExplainerSettings",
+    "LineSettings",
+    "MemoryBankSettings",
+    "TuneFusionSettings",
+    "ValidateSettings",
+    "Workspace",
+    "add_line",
+    "line_settings",
+    "load_lines",
+]

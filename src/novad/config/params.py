@@ -1,0 +1,103 @@
+"""Reading and extending ``params.yaml`` without losing its comments."""
+
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from novad.config.settings import LINE_NAME, LineSettings
+from novad.errors import ConfigError
+
+__all__ = ["add_line", "line_settings", "load_lines"]
+
+
+def load_lines(params: Path) -> dict[str, LineSettings]:
+    """Settings of every line in ``params``.
+
+    Raises:
+        ConfigError: names the file and the key that is missing or wrong.
+    """
+    document = _read(params)
+    lines = document.get("lines") or {}
+    if not isinstance(lines, dict):
+        raise ConfigError(f"{params}: lines: must map line names to settings")
+    return {_checked_name(name, params): _parse(params, name, raw) for name, raw in lines.items()}
+
+
+def line_settings(params: Path, line: str) -> LineSettings:
+    """Settings of one line.
+
+    Raises:
+        ConfigError: the line is unknown (the message lists those that exist), or its settings are wrong.
+    """
+    document = _read(params)
+    lines = document.get("lines") or {}
+    if line not in lines:
+        known = ", ".join(sorted(lines)) or "none yet"
+        raise ConfigError(f"{params}: lines.{line}: no such product line (known: {known})")
+    return _parse(params, line, lines[line])
+
+
+def add_line(params: Path, name: str, settings: LineSettings) -> None:
+    """Write a new line into ``params``, keeping what is there; the file is replaced in one step.
+
+    Raises:
+        ConfigError: bad name, or a line of that name exists.
+    """
+    _checked_name(name, params)
+    document = _read(params)
+    if document.get("lines") is None:
+        document["lines"] = {}
+    if name in document["lines"]:
+        raise ConfigError(f"{params}: lines.{name}: this line exists already")
+    document["lines"][name] = settings.model_dump(mode="json", by_alias=True)
+    _replace(params, document)
+
+
+def _checked_name(name: Any, params: Path) -> str:
+    if not isinstance(name, str) or not re.fullmatch(LINE_NAME, name):
+        raise ConfigError(
+            f"{params}: lines.{name}: a line name is 1 to 63 lower-case letters, digits or '-', "
+            "beginning with a letter or digit"
+        )
+    return name
+
+
+def _read(params: Path) -> dict[str, Any]:
+    try:
+        document = YAML().load(params.read_text("utf-8")) or {}
+    except FileNotFoundError:
+        raise ConfigError(f"{params}: no such file") from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{params}: not valid YAML: {error}") from error
+    if not isinstance(document, dict):
+        raise ConfigError(f"{params}: must be a mapping with the key 'lines'")
+    return document
+
+
+def _parse(params: Path, line: str, raw: Any) -> LineSettings:
+    try:
+        return LineSettings.model_validate(raw)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"lines.{line}.{'.'.join(str(part) for part in item['loc'])}: {item['msg']}"
+            for item in error.errors(include_url=False, include_input=False)
+        )
+        raise ConfigError(f"{params}: {problems}") from None
+
+
+def _replace(path: Path, document: dict[str, Any]) -> None:
+    yaml = YAML()
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with os.fdopen(handle, "w", encoding="utf-8") as stream:
+        yaml.dump(document, stream)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.chmod(temporary, 0o644)
+    os.replace(temporary, path)

@@ -1,0 +1,129 @@
+"""Settings of one product line; a section per stage, so that DVC sees which stage a change concerns."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+__all__ = [
+    "BUNDLED_ARCHITECTURE",
+    "BUNDLED_CHECKPOINT",
+    "BackboneSettings",
+    "CalibrateExplainerSettings",
+    "EvaluateSettings",
+    "ExplainerSettings",
+    "LINE_NAME",
+    "LineSettings",
+    "MemoryBankSettings",
+    "TuneFusionSettings",
+    "ValidateSettings",
+]
+
+BUNDLED_ARCHITECTURE = "novad-bcos"
+BUNDLED_CHECKPOINT = "src/novad/vision/weights/novad-bcos.safetensors"
+LINE_NAME = r"^[a-z0-9][a-z0-9-]{0,62}$"
+
+Share = Annotated[float, Field(gt=0, le=1)]
+Probability = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Section(BaseModel):
+    """A frozen block of settings that refuses keys it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ValidateSettings(Section):
+    """Data gate and splits."""
+
+    min_normals: Annotated[int, Field(ge=1)] = 20
+    calibration_share: Probability = 0.2
+    tuning_share: Probability = 0.3
+    allow_mixed_sizes: bool = False
+    max_pixels: Annotated[int, Field(ge=1)] = 64_000_000
+    near_duplicate_bits: Annotated[int, Field(ge=0, le=64)] = 2
+
+
+class BackboneSettings(Section):
+    """A network by architecture and checkpoint file; the digest is checked at every load."""
+
+    architecture: str = BUNDLED_ARCHITECTURE
+    checkpoint: str = BUNDLED_CHECKPOINT
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    image_size: Annotated[int, Field(ge=32, le=4096, multiple_of=8)] = 224
+    layers: tuple[str, ...] = ()
+
+
+class MemoryBankSettings(Section):
+    """Coreset of normal patch features, and the search over it."""
+
+    coreset_share: Share = 0.01
+    min_vectors: Annotated[int, Field(ge=1)] = 1000
+    max_vectors: Annotated[int, Field(ge=1)] = 20_000
+    projection: Annotated[int, Field(ge=0)] = 0
+    whiten: bool = True
+    neighbours: Annotated[int, Field(ge=1, le=64)] = 1
+    top_share: Share = 0.01
+
+
+class ExplainerSettings(Section):
+    """Which explanation asks for novelty, and of which network."""
+
+    method: Literal[
+        "bcos",
+        "input_x_gradient",
+        "integrated_gradients",
+        "guided_backprop",
+        "lrp",
+        "layer_grad_cam",
+        "occlusion",
+    ] = "bcos"
+    backbone: BackboneSettings
+
+
+class CalibrateExplainerSettings(Section):
+    """Candidates of the explainer calibration; empty lists mean every one the explainer offers."""
+
+    statistics: tuple[str, ...] = ()
+    smoothing: tuple[Annotated[float, Field(ge=0)], ...] = (0.0, 2.0, 4.0)
+    top_shares: tuple[Share, ...] = (0.002, 0.01, 0.05)
+
+
+class TuneFusionSettings(Section):
+    """Weight of novelty in the hybrid score, and the thresholds."""
+
+    max_false_positive_rate: Probability = 0.05
+    alpha: Probability = 0.05
+    review_alpha: Probability = 0.10
+    equal_weight_prior: Annotated[float, Field(ge=0)] = 1.0
+
+    @model_validator(mode="after")
+    def _review_before_fail(self) -> "TuneFusionSettings":
+        if self.review_alpha < self.alpha:
+            raise ValueError("review_alpha must be at least alpha: REVIEW lies below FAIL")
+        return self
+
+
+class EvaluateSettings(Section):
+    """How much evidence the evaluation keeps."""
+
+    bootstrap: Annotated[int, Field(ge=0, le=100_000)] = 1000
+    heatmaps: Annotated[int, Field(ge=0)] = 24
+
+
+class LineSettings(Section):
+    """Everything that one product line is trained by."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    data: str
+    layout: Literal["mvtec", "visa", "folder"]
+    anomaly_type: Literal["sensory", "semantic_near", "semantic_far"] = "sensory"
+    schedule: str | None = None
+    seed: Annotated[int, Field(ge=0)] = 0
+    validation: ValidateSettings = Field(default_factory=ValidateSettings, alias="validate")
+    backbone: BackboneSettings
+    memory_bank: MemoryBankSettings = Field(default_factory=MemoryBankSettings)
+    explainer: ExplainerSettings
+    calibrate_explainer: CalibrateExplainerSettings = Field(default_factory=CalibrateExplainerSettings)
+    tune_fusion: TuneFusionSettings = Field(default_factory=TuneFusionSettings)
+    evaluate: EvaluateSettings = Field(default_factory=EvaluateSettings)
