@@ -1,0 +1,1 @@
+"""Recipe of the bundled backbone: formula-driven supervision, no third-party image."""

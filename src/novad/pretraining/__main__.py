@@ -1,0 +1,5 @@
+"""``python -m novad.pretraining``."""
+
+from novad.pretraining.train import main
+
+main()

@@ -1,0 +1,1 @@
+"""The five stages of a line: files in, files out, nothing else."""

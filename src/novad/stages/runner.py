@@ -1,0 +1,82 @@
+"""What every stage shares: arguments, exit codes, cost, and outputs that are whole or absent."""
+
+import ctypes
+import json
+import os
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from novad.config import Workspace
+from novad.errors import ConfigError, NovadError, exit_code
+
+__all__ = ["die_with_parent", "main", "stage_output", "write_json"]
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main(run: Callable[[Workspace, str], None], stage: str) -> None:
+    """Run one stage for the line named on the command line, and exit with the code of its error.
+
+    Args:
+        run: the stage; reads from and writes into the workspace.
+        stage: its name, the folder of its outputs.
+    """
+    die_with_parent()
+    started = time.perf_counter()
+    try:
+        if len(sys.argv) != 2:
+            raise ConfigError(f"usage: python -m novad.stages.{stage} LINE")
+        workspace, line = Workspace.find(), sys.argv[1]
+        run(workspace, line)
+        _write_cost(workspace.artifacts(line, stage), time.perf_counter() - started)
+    except NovadError as error:
+        print(f"{stage}: {error}", file=sys.stderr)
+        raise SystemExit(exit_code(error)) from None
+
+
+@contextmanager
+def stage_output(workspace: Workspace, line: str, stage: str) -> Iterator[Path]:
+    """A fresh folder whose content becomes the stage's output when the block ends without an error.
+
+    A process killed inside leaves only a hidden folder, which the next run of the stage removes.
+    """
+    target = workspace.artifacts(line, stage)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for left_over in target.parent.glob(f".{stage}-*"):
+        shutil.rmtree(left_over, ignore_errors=True)
+    fresh = Path(tempfile.mkdtemp(prefix=f".{stage}-", dir=target.parent))
+    try:
+        yield fresh
+        fresh.chmod(0o755)
+        shutil.rmtree(target, ignore_errors=True)
+        fresh.rename(target)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def write_json(path: Path, document: object) -> None:
+    """Write ``document`` with sorted keys, so that equal content is equal bytes."""
+    text = json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    path.write_text(text + "\n", "utf-8")
+
+
+def die_with_parent() -> None:
+    """Ask Linux to end this process when its parent dies, so that a killed flow leaves no stage behind."""
+    if not sys.platform.startswith("linux"):
+        return
+    parent = os.getppid()
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _write_cost(folder: Path, seconds: float) -> None:
+    peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    write_json(folder / "cost.json", {"seconds": round(seconds, 3), "peak_rss_mb": round(peak_kib / 1024, 1)})

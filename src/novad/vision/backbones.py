@@ -1,0 +1,237 @@
+"""Backbones: one interface over the bundled B-cos network, the B-cos zoo and timm, from local checkpoints."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from novad.errors import ConfigError, IntegrityError
+from novad.vision.bcos_network import ARCHITECTURE, bcos_encoding, build_bcos_network
+
+__all__ = [
+    "Backbone",
+    "BcosBackbone",
+    "TimmBackbone",
+    "describe_checkpoint",
+    "file_sha256",
+    "load_backbone",
+]
+
+
+class Backbone(nn.Module):
+    """A frozen network that gives the feature maps of named layers.
+
+    Attributes:
+        architecture: what ``load_backbone`` builds.
+        layers: names of the layers, fine to coarse.
+        exact: whether features are W(x) x of the encoding, so that explanations are complete.
+    """
+
+    architecture: str
+    layers: tuple[str, ...]
+    exact: bool = False
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Images (N, 3, H, W) in [0, 1] as the network's own input (N, C, H, W)."""
+        raise NotImplementedError
+
+    def features(self, encoded: Tensor) -> dict[str, Tensor]:
+        """Feature map (N, C_l, H_l, W_l) of each layer, from an encoded batch."""
+        raise NotImplementedError
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Feature maps of images (N, 3, H, W) in [0, 1]."""
+        return self.features(self.encode(images))
+
+
+class BcosBackbone(Backbone):
+    """A B-cos ResNet in explanation mode: features are unchanged, gradients are the dynamic weights W(x)."""
+
+    exact = True
+    stages = ("layer1", "layer2", "layer3", "layer4")
+
+    def __init__(self, architecture: str, network: nn.Module, layers: Sequence[str] = ()) -> None:
+        super().__init__()
+        available = [name for name in self.stages if getattr(network, name, None) is not None]
+        self.architecture = architecture
+        self.layers = _chosen(layers, available, default=("layer2", "layer3"))
+        self.available = tuple(available)
+        self.network = network.eval().requires_grad_(False)
+        for module in network.modules():
+            if hasattr(module, "set_explanation_mode"):
+                module.set_explanation_mode(True)
+
+    def encode(self, images: Tensor) -> Tensor:
+        return bcos_encoding(images)
+
+    def features(self, encoded: Tensor) -> dict[str, Tensor]:
+        return self.stage_features(encoded, self.layers)
+
+    def stage_features(self, encoded: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
+        """Feature maps of any of the network's stages, run no deeper than needed."""
+        net, found = self.network, {}
+        x = net.bn1(net.conv1(encoded))
+        if net.pool is not None:
+            x = net.pool(x)
+        for name in self.available:
+            x = getattr(net, name)(x)
+            if name in layers:
+                found[name] = x
+            if len(found) == len(layers):
+                break
+        return found
+
+
+class TimmBackbone(Backbone):
+    """A timm network as feature extractor.
+
+    Args:
+        architecture: its timm name.
+        checkpoint: local safetensors file with the whole network's weights.
+        layers: module names as in timm's feature info; by default those at strides 8 and 16.
+        metadata: of the checkpoint: ``pad_type``, ``num_classes``, ``mean``, ``std`` where they differ.
+    Raises:
+        ConfigError: timm does not know the architecture, the layers, or the weights do not fit exactly.
+    """
+
+    def __init__(
+        self, architecture: str, checkpoint: Path, layers: Sequence[str], metadata: dict[str, str]
+    ) -> None:
+        super().__init__()
+        import timm
+
+        if not timm.is_model(architecture):
+            raise ConfigError(f"{checkpoint}: timm has no architecture '{architecture}'")
+        options = {"pad_type": metadata["pad_type"]} if "pad_type" in metadata else {}
+        weights = {name: tensor.float() for name, tensor in load_file(checkpoint).items()}
+        whole = timm.create_model(architecture, num_classes=int(metadata.get("num_classes", 1000)), **options)
+        _load_strictly(whole, weights, checkpoint)
+        probe = timm.create_model(architecture, features_only=True, **options)
+        names, strides = probe.feature_info.module_name(), probe.feature_info.reduction()
+        default = [name for name, stride in zip(names, strides, strict=True) if stride in (8, 16)]
+        self.architecture = architecture
+        self.layers = _chosen(layers, names, default=default or names[-2:])
+        self.network = timm.create_model(
+            architecture,
+            features_only=True,
+            out_indices=[names.index(name) for name in self.layers],
+            **options,
+        )
+        absent = self.network.load_state_dict(whole.state_dict(), strict=False).missing_keys
+        if absent:
+            raise ConfigError(f"{checkpoint}: no weights for {', '.join(absent[:3])}")
+        self.network.eval().requires_grad_(False)
+        pretrained = whole.pretrained_cfg
+        self.register_buffer("mean", _per_channel(metadata.get("mean"), pretrained.get("mean", 0.5)))
+        self.register_buffer("std", _per_channel(metadata.get("std"), pretrained.get("std", 0.5)))
+
+    def encode(self, images: Tensor) -> Tensor:
+        return (images - self.get_buffer("mean")) / self.get_buffer("std")
+
+    def features(self, encoded: Tensor) -> dict[str, Tensor]:
+        return dict(zip(self.layers, self.network(encoded), strict=True))
+
+
+def load_backbone(architecture: str, checkpoint: Path, sha256: str, layers: Sequence[str] = ()) -> Backbone:
+    """Build a backbone from a local checkpoint whose digest is known.
+
+    Args:
+        architecture: ``novad-bcos``, ``bcos:NAME`` (a constructor of ``bcos.models.resnet``) or a timm name.
+        checkpoint: safetensors file.
+        sha256: expected digest of the file.
+        layers: names of the layers to read; empty means the architecture's mid layers.
+    Raises:
+        ConfigError: no such file or architecture, or weights that do not fit exactly.
+        IntegrityError: the file is not the one that the digest names.
+    """
+    if not checkpoint.is_file():
+        raise ConfigError(f"{checkpoint}: no such backbone checkpoint")
+    if (found := file_sha256(checkpoint)) != sha256:
+        raise IntegrityError(f"{checkpoint}: sha256 is {found}, expected {sha256}")
+    if architecture == ARCHITECTURE or architecture.startswith("bcos:"):
+        network = _bcos_network(architecture, checkpoint)
+        _load_strictly(network, {k: v.float() for k, v in load_file(checkpoint).items()}, checkpoint)
+        return BcosBackbone(architecture, network, layers)
+    return TimmBackbone(architecture, checkpoint, layers, _metadata(checkpoint))
+
+
+def describe_checkpoint(checkpoint: Path) -> tuple[str, str]:
+    """Architecture and sha256 of a safetensors checkpoint.
+
+    The architecture comes from the file's metadata (``novad`` or ``timm``), else from its name up to the
+    first dot where timm knows that name.
+
+    Raises:
+        ConfigError: no such file, not safetensors, or nothing says which architecture it is.
+    """
+    if not checkpoint.is_file():
+        raise ConfigError(f"{checkpoint}: no such backbone checkpoint")
+    metadata = _metadata(checkpoint)
+    named = metadata.get("novad") or metadata.get("bcos") or metadata.get("timm")
+    if named is None:
+        import timm
+
+        stem = checkpoint.name.split(".")[0]
+        if not timm.is_model(stem):
+            raise ConfigError(
+                f"{checkpoint}: nothing says which architecture this is; name the file after its timm "
+                "architecture or add the safetensors metadata key 'timm'"
+            )
+        named = stem
+    return named, file_sha256(checkpoint)
+
+
+def file_sha256(path: Path) -> str:
+    """Hex sha256 of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _bcos_network(architecture: str, checkpoint: Path) -> nn.Module:
+    if architecture == ARCHITECTURE:
+        return build_bcos_network()
+    from bcos.models import resnet
+
+    name = architecture.removeprefix("bcos:")
+    if name not in resnet.__all__ or not name.startswith(("resn", "wide")):
+        raise ConfigError(f"{checkpoint}: bcos has no architecture '{name}'")
+    network: nn.Module = getattr(resnet, name)(pretrained=False)
+    return network
+
+
+def _metadata(checkpoint: Path) -> dict[str, str]:
+    try:
+        with safe_open(checkpoint, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise ConfigError(f"{checkpoint}: not a safetensors file: {error}") from None
+
+
+def _load_strictly(network: nn.Module, weights: dict[str, Tensor], checkpoint: Path) -> None:
+    counters = {
+        name: tensor for name, tensor in network.state_dict().items() if "num_batches_tracked" in name
+    }
+    try:
+        network.load_state_dict(counters | weights, strict=True)
+    except RuntimeError as error:
+        raise ConfigError(f"{checkpoint}: the weights do not fit: {str(error)[:400]}") from None
+
+
+def _chosen(layers: Sequence[str], available: Sequence[str], default: Sequence[str]) -> tuple[str, ...]:
+    unknown = [name for name in layers if name not in available]
+    if unknown:
+        raise ConfigError(f"backbone.layers: no layer {', '.join(unknown)}; there are {', '.join(available)}")
+    wanted = layers or default
+    return tuple(name for name in available if name in wanted)
+
+
+def _per_channel(own: str | None, default: float | Sequence[float]) -> Tensor:
+    if own is not None:
+        default = [float(part) for part in own.replace(",", " ").split()]
+    return (
+        torch.as_tensor(default, dtype=torch.float32).reshape(-1).expand(1, -1).reshape(1, -1, 1, 1).clone()
+    )
