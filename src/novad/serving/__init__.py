@@ -1,0 +1,1 @@
+"""The detector as a model that MLflow can load and serve."""

@@ -1,0 +1,27 @@
+"""Evidence and registry in MLflow, and the event log beside them; importing this does not load MLflow."""
+
+from novad.tracking.digests import output_digest
+from novad.tracking.events import Event, champion_event, verify
+from novad.tracking.gates import Verdict
+from novad.tracking.publications import Publication, publications, published_version
+from novad.tracking.publish import Published, close_stale_runs, publish
+from novad.tracking.registry import ResolvedModel, gate, history, promote, resolve
+
+__all__ = [
+    "Event",
+    "Publication",
+    "Published",
+    "ResolvedModel",
+    "Verdict",
+    "champion_event",
+    "close_stale_runs",
+    "gate",
+    "history",
+    "output_digest",
+    "promote",
+    "publications",
+    "publish",
+    "published_version",
+    "resolve",
+    "verify",
+]

@@ -1,0 +1,139 @@
+"""The tables that novad keeps beside MLflow's own: publications and the event log."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import (
+    Column,
+    Connection,
+    Engine,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    create_engine,
+    event,
+    inspect,
+)
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.pool import NullPool
+
+from novad.errors import ServiceError
+from novad.tracking.store import BUSY_SECONDS, Store, prepare_database
+
+__all__ = ["EVENTS", "HEADS", "PUBLICATIONS", "reading", "writing"]
+
+_METADATA = MetaData()
+
+PUBLICATIONS = Table(
+    "novad_publications",
+    _METADATA,
+    Column("line", String(63), primary_key=True),
+    Column("output_digest", String(64), primary_key=True),
+    Column("version", Integer, nullable=False),
+    Column("run_id", String(32), nullable=False),
+    Column("published_at", String(32), nullable=False),
+)
+
+# The primary key is the compare-and-swap: of two writers of the same sequence number one is refused.
+EVENTS = Table(
+    "novad_events",
+    _METADATA,
+    Column("line", String(63), primary_key=True),
+    Column("sequence", Integer, primary_key=True, autoincrement=False),
+    Column("kind", String(32), nullable=False),
+    Column("version", Integer),
+    Column("actor", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("at", String(32), nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("previous", String(64), nullable=False),
+    Column("digest", String(64), nullable=False),
+)
+
+# The newest event of each line once more: removing the tail of a chain leaves a valid, shorter chain.
+HEADS = Table(
+    "novad_event_heads",
+    _METADATA,
+    Column("line", String(63), primary_key=True),
+    Column("sequence", Integer, nullable=False),
+    Column("digest", String(64), nullable=False),
+)
+
+
+@contextmanager
+def reading(store: Store) -> Iterator[Connection | None]:
+    """A connection for reading; None when the tables do not exist yet, and then nothing is created.
+
+    Raises:
+        ServiceError: the database cannot be reached.
+    """
+    file = store.sqlite_file
+    if file is not None and not file.is_file():
+        yield None
+        return
+    with _connected(store, write=False) as connection:
+        yield connection if inspect(connection).has_table(EVENTS.name) else None
+
+
+@contextmanager
+def writing(store: Store) -> Iterator[Connection]:
+    """A connection in one transaction, committed when the block ends without an error.
+
+    Raises:
+        ServiceError: the database cannot be reached, or stays locked.
+        sqlalchemy.exc.IntegrityError: a row of that key exists; the caller knows what that means.
+    """
+    prepare_database(store)
+    with _connected(store, write=True) as connection:
+        _create_tables(connection)
+        with connection.begin():
+            yield connection
+
+
+@contextmanager
+def _connected(store: Store, *, write: bool) -> Iterator[Connection]:
+    engine = _engine(store, write=write)
+    try:
+        with engine.connect() as connection:
+            yield connection
+    except OperationalError as error:
+        raise ServiceError(f"the tracking database cannot be used: {error.orig}") from error
+    finally:
+        engine.dispose()
+
+
+def _engine(store: Store, *, write: bool) -> Engine:
+    if store.sqlite_file is None:
+        return create_engine(store.database_uri, poolclass=NullPool)
+    engine = create_engine(store.database_uri, poolclass=NullPool, connect_args={"timeout": BUSY_SECONDS})
+    event.listen(engine, "connect", _manual_transactions)
+    # A writer takes SQLite's write lock when its transaction begins: a reader that turns writer half-way
+    # is refused at once, whatever the timeout.
+    event.listen(engine, "begin", _begin_immediate if write else _begin)
+    return engine
+
+
+def _manual_transactions(connection: Any, _record: object) -> None:
+    connection.isolation_level = None
+
+
+def _begin(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN")
+
+
+def _begin_immediate(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _create_tables(connection: Connection) -> None:
+    try:
+        with connection.begin():
+            _METADATA.create_all(connection)
+    except SQLAlchemyError:
+        # On PostgreSQL another process may create them between our look and our creation.
+        with connection.begin():
+            if not inspect(connection).has_table(HEADS.name):
+                raise

@@ -1,0 +1,203 @@
+"""The event log: what happened to a line's models, by whom and why, as a hash chain in SQL."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy.exc import IntegrityError as DuplicateKey
+
+from novad.config import Workspace
+from novad.errors import IntegrityError, RefusedError, ServiceError
+from novad.tracking.database import EVENTS, HEADS, reading, writing
+from novad.tracking.store import locate
+
+__all__ = ["Event", "append", "champion_event", "events", "head", "verify"]
+
+_ATTEMPTS = 50
+_FIRST = "0" * 64
+
+
+@dataclass(frozen=True)
+class Event:
+    """One entry; ``digest`` covers every other field, among them the digest of the entry before it."""
+
+    line: str
+    sequence: int
+    """1, 2, 3, ... within the line."""
+    kind: str
+    """`promotion`, `refusal`; later kinds join without a change of the table."""
+    version: int | None
+    actor: str
+    reason: str
+    at: str
+    """UTC, ISO 8601 with microseconds."""
+    detail: Mapping[str, Any]
+    """Whatever the kind needs to be understood later, JSON."""
+    previous: str
+    digest: str
+
+
+def append(
+    workspace: Workspace,
+    line: str,
+    kind: str,
+    *,
+    actor: str,
+    reason: str,
+    version: int | None = None,
+    detail: Mapping[str, Any] | None = None,
+    expected: int | None = None,
+) -> Event:
+    """Add one event to the chain of ``line``.
+
+    Args:
+        expected: sequence of the newest event that the caller based its decision on; None appends after
+            whatever is there.
+    Raises:
+        RefusedError: the chain has moved on since ``expected``: somebody else decided first.
+        IntegrityError: the newest event does not agree with its own digest or the recorded head.
+        ServiceError: the database cannot be reached or stays locked.
+    """
+    store = locate(workspace)
+    for _ in range(_ATTEMPTS):
+        try:
+            with writing(store) as connection:
+                newest = _newest(connection, line)
+                sequence = newest.sequence if newest else 0
+                if expected is not None and sequence != expected:
+                    raise RefusedError(
+                        f"{line}: somebody else changed this line meanwhile (event {sequence}, expected "
+                        f"{expected}); look at `novad history {line}` and decide again"
+                    )
+                event = _sealed(
+                    Event(
+                        line=line,
+                        sequence=sequence + 1,
+                        kind=kind,
+                        version=version,
+                        actor=actor,
+                        reason=reason,
+                        at=datetime.now(UTC).isoformat(timespec="microseconds"),
+                        detail=json.loads(_canonical(dict(detail or {}))),
+                        previous=newest.digest if newest else _FIRST,
+                        digest="",
+                    )
+                )
+                connection.execute(insert(EVENTS).values(**_row(event)))
+                connection.execute(delete(HEADS).where(HEADS.c.line == line))
+                connection.execute(
+                    insert(HEADS).values(line=line, sequence=event.sequence, digest=event.digest)
+                )
+                return event
+        except DuplicateKey:
+            continue  # Another writer took this sequence number: read the new head and try again.
+    raise ServiceError(f"{line}: the event log is too busy; nothing was written")
+
+
+def events(workspace: Workspace, line: str | None = None) -> list[Event]:
+    """Every event in order, of one line or of all."""
+    query = select(EVENTS).order_by(EVENTS.c.line, EVENTS.c.sequence)
+    if line is not None:
+        query = query.where(EVENTS.c.line == line)
+    with reading(locate(workspace)) as connection:
+        return [_event(row._mapping) for row in connection.execute(query)] if connection is not None else []
+
+
+def head(workspace: Workspace, line: str) -> int:
+    """Sequence number of the newest event of ``line``, 0 before the first: what a decision is based on."""
+    with reading(locate(workspace)) as connection:
+        newest = _newest(connection, line) if connection is not None else None
+    return newest.sequence if newest else 0
+
+
+def champion_event(workspace: Workspace, line: str) -> Event | None:
+    """The event that made the present champion, or None when the line never had one."""
+    promotions = [event for event in events(workspace, line) if event.kind == "promotion"]
+    return promotions[-1] if promotions else None
+
+
+def verify(workspace: Workspace, line: str | None = None) -> list[str]:
+    """Check every event against its digest, its predecessor and the recorded heads.
+
+    Returns:
+        One sentence per broken event or line; empty when the log is intact.
+    """
+    found = events(workspace, line)
+    heads = _heads(workspace, line)
+    problems = []
+    for name in sorted({event.line for event in found} | set(heads)):
+        chain = [event for event in found if event.line == name]
+        problems += _chain_problems(name, chain)
+        newest = (chain[-1].sequence, chain[-1].digest) if chain else (0, _FIRST)
+        if heads.get(name) != newest:
+            recorded = heads.get(name, (0, ""))[0]
+            problems.append(
+                f"{name}: the log ends with event {newest[0]}, the recorded head is event {recorded}: "
+                "its end was removed or replaced"
+            )
+    return problems
+
+
+def _chain_problems(line: str, chain: list[Event]) -> list[str]:
+    problems = []
+    previous = _FIRST
+    for position, event in enumerate(chain, start=1):
+        if event.sequence != position:
+            problems.append(f"{line}: event {position} is missing (found event {event.sequence} instead)")
+            break
+        if event.digest != _digest(event):
+            problems.append(f"{line}: event {position} was edited: its content does not match its digest")
+        if event.previous != previous:
+            problems.append(f"{line}: event {position} does not follow event {position - 1}")
+        previous = event.digest
+    return problems
+
+
+def _newest(connection: Connection, line: str) -> Event | None:
+    row = connection.execute(
+        select(EVENTS).where(EVENTS.c.line == line).order_by(EVENTS.c.sequence.desc()).limit(1)
+    ).first()
+    recorded = connection.execute(select(HEADS).where(HEADS.c.line == line)).first()
+    newest = _event(row._mapping) if row is not None else None
+    present = (newest.sequence, newest.digest) if newest else None
+    if present != ((recorded.sequence, recorded.digest) if recorded else None) or (
+        newest is not None and newest.digest != _digest(newest)
+    ):
+        raise IntegrityError(f"{line}: the event log was changed behind novad's back; nothing is added to it")
+    return newest
+
+
+def _heads(workspace: Workspace, line: str | None) -> dict[str, tuple[int, str]]:
+    with reading(locate(workspace)) as connection:
+        rows = connection.execute(select(HEADS)).all() if connection is not None else []
+    return {row.line: (row.sequence, row.digest) for row in rows if line in (None, row.line)}
+
+
+def _sealed(event: Event) -> Event:
+    return Event(**{**asdict(event), "digest": _digest(event)})
+
+
+def _digest(event: Event) -> str:
+    fields = asdict(event)
+    del fields["digest"]
+    return hashlib.sha256(_canonical(fields).encode("ascii")).hexdigest()
+
+
+def _canonical(document: Mapping[str, Any]) -> str:
+    return json.dumps(document, sort_keys=True, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+
+
+def _row(event: Event) -> dict[str, Any]:
+    return {**asdict(event), "detail": _canonical(event.detail)}
+
+
+def _event(row: Mapping[Any, Any]) -> Event:
+    try:
+        detail = json.loads(row["detail"])
+    except ValueError:
+        detail = {"unreadable": row["detail"]}  # Edited: its digest will not match, and verify says so.
+    return Event(**{**row, "detail": detail})

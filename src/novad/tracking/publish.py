@@ -1,0 +1,284 @@
+"""Publishing a trained line: its evidence as an MLflow run, its detector as a registered version, once."""
+
+import json
+import math
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from novad.config import Workspace, line_settings
+from novad.errors import ServiceError
+from novad.tracking.digests import STAGES, combined, file_digest, folder_files, output_manifest, read_metrics
+from novad.tracking.lineage import dvc_digests, lineage_tags
+from novad.tracking.model import DETECTOR_FOLDER, detector_digest, model_digest, save_model
+from novad.tracking.publications import publications, published_version, record_publication
+from novad.tracking.store import locate, open_client
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import DatasetInput, Run
+    from mlflow.entities.model_registry import ModelVersion
+
+__all__ = ["Published", "close_stale_runs", "publish"]
+
+_MODEL_NAME = "detector"
+_METRIC_NAME = re.compile(r"[^\w\-. :/]")
+
+
+@dataclass(frozen=True)
+class Published:
+    """Where a result is registered."""
+
+    line: str
+    run_id: str
+    version: int
+    output_digest: str
+    created: bool
+    """False when the same result was registered before and nothing was written."""
+
+
+def publish(workspace: Workspace, line: str, flow_run_id: str | None = None) -> Published:
+    """Register what ``artifacts/LINE`` holds, or find it registered; the caller holds the line's lock.
+
+    The order makes a kill harmless: the run becomes FINISHED only when all its evidence and the model are
+    logged, only a FINISHED run is registered, and the note that it is published comes last. Whatever was
+    left unfinished is closed, or completed, by the next call.
+
+    Args:
+        flow_run_id: the Prefect flow run that asks for it.
+    Raises:
+        ConfigError: the line is unknown or not trained.
+        IntegrityError: an output is damaged.
+        ServiceError: MLflow cannot be reached, or failed.
+    """
+    manifest = output_manifest(workspace, line)
+    digest = combined(manifest)
+    known = published_version(workspace, line, digest)
+    if known is not None:
+        run_id = _publication_run(workspace, line, digest)
+        return Published(line, run_id, known, digest, created=False)
+    client = open_client(workspace)
+    from mlflow.exceptions import MlflowException
+
+    try:
+        experiment = _experiment(client, workspace, line)
+        _close_runs(client, experiment)
+        run = _finished_run(client, experiment, digest)
+        if run is None:
+            run = _log_run(client, workspace, line, experiment, manifest, flow_run_id)
+        found = _registered(client, line, run.info.run_id)
+        version = found or _register(client, line, run)
+        client.set_registered_model_alias(line, "challenger", str(version.version))
+        record_publication(workspace, line, digest, int(version.version), run.info.run_id)
+    except (MlflowException, OSError) as error:
+        raise ServiceError(f"{line}: MLflow could not record the result: {error}") from error
+    return Published(line, run.info.run_id, int(version.version), digest, created=found is None)
+
+
+def close_stale_runs(workspace: Workspace, line: str) -> list[str]:
+    """Mark runs of ``line`` that claim to run as KILLED; the caller holds the line's lock, so none does.
+
+    Returns:
+        Ids of the runs that were closed.
+    Raises:
+        ServiceError: MLflow cannot be reached.
+    """
+    store = locate(workspace)
+    if not store.served and store.sqlite_file is not None and not store.sqlite_file.is_file():
+        return []
+    client = open_client(workspace)
+    found = client.get_experiment_by_name(line)
+    return _close_runs(client, found.experiment_id) if found is not None else []
+
+
+def _publication_run(workspace: Workspace, line: str, digest: str) -> str:
+    return next(found.run_id for found in publications(workspace, line) if found.output_digest == digest)
+
+
+def _experiment(client: "MlflowClient", workspace: Workspace, line: str) -> str:
+    """Id of the experiment that is named like the line, made at the first publication."""
+    found = client.get_experiment_by_name(line)
+    if found is not None:
+        if found.lifecycle_stage == "deleted":
+            client.restore_experiment(found.experiment_id)
+        return str(found.experiment_id)
+    root = locate(workspace).artifact_root
+    location = (root / line).as_uri() if root is not None else None
+    return client.create_experiment(line, artifact_location=location)
+
+
+def _close_runs(client: "MlflowClient", experiment: str) -> list[str]:
+    closed = []
+    for run in client.search_runs([experiment], "attributes.status = 'RUNNING'"):
+        client.set_terminated(run.info.run_id, "KILLED")
+        for model in client.search_logged_models([experiment], f"source_run_id = '{run.info.run_id}'"):
+            if str(model.status) != "READY":
+                client.finalize_logged_model(model.model_id, "FAILED")
+        closed.append(run.info.run_id)
+    return closed
+
+
+def _finished_run(client: "MlflowClient", experiment: str, digest: str) -> "Run | None":
+    query = f"attributes.status = 'FINISHED' and tags.`novad.output_digest` = '{digest}'"
+    found = client.search_runs([experiment], query, max_results=1)
+    return found[0] if found else None
+
+
+def _log_run(
+    client: "MlflowClient",
+    workspace: Workspace,
+    line: str,
+    experiment: str,
+    manifest: dict[str, str],
+    flow_run_id: str | None,
+) -> "Run":
+    digest = combined(manifest)
+    settings = line_settings(workspace.params, line)
+    tags = lineage_tags(workspace, line, flow_run_id) | {
+        "novad.line": line,
+        "novad.output_digest": digest,
+        "mlflow.source.name": "novad train",
+    }
+    run = client.create_run(experiment, tags=tags, run_name=f"{line}-{digest[:8]}")
+    run_id: str = run.info.run_id
+    try:
+        _log_figures(client, workspace, line, run_id, settings.model_dump(mode="json", by_alias=True))
+        client.log_inputs(run_id, [_dataset(workspace, line, settings.data)])
+        with tempfile.TemporaryDirectory(prefix="novad-publish-") as folder:
+            evidence = _evidence(workspace, line, manifest, Path(folder) / "evidence")
+            client.log_artifacts(run_id, str(evidence))
+            _log_model(client, workspace, line, run, settings.validation.max_pixels, Path(folder) / "model")
+        client.set_terminated(run_id, "FINISHED")
+    except (Exception, KeyboardInterrupt):
+        client.set_terminated(run_id, "FAILED")
+        raise
+    return client.get_run(run_id)
+
+
+def _log_figures(
+    client: "MlflowClient", workspace: Workspace, line: str, run_id: str, settings: dict[str, Any]
+) -> None:
+    from mlflow.entities import Metric, Param
+
+    params = [Param(name, text) for name, text in _flat_params(settings)]
+    metrics = read_metrics(workspace.artifacts(line, "evaluate") / "metrics.json")
+    now = int(time.time() * 1000)
+    values: list[Metric] = [Metric(name, value, now, 0) for name, value in _flat_metrics(metrics)]
+    for start in range(0, len(values), 900):
+        client.log_batch(run_id, metrics=values[start : start + 900])
+    for start in range(0, len(params), 100):
+        client.log_batch(run_id, params=params[start : start + 100])
+
+
+def _flat_params(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flat_params(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value if isinstance(value, str) else json.dumps(value)
+
+
+def _flat_metrics(document: object, name: str = "") -> Iterator[tuple[str, float]]:
+    """Every finite number of ``metrics.json`` by its dotted path; intervals end in `.low` and `.high`."""
+    if isinstance(document, Mapping):
+        for key, value in document.items():
+            yield from _flat_metrics(value, f"{name}.{key}" if name else str(key))
+    elif isinstance(document, list) and len(document) == 2:
+        for end, value in zip(("low", "high"), document, strict=True):
+            yield from _flat_metrics(value, f"{name}.{end}")
+    elif isinstance(document, (int, float)) and not isinstance(document, bool) and math.isfinite(document):
+        yield _METRIC_NAME.sub("_", name), float(document)
+
+
+def _dataset(workspace: Workspace, line: str, data: str) -> "DatasetInput":
+    """The manifest as MLflow dataset: its digest stands for every image, label and split."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    manifest = workspace.artifacts(line, "validate") / "manifest.parquet"
+    # Dataset digests hold 36 characters in MLflow's tables; the whole one is in the run's manifest.json.
+    dataset = Dataset(
+        name=line,
+        digest=file_digest(manifest)[:36],
+        source_type="local",
+        source=json.dumps({"uri": data}),
+    )
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
+
+
+def _evidence(workspace: Workspace, line: str, manifest: dict[str, str], target: Path) -> Path:
+    """One folder with everything that the run keeps: outputs, Data Docs, digests, lineage.
+
+    Tensors are left out: the detector goes with the model, the others are intermediate.
+    """
+    for stage_file in sorted(_kept(workspace, line)):
+        source = workspace.root / "artifacts" / line / stage_file
+        copy = target / stage_file
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, copy)
+    documents = {"manifest.json": manifest, "lineage.json": dvc_digests(workspace, line)}
+    for name, document in documents.items():
+        (target / name).write_text(json.dumps(document, indent=2, sort_keys=True) + "\n", "utf-8")
+    return target
+
+
+def _kept(workspace: Workspace, line: str) -> Iterator[str]:
+    for stage in STAGES:
+        for name in folder_files(workspace.artifacts(line, stage)):
+            if not name.endswith(".safetensors") and not name.startswith(f"{DETECTOR_FOLDER}/"):
+                yield f"{stage}/{name}"
+
+
+def _log_model(
+    client: "MlflowClient", workspace: Workspace, line: str, run: "Run", max_pixels: int, folder: Path
+) -> None:
+    from mlflow.entities import LoggedModelOutput
+    from mlflow.models import Model
+
+    run_id = run.info.run_id
+    logged = client.create_logged_model(run.info.experiment_id, name=_MODEL_NAME, source_run_id=run_id)
+    client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
+    description = Model(
+        artifact_path=logged.artifact_location,
+        model_uuid=logged.model_id,
+        run_id=run_id,
+        model_id=logged.model_id,
+    )
+    save_model(workspace, line, max_pixels, folder, description)
+    client.log_model_artifacts(logged.model_id, str(folder))
+    client.finalize_logged_model(logged.model_id, "READY")
+    tags = {
+        "novad.model_id": logged.model_id,
+        "novad.model_digest": model_digest(folder),
+        "novad.detector_digest": detector_digest(folder / "artifacts" / DETECTOR_FOLDER),
+    }
+    for name, value in tags.items():
+        client.set_tag(run_id, name, value)
+
+
+def _registered(client: "MlflowClient", line: str, run_id: str) -> "ModelVersion | None":
+    found = client.search_model_versions(f"name = '{line}' and run_id = '{run_id}'")
+    return found[0] if found else None
+
+
+def _register(client: "MlflowClient", line: str, run: "Run") -> "ModelVersion":
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(line, description=f"Detectors of product line {line}")
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    tags = run.data.tags
+    kept = ("novad.line", "novad.output_digest", "novad.detector_digest", "novad.model_digest")
+    return client.create_model_version(
+        line,
+        source=f"models:/{tags['novad.model_id']}",
+        run_id=run.info.run_id,
+        tags={name: tags[name] for name in kept},
+        model_id=tags["novad.model_id"],
+    )

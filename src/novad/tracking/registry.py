@@ -1,0 +1,226 @@
+"""Which version judges parts, who decided so, and whether its files are still the ones that were approved."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from novad.config import Workspace
+from novad.errors import ConfigError, IntegrityError, RefusedError, ServiceError
+from novad.tracking.events import Event, append, champion_event, events, head, verify
+from novad.tracking.evidence import DIGEST_TAGS, find_version, read_evidence, version_files
+from novad.tracking.gates import Verdict, judge, load_policy
+from novad.tracking.store import open_client
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+__all__ = ["ResolvedModel", "gate", "history", "promote", "resolve"]
+
+_CHAMPION = "champion"
+_CHALLENGER = "challenger"
+
+
+@dataclass(frozen=True)
+class ResolvedModel:
+    """A version whose files were checked a moment ago."""
+
+    line: str
+    version: int
+    alias: str | None
+    """`champion`, `challenger`, or None for a version that was asked for by number."""
+    folder: Path
+    """The detector, for ``Detector.load``."""
+    run_id: str
+    detector_digest: str
+    approver: str | None
+    """Who promoted it; None for anything but a champion."""
+    warning: str | None
+    """What the user should know about the choice."""
+
+
+def resolve(workspace: Workspace, line: str, version: int | None = None) -> ResolvedModel:
+    """The version to score with: the one asked for, else the champion, else, flagged, the challenger.
+
+    The event log says who is champion; MLflow's alias is its image. An alias that was not yet moved when
+    a promotion was killed is moved now; any other difference is refused.
+
+    Raises:
+        ConfigError: no such version, or nothing registered.
+        IntegrityError: the event log, the alias or a file of the model was changed.
+        ServiceError: the store cannot be reached.
+    """
+    problems = verify(workspace, line)
+    if problems:
+        raise IntegrityError(f"the event log is broken: {'; '.join(problems)}")
+    client = open_client(workspace)
+    event = champion_event(workspace, line)
+    if version is not None:
+        promoted = event if event is not None and event.version == version else None
+        return _checked(workspace, client, line, version, None, promoted, None)
+    aliases = _aliases(client, line)
+    if event is None:
+        return _resolve_challenger(workspace, client, line, aliases)
+    alias = aliases.get(_CHAMPION)
+    if alias not in {event.version, event.detail.get("replaced")}:
+        raise IntegrityError(
+            f"{line}: MLflow's alias champion names version {alias}, the event log names version "
+            f"{event.version}: the alias was set behind novad's back"
+        )
+    if alias != event.version:
+        _align(workspace, client, line)
+    return _checked(workspace, client, line, _version(event), _CHAMPION, event, None)
+
+
+def gate(workspace: Workspace, line: str, version: int) -> list[Verdict]:
+    """The verdict of every promotion gate on ``version``; nothing is changed.
+
+    Raises:
+        ConfigError: no such version, or ``mlflow/gates.yaml`` is wrong.
+        ServiceError: the store cannot be reached.
+    """
+    policy = load_policy(workspace.path("mlflow/gates.yaml"), line)
+    client = open_client(workspace)
+    return judge(policy, read_evidence(workspace, client, find_version(client, line, version)))
+
+
+def promote(workspace: Workspace, line: str, version: int, approver: str, reason: str) -> Event:
+    """Make ``version`` the champion, if every gate agrees; the decision is in the event log either way.
+
+    The event comes first and MLflow's alias follows it. Of two promotions that start from the same state,
+    the second is refused.
+
+    Args:
+        approver: the person who answers for it.
+        reason: why, in their words.
+    Raises:
+        ConfigError: no such version, no approver, no reason, or wrong policy.
+        RefusedError: names each gate that failed, or says that somebody else decided first.
+        IntegrityError: the event log was changed.
+        ServiceError: the store cannot be reached.
+    """
+    for name, value in (("approver", approver), ("reason", reason)):
+        if not value.strip():
+            raise ConfigError(f"--{name}: must not be empty: a promotion is signed and explained")
+    base = head(workspace, line)
+    verdicts = gate(workspace, line, version)
+    client = open_client(workspace)
+    tags = find_version(client, line, version).tags
+    before = champion_event(workspace, line)
+    detail = {
+        "gates": [asdict(verdict) for verdict in verdicts],
+        "replaced": before.version if before is not None else None,
+        **{name: tags.get(name) for name in DIGEST_TAGS},
+    }
+    failed = [verdict for verdict in verdicts if not verdict.passed]
+    if failed:
+        append(workspace, line, "refusal", actor=approver, reason=reason, version=version, detail=detail)
+        raise RefusedError(f"{line} version {version} is not promoted: {'; '.join(map(str, failed))}")
+    try:
+        event = append(
+            workspace,
+            line,
+            "promotion",
+            actor=approver,
+            reason=reason,
+            version=version,
+            detail=detail,
+            expected=base,
+        )
+    except IntegrityError:
+        raise
+    except RefusedError as error:
+        detail["conflict"] = str(error)
+        append(workspace, line, "refusal", actor=approver, reason=reason, version=version, detail=detail)
+        raise
+    _align(workspace, client, line)
+    return event
+
+
+def history(workspace: Workspace, line: str) -> list[Event]:
+    """Every promotion and refusal of ``line``, oldest first.
+
+    Raises:
+        ServiceError: the store cannot be reached.
+    """
+    return events(workspace, line)
+
+
+def _resolve_challenger(
+    workspace: Workspace, client: "MlflowClient", line: str, aliases: dict[str, int]
+) -> ResolvedModel:
+    if _CHAMPION in aliases:
+        raise IntegrityError(
+            f"{line}: MLflow's alias champion names version {aliases[_CHAMPION]}, but no promotion is in the "
+            "event log: the alias was set behind novad's back"
+        )
+    if _CHALLENGER not in aliases:
+        raise ConfigError(f"{line}: no model is registered; run `novad train {line}` first")
+    version = aliases[_CHALLENGER]
+    warning = f"{line} has no champion yet: version {version} is a challenger that nobody approved"
+    return _checked(workspace, client, line, version, _CHALLENGER, None, warning)
+
+
+def _checked(
+    workspace: Workspace,
+    client: "MlflowClient",
+    line: str,
+    number: int,
+    alias: str | None,
+    event: Event | None,
+    warning: str | None,
+) -> ResolvedModel:
+    version = find_version(client, line, number)
+    files = version_files(workspace, client, version)
+    damaged = list(files.damaged)
+    if event is not None:
+        damaged += [
+            f"tag {name} of version {number} differs from the promotion's"
+            for name in DIGEST_TAGS
+            if event.detail.get(name) != version.tags.get(name)
+        ]
+    if damaged:
+        raise IntegrityError(f"{line}: {'; '.join(damaged)}; the model is not used")
+    return ResolvedModel(
+        line=line,
+        version=number,
+        alias=alias,
+        folder=files.detector,
+        run_id=version.run_id or "",
+        detector_digest=version.tags["novad.detector_digest"],
+        approver=event.actor if event is not None else None,
+        warning=warning,
+    )
+
+
+def _align(workspace: Workspace, client: "MlflowClient", line: str) -> None:
+    """Let the alias follow the event log; another promotion may come between, so it is read again."""
+    from mlflow.exceptions import MlflowException
+
+    event = champion_event(workspace, line)
+    while event is not None:
+        try:
+            client.set_registered_model_alias(line, _CHAMPION, str(event.version))
+        except MlflowException as error:
+            raise ServiceError(f"{line}: the alias champion cannot be set: {error}") from error
+        newest = champion_event(workspace, line)
+        if newest == event:
+            return
+        event = newest
+
+
+def _aliases(client: "MlflowClient", line: str) -> dict[str, int]:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        model = client.get_registered_model(line)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return {}
+        raise ServiceError(f"{line}: the registry cannot be read: {error}") from error
+    return {alias: int(version) for alias, version in model.aliases.items()}
+
+
+def _version(event: Event) -> int:
+    if event.version is None:
+        raise IntegrityError(f"{event.line}: event {event.sequence} promotes no version")
+    return event.version

@@ -1,0 +1,161 @@
+"""Where MLflow keeps runs and models, and a client for it that never hangs and never phones home."""
+
+import logging
+import os
+import sqlite3
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from novad.config import Workspace
+from novad.errors import ConfigError, ServiceError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+__all__ = ["BUSY_SECONDS", "Store", "locate", "open_client", "prepare_database"]
+
+BUSY_SECONDS = 20.0
+_PROBE_SECONDS = 5.0
+
+# MLflow's own defaults retry for minutes when a server is down. Values that the user set are kept.
+_ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+
+
+@dataclass(frozen=True)
+class Store:
+    """Addresses of the tracking data: the embedded default, or what ``MLFLOW_TRACKING_URI`` names."""
+
+    tracking_uri: str
+    database_uri: str
+    """SQLAlchemy address of the tables that novad keeps: beside MLflow's own wherever those are reachable."""
+    artifact_root: Path | None
+    """Folder of artifacts; None when the server decides."""
+
+    @property
+    def served(self) -> bool:
+        """True when runs go through an MLflow server, so that its tables cannot be read directly."""
+        return urlsplit(self.tracking_uri).scheme in {"http", "https"}
+
+    @property
+    def sqlite_file(self) -> Path | None:
+        """The database file, when it is SQLite."""
+        prefix = "sqlite:///"
+        return Path(self.database_uri[len(prefix) :]) if self.database_uri.startswith(prefix) else None
+
+
+def locate(workspace: Workspace) -> Store:
+    """The store that ``workspace`` uses; nothing is opened or created.
+
+    ``MLFLOW_TRACKING_URI`` replaces the embedded SQLite store. A database address holds novad's tables
+    too; beside a server, ``NOVAD_DATABASE_URI`` must say where the shared event log lies.
+
+    Raises:
+        ConfigError: an address that MLflow no longer serves, or a server without ``NOVAD_DATABASE_URI``.
+    """
+    named = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
+    artifacts = workspace.state / "mlartifacts"
+    if not named:
+        embedded = f"sqlite:///{workspace.state / 'mlflow.db'}"
+        return Store(embedded, embedded, artifacts)
+    scheme = urlsplit(named).scheme
+    if scheme in {"http", "https"}:
+        database = os.environ.get("NOVAD_DATABASE_URI", "").strip()
+        if not database:
+            raise ConfigError(
+                "NOVAD_DATABASE_URI: must be set beside an http MLFLOW_TRACKING_URI, for the event log that "
+                "everyone who uses this server shares (for example postgresql://...)"
+            )
+        return Store(named, database, None)
+    if scheme.split("+")[0] not in {"sqlite", "postgresql", "mysql", "mssql"}:
+        raise ConfigError(
+            "MLFLOW_TRACKING_URI: must be an http(s), sqlite or postgresql address; "
+            "MLflow has given up its file store"
+        )
+    return Store(named, os.environ.get("NOVAD_DATABASE_URI", "").strip() or named, artifacts)
+
+
+def open_client(workspace: Workspace) -> "MlflowClient":
+    """A client of the workspace's store, which becomes MLflow's address in this process.
+
+    The embedded SQLite file is created in WAL mode, so that readers and a writer do not block each other.
+
+    Raises:
+        ConfigError: the addresses are wrong.
+        ServiceError: the store cannot be reached or opened.
+    """
+    store = locate(workspace)
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    prepare_database(store)
+    if store.served:
+        _probe(store.tracking_uri)
+    # Importing MLflow takes about three seconds: only those pay who need it.
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        mlflow.set_tracking_uri(store.tracking_uri)
+        mlflow.set_registry_uri(store.tracking_uri)
+        client = mlflow.MlflowClient(store.tracking_uri, store.tracking_uri)
+        client.search_experiments(max_results=1)
+    except (MlflowException, OSError) as error:
+        raise ServiceError(f"MLflow at {_public(store.tracking_uri)} cannot be opened: {error}") from error
+    return client
+
+
+def prepare_database(store: Store) -> None:
+    """Create the folder of an SQLite store and switch the file to WAL, which the file remembers.
+
+    Raises:
+        ServiceError: the file cannot be opened or stays locked.
+    """
+    file = store.sqlite_file
+    if file is None:
+        return
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            connection = sqlite3.connect(file, timeout=BUSY_SECONDS)
+            try:
+                connection.execute("PRAGMA journal_mode=WAL")
+            finally:
+                connection.close()
+            return
+        except (sqlite3.Error, OSError) as error:
+            # The switch needs the file alone for a moment and does not wait for it by itself.
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise ServiceError(f"{file}: the tracking database cannot be opened: {error}") from error
+            time.sleep(0.05)
+
+
+def _probe(uri: str) -> None:
+    address = f"{uri.rstrip('/')}/health"
+    try:
+        with urllib.request.urlopen(address, timeout=_PROBE_SECONDS):  # noqa: S310 - http(s), checked by locate
+            return
+    except urllib.error.HTTPError:
+        return  # It answers; whether it lets us in is for the client to find out.
+    except OSError as error:
+        raise ServiceError(f"MLflow at {_public(uri)} does not answer: {error}") from error
+
+
+def _public(uri: str) -> str:
+    """The address without user name and password."""
+    parts = urlsplit(uri)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
