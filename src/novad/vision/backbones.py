@@ -1,8 +1,9 @@
 """Backbones: one interface over the bundled B-cos network, the B-cos zoo and timm, from local checkpoints."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -60,10 +61,10 @@ class BcosBackbone(Backbone):
         self.architecture = architecture
         self.layers = _chosen(layers, available, default=("layer2", "layer3"))
         self.available = tuple(available)
-        self.network = network.eval().requires_grad_(False)
+        self.network: Any = network.requires_grad_(False).eval()
         for module in network.modules():
             if hasattr(module, "set_explanation_mode"):
-                module.set_explanation_mode(True)
+                module.set_explanation_mode(True)  # type: ignore[operator]
 
     def encode(self, images: Tensor) -> Tensor:
         return bcos_encoding(images)
@@ -71,7 +72,7 @@ class BcosBackbone(Backbone):
     def features(self, encoded: Tensor) -> dict[str, Tensor]:
         return self.stage_features(encoded, self.layers)
 
-    def stage_features(self, encoded: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
+    def stage_features(self, encoded: Tensor, layers: Collection[str]) -> dict[str, Tensor]:
         """Feature maps of any of the network's stages, run no deeper than needed."""
         net, found = self.network, {}
         x = net.bn1(net.conv1(encoded))
@@ -106,12 +107,13 @@ class TimmBackbone(Backbone):
 
         if not timm.is_model(architecture):
             raise ConfigError(f"{checkpoint}: timm has no architecture '{architecture}'")
-        options = {"pad_type": metadata["pad_type"]} if "pad_type" in metadata else {}
+        options: dict[str, Any] = {"pad_type": metadata["pad_type"]} if "pad_type" in metadata else {}
         weights = {name: tensor.float() for name, tensor in load_file(checkpoint).items()}
         whole = timm.create_model(architecture, num_classes=int(metadata.get("num_classes", 1000)), **options)
         _load_strictly(whole, weights, checkpoint)
         probe = timm.create_model(architecture, features_only=True, **options)
-        names, strides = probe.feature_info.module_name(), probe.feature_info.reduction()
+        info: Any = probe.feature_info
+        names, strides = info.module_name(), info.reduction()
         default = [name for name, stride in zip(names, strides, strict=True) if stride in (8, 16)]
         self.architecture = architecture
         self.layers = _chosen(layers, names, default=default or names[-2:])
@@ -124,8 +126,8 @@ class TimmBackbone(Backbone):
         absent = self.network.load_state_dict(whole.state_dict(), strict=False).missing_keys
         if absent:
             raise ConfigError(f"{checkpoint}: no weights for {', '.join(absent[:3])}")
-        self.network.eval().requires_grad_(False)
-        pretrained = whole.pretrained_cfg
+        self.network.requires_grad_(False).eval()
+        pretrained: dict[str, Any] = vars(whole)["pretrained_cfg"]
         self.register_buffer("mean", _per_channel(metadata.get("mean"), pretrained.get("mean", 0.5)))
         self.register_buffer("std", _per_channel(metadata.get("std"), pretrained.get("std", 0.5)))
 

@@ -23,7 +23,7 @@ def build_bcos_network(num_classes: int = 0) -> nn.Module:
     network: nn.Module = BcosResNet(
         BasicBlock,
         list(BLOCKS),
-        num_classes=max(num_classes, 1),
+        num_classes=max(num_classes, 2),
         inplanes=WIDTH,
         norm_layer=norms.NoBias(norms.BatchNormUncentered2d),
     )

@@ -1,5 +1,7 @@
 """Patch features: mid layers, locally averaged, on one grid, joined (PatchCore, Roth et al. 2021)."""
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -7,7 +9,7 @@ from torch import Tensor
 __all__ = ["global_features", "patch_features"]
 
 
-def patch_features(features: dict[str, Tensor]) -> Tensor:
+def patch_features(features: Mapping[str, Tensor]) -> Tensor:
     """Join the layers' maps on the finest grid, each averaged over 3x3 neighbours.
 
     Args:
@@ -28,6 +30,6 @@ def patch_features(features: dict[str, Tensor]) -> Tensor:
     )
 
 
-def global_features(features: dict[str, Tensor]) -> Tensor:
+def global_features(features: Mapping[str, Tensor]) -> Tensor:
     """One embedding per image: every layer's mean over positions, as a 1x1 grid (N, sum of C_l, 1, 1)."""
     return torch.cat([each.mean(dim=(2, 3), keepdim=True) for each in features.values()], dim=1)

@@ -1,0 +1,223 @@
+"""The detector: familiarity, novelty and their fusion, with thresholds, over a stream of images."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from novad.vision.backbones import Backbone
+from novad.vision.calibration import NormalScale, conformal_p_values
+from novad.vision.detection import Detection, NearestNormal, Thresholds
+from novad.vision.explainers import Explainer
+from novad.vision.familiarity import FamiliarityScores, familiarity_scores, feature_grids
+from novad.vision.maps import MapScale, fuse_maps
+from novad.vision.memory_bank import MemoryBank
+from novad.vision.novelty import (
+    JOINT,
+    Candidate,
+    NormalStatistics,
+    deviation,
+    map_step,
+    statistic_maps,
+)
+from novad.vision.pooling import smooth, top_means
+from novad.vision.preprocess import PixelArray, batches, to_batch
+
+__all__ = ["Detector", "FamiliarityModel", "FusionModel", "NoveltyModel", "RawScores", "raw_scores"]
+
+
+@dataclass(frozen=True)
+class FamiliarityModel:
+    """Everything that gives a raw familiarity score.
+
+    Attributes:
+        backbone: of the features.
+        bank: normal vectors.
+        anomaly_type: ``sensory``, ``semantic_near`` or ``semantic_far``.
+        neighbours: nearest vectors averaged.
+        top_share: share of patches in the image score.
+        images: (path, sha256) of the images that the bank was built from.
+    """
+
+    backbone: Backbone
+    bank: MemoryBank
+    anomaly_type: str
+    neighbours: int
+    top_share: float
+    images: tuple[tuple[str, str], ...] = ()
+
+    def score(self, features: dict[str, Tensor]) -> FamiliarityScores:
+        """Score the backbone's feature maps."""
+        grids = feature_grids(features, self.anomaly_type)
+        return familiarity_scores(self.bank, grids, self.neighbours, self.top_share)
+
+
+@dataclass(frozen=True)
+class NoveltyModel:
+    """Everything that gives a raw novelty score.
+
+    Attributes:
+        explainer: of the images.
+        candidate: how an explanation becomes a score.
+        normal: distribution of the candidate's statistics over normal images.
+    """
+
+    explainer: Explainer
+    candidate: Candidate
+    normal: NormalStatistics
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Statistics that are computed, in the order of ``normal``."""
+        return tuple(name for name in self.explainer.statistics if name != JOINT)
+
+    def maps(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Raw novelty maps (N, h, w) of images (N, 3, H, W), and the features seen on the way."""
+        chosen = self.candidate
+        explanation = self.explainer.explain(images, chosen.target)
+        statistics = statistic_maps(explanation, self.names, map_step(images.shape[-1]))
+        statistics = smooth(statistics, chosen.smoothing)
+        maps = deviation(statistics, self.names, self.normal, chosen.statistic, chosen.located, chosen.side)
+        return maps, dict(explanation.features)
+
+
+@dataclass(frozen=True)
+class FusionModel:
+    """Scales, weight and thresholds: from raw scores to a decision.
+
+    Attributes:
+        familiarity: scale of its image scores.
+        novelty: scale of its image scores.
+        familiarity_map: scale of its maps.
+        novelty_map: scale of its maps.
+        weight: share of novelty in the hybrid.
+        thresholds: of the decision and the maps.
+        normal_scores: (n,) hybrid scores of calibration normals.
+    """
+
+    familiarity: NormalScale
+    novelty: NormalScale
+    familiarity_map: MapScale
+    novelty_map: MapScale
+    weight: float
+    thresholds: Thresholds
+    normal_scores: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class RawScores:
+    """Scores of N images before calibration, in the units of their own method."""
+
+    familiarity: FamiliarityScores
+    novelty: Tensor
+    novelty_maps: Tensor
+
+
+def raw_scores(familiarity: FamiliarityModel, novelty: NoveltyModel, images: Tensor) -> RawScores:
+    """Both raw scores of images (N, 3, H, W), with one forward pass where both use the same network."""
+    maps, features = novelty.maps(images)
+    with torch.inference_mode():
+        if novelty.explainer.backbone is not familiarity.backbone:
+            features = familiarity.backbone(images)
+        pooled = top_means(maps, [novelty.candidate.top_share])[:, 0]
+        return RawScores(familiarity.score(features), pooled, maps)
+
+
+class Detector:
+    """A trained line's judge.
+
+    Example:
+        >>> detector = Detector.load("artifacts/brushed-metal/evaluate/detector")  # doctest: +SKIP
+        >>> [result.decision for result in detector.score(images)]  # doctest: +SKIP
+        ['PASS', 'FAIL']
+
+    Args:
+        line: product line.
+        image_size: side to which images are scaled, in pixels.
+        familiarity: model of the first question.
+        novelty: model of the second.
+        fusion: from both to a decision.
+        digest: sha256 of the files it was loaded from; empty for one that was never saved.
+    """
+
+    def __init__(
+        self,
+        line: str,
+        image_size: int,
+        familiarity: FamiliarityModel,
+        novelty: NoveltyModel,
+        fusion: FusionModel,
+        digest: str = "",
+    ) -> None:
+        self.line, self.image_size, self.digest = line, image_size, digest
+        self.familiarity, self.novelty, self.fusion = familiarity, novelty, fusion
+
+    @classmethod
+    def load(cls, folder: Path | str) -> "Detector":
+        """Load a saved detector after checking the digest of every file.
+
+        Raises:
+            IntegrityError: a file is missing or is not the one recorded.
+        """
+        from novad.vision.detector_files import load_detector
+
+        return load_detector(Path(folder))
+
+    @property
+    def thresholds(self) -> Thresholds:
+        """Thresholds of the decision and the maps."""
+        return self.fusion.thresholds
+
+    @property
+    def backbone(self) -> str:
+        """Architecture that judges familiarity."""
+        return self.familiarity.backbone.architecture
+
+    def score(self, images: Iterable[PixelArray], batch_size: int = 8) -> Iterator[Detection]:
+        """Judge images one batch at a time.
+
+        Args:
+            images: (H, W, 3) uint8 or uint16 arrays; sizes may differ.
+            batch_size: images per pass.
+        Yields:
+            One ``Detection`` per image, in order.
+        Raises:
+            ImageError: an array that is not an image.
+        """
+        for group in batches(images, batch_size):
+            yield from self._judge(group)
+
+    def _judge(self, group: Sequence[PixelArray]) -> list[Detection]:
+        raw = raw_scores(self.familiarity, self.novelty, to_batch(group, self.image_size))
+        fusion, found = self.fusion, raw.familiarity
+        familiarity = fusion.familiarity(found.scores.numpy())
+        novelty = fusion.novelty(raw.novelty.numpy())
+        hybrid = (1 - fusion.weight) * familiarity + fusion.weight * novelty
+        p_values = conformal_p_values(hybrid, fusion.normal_scores)
+        maps = fuse_maps(
+            fusion.familiarity_map(found.distances), fusion.novelty_map(raw.novelty_maps), fusion.weight
+        )
+        return [
+            Detection(
+                familiarity=float(familiarity[at]),
+                novelty=float(novelty[at]),
+                hybrid=float(hybrid[at]),
+                p_value=float(p_values[at]),
+                decision=self.thresholds.decide(float(hybrid[at])),
+                nearest=self._nearest(found, at),
+                size=(image.shape[0], image.shape[1]),
+                coarse_maps={name: each[at].numpy().astype(np.float32) for name, each in maps.items()},
+            )
+            for at, image in enumerate(group)
+        ]
+
+    def _nearest(self, found: FamiliarityScores, at: int) -> NearestNormal:
+        worst = int(found.distances[at].argmax())
+        vector = int(found.nearest[at].reshape(-1)[worst])
+        image, row, column = (int(part) for part in self.familiarity.bank.origins[vector])
+        path, sha256 = self.familiarity.images[image]
+        return NearestNormal(path, sha256, row, column, float(found.distances[at].reshape(-1)[worst]))

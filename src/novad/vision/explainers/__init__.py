@@ -1,0 +1,7 @@
+"""Explainers behind one interface: exact ones of B-cos networks, post hoc ones from Captum."""
+
+from novad.vision.explainers.bcos import BcosExplainer
+from novad.vision.explainers.build import EXPLAINERS, build_explainer
+from novad.vision.explainers.explanation import Explainer, Explanation
+
+__all__ = ["EXPLAINERS", "BcosExplainer", "Explainer", "Explanation", "build_explainer"]

@@ -1,0 +1,21 @@
+"""Explainers by their name in the settings."""
+
+from novad.errors import ConfigError
+from novad.vision.backbones import Backbone
+from novad.vision.explainers.bcos import BcosExplainer
+from novad.vision.explainers.explanation import Explainer
+
+__all__ = ["EXPLAINERS", "build_explainer"]
+
+EXPLAINERS: dict[str, type[Explainer]] = {BcosExplainer.method: BcosExplainer}
+
+
+def build_explainer(method: str, backbone: Backbone) -> Explainer:
+    """The explainer ``method`` of ``backbone``.
+
+    Raises:
+        ConfigError: no such method, or it cannot explain this network.
+    """
+    if method not in EXPLAINERS:
+        raise ConfigError(f"explainer.method: no '{method}'; there are {', '.join(sorted(EXPLAINERS))}")
+    return EXPLAINERS[method](backbone)

@@ -1,0 +1,53 @@
+"""Familiarity: how far an image's patches lie from the memory bank of normal ones."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from novad.vision.memory_bank import MemoryBank
+from novad.vision.patch_features import global_features, patch_features
+from novad.vision.pooling import top_means
+
+__all__ = ["FamiliarityScores", "familiarity_scores", "feature_grids"]
+
+
+@dataclass(frozen=True)
+class FamiliarityScores:
+    """Raw familiarity of N images, in feature units.
+
+    Attributes:
+        scores: (N,) mean distance of the least familiar patches.
+        distances: (N, h, w) distance of every patch to the bank.
+        nearest: (N, h, w) position in the bank of the nearest vector.
+    """
+
+    scores: Tensor
+    distances: Tensor
+    nearest: NDArray[np.int64]
+
+
+def feature_grids(features: Mapping[str, Tensor], anomaly_type: str) -> Tensor:
+    """What is compared: patches for sensory anomalies, one embedding per image for semantic ones.
+
+    Returns:
+        (N, C, h, w); h = w = 1 for semantic anomalies.
+    """
+    return patch_features(features) if anomaly_type == "sensory" else global_features(features)
+
+
+def familiarity_scores(
+    bank: MemoryBank, grids: Tensor, neighbours: int, top_share: float
+) -> FamiliarityScores:
+    """Score (N, C, h, w) feature grids against the bank.
+
+    Args:
+        bank: normal vectors.
+        grids: from ``feature_grids``.
+        neighbours: nearest vectors whose distances are averaged.
+        top_share: share of patches that the image score averages.
+    """
+    distances, nearest = bank.search(grids, neighbours)
+    return FamiliarityScores(top_means(distances, [top_share])[:, 0], distances, nearest)

@@ -1,0 +1,228 @@
+"""Memory bank: whitened coreset of normal patches that remembers where each of its vectors was seen."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import faiss
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from novad.errors import CalibrationError
+from novad.vision.coreset import greedy_coreset
+
+__all__ = [
+    "BankEstimate",
+    "MemoryBank",
+    "PatchStore",
+    "Whitening",
+    "estimate",
+    "fit_memory_bank",
+    "load_bank",
+    "save_bank",
+]
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Whitening:
+    """Linear map that gives normal patches zero mean and equal variance along their principal directions.
+
+    Attributes:
+        mean: (C,) of normal patches.
+        matrix: (C, D), D at most C; columns are scaled principal directions.
+    """
+
+    mean: Tensor
+    matrix: Tensor
+
+    def __call__(self, patches: Tensor) -> Tensor:
+        """(n, C) patches to (n, D) float32."""
+        return (patches.float() - self.mean) @ self.matrix
+
+
+@dataclass(frozen=True)
+class BankEstimate:
+    """What building a bank will hold in memory, told before it starts."""
+
+    patches: int
+    vectors: int
+    megabytes: float
+
+
+def estimate(
+    images: int, grid: tuple[int, int], dimensions: int, vectors: int, max_patches: int
+) -> BankEstimate:
+    """Patches kept, vectors chosen and peak megabytes of the patch store (half precision, plus distances)."""
+    kept = min(images * grid[0] * grid[1], max_patches)
+    chosen = min(vectors, kept)
+    return BankEstimate(
+        kept, chosen, round((kept * (2 * dimensions + 16) + chosen * 4 * dimensions) / 2**20, 1)
+    )
+
+
+class PatchStore:
+    """Normal patches as they stream in: a bounded, evenly spread share of them in half precision.
+
+    Sums for mean and covariance run over every patch; the kept ones are every ``step``-th position of each
+    image, shifted from image to image, so that the memory is bounded whatever the number of images.
+
+    Args:
+        images: how many will come.
+        positions: patches per image.
+        max_patches: most patches kept.
+    """
+
+    def __init__(self, images: int, positions: int, max_patches: int) -> None:
+        self.step = max(1, -(-images * positions // max_patches))
+        self._kept: list[Tensor] = []
+        self._origin: list[NDArray[np.int32]] = []
+        self._count = 0
+        self._sum: Tensor | None = None
+        self._outer: Tensor | None = None
+
+    def add(self, image: int, grid: Tensor) -> None:
+        """Take the (C, H, W) patches of one image."""
+        channels, _, width = grid.shape
+        flat = grid.reshape(channels, -1).T.contiguous()
+        if not torch.isfinite(flat).all():
+            raise CalibrationError(f"image {image}: its features are not finite")
+        if self._sum is None or self._outer is None:
+            self._sum = torch.zeros(channels, dtype=torch.float64)
+            self._outer = torch.zeros(channels, channels, dtype=torch.float64)
+        self._count += len(flat)
+        self._sum += flat.sum(0, dtype=torch.float64)
+        self._outer += (flat.T @ flat).double()
+        places = torch.arange(image % self.step, len(flat), self.step)
+        self._kept.append(flat[places].half())
+        rows, columns = (places // width).numpy(), (places % width).numpy()
+        self._origin.append(np.stack([np.full(len(places), image), rows, columns], 1).astype(np.int32))
+
+    def patches(self) -> Tensor:
+        """Kept patches (n, C), half precision; the store lets go of its own list."""
+        joined, self._kept = torch.cat(self._kept), []
+        return joined
+
+    def origins(self) -> NDArray[np.int32]:
+        """(n, 3): image, row and column of each kept patch."""
+        return np.concatenate(self._origin)
+
+    def whitening(self, dimensions: int, whiten: bool, shrinkage: float = 0.01) -> Whitening:
+        """Principal directions of all patches seen, scaled to unit variance when ``whiten``.
+
+        Args:
+            dimensions: leading directions kept; 0 keeps all.
+            whiten: scale them; otherwise distances stay those of the features (up to dropped directions).
+            shrinkage: share of the mean variance added to each, so that noise directions are not blown up.
+        Raises:
+            CalibrationError: no patch was added.
+        """
+        if self._sum is None or self._outer is None:
+            raise CalibrationError("no normal image to build a memory bank from")
+        mean = self._sum / self._count
+        covariance = self._outer / self._count - torch.outer(mean, mean)
+        values, vectors = torch.linalg.eigh(covariance)
+        values, vectors = values.flip(0).clamp_min(0), vectors.flip(1)
+        signs = torch.sign(vectors[vectors.abs().argmax(0), torch.arange(len(values))])
+        vectors = vectors * signs
+        keep = dimensions or len(values)
+        scale = (values + shrinkage * values.mean() + 1e-12).rsqrt() if whiten else torch.ones_like(values)
+        return Whitening(mean.float(), (vectors * scale)[:, :keep].float().contiguous())
+
+
+class MemoryBank:
+    """Normal vectors with exact nearest-neighbour search.
+
+    Args:
+        whitening: maps raw patches to the bank's space.
+        vectors: (k, D) chosen patches.
+        origins: (k, 3) image, row and column of each.
+    """
+
+    def __init__(self, whitening: Whitening, vectors: Tensor, origins: NDArray[np.int32]) -> None:
+        self.whitening, self.vectors, self.origins = whitening, vectors.float().contiguous(), origins
+        self._index = faiss.IndexFlatL2(self.vectors.shape[1])
+        self._index.add(self.vectors.numpy())
+
+    def search(self, grids: Tensor, neighbours: int = 1) -> tuple[Tensor, NDArray[np.int64]]:
+        """Distance of every patch to its normal neighbours, and which they are.
+
+        Args:
+            grids: (N, C, H, W) raw patch features.
+            neighbours: how many; distances are averaged over them.
+        Returns:
+            (N, H, W) mean Euclidean distance and (N, H, W) position of the nearest vector in the bank.
+        """
+        batch, channels, height, width = grids.shape
+        queries = self.whitening(grids.permute(0, 2, 3, 1).reshape(-1, channels))
+        squared, nearest = self._index.search(queries.numpy(), min(neighbours, len(self.vectors)))
+        distances = torch.from_numpy(np.sqrt(np.maximum(squared, 0)).mean(axis=1))
+        shape = (batch, height, width)
+        return distances.reshape(shape), np.asarray(nearest[:, 0]).reshape(shape)
+
+
+def fit_memory_bank(
+    grids: Iterable[Tensor],
+    images: int,
+    *,
+    coreset_share: float,
+    min_vectors: int,
+    max_vectors: int,
+    dimensions: int,
+    whiten: bool,
+    max_patches: int = 400_000,
+    seed: int = 0,
+) -> MemoryBank:
+    """Build the bank from a stream of normal images.
+
+    Args:
+        grids: one (C, H, W) tensor of patch features per image.
+        images: how many the stream will give.
+        coreset_share: share of all patches that the bank keeps.
+        min_vectors: at least so many, where there are as many.
+        max_vectors: at most so many.
+        dimensions: principal directions kept; 0 keeps all.
+        whiten: scale directions to unit variance.
+        max_patches: most patches held in memory at once.
+        seed: of the coreset's first centre.
+    Raises:
+        CalibrationError: no image, or features that are not finite.
+    """
+    store: PatchStore | None = None
+    total = 0
+    for number, grid in enumerate(grids):
+        if store is None:
+            store = PatchStore(images, grid.shape[1] * grid.shape[2], max_patches)
+        store.add(number, grid)
+        total += grid.shape[1] * grid.shape[2]
+    if store is None:
+        raise CalibrationError("no normal image to build a memory bank from")
+    whitening = store.whitening(dimensions, whiten)
+    patches = store.patches()
+    mapped = torch.cat([whitening(block).half() for block in torch.split(patches, 16_384)])
+    del patches
+    count = max(min_vectors, min(max_vectors, round(total * coreset_share)))
+    chosen = greedy_coreset(mapped, count, seed=seed)
+    return MemoryBank(whitening, mapped[torch.from_numpy(chosen)], store.origins()[chosen])
+
+
+def save_bank(bank: MemoryBank, path: Path) -> None:
+    """Write the bank as safetensors; equal banks are equal bytes."""
+    tensors = {
+        "vectors": bank.vectors,
+        "origins": torch.from_numpy(np.ascontiguousarray(bank.origins)),
+        "mean": bank.whitening.mean,
+        "matrix": bank.whitening.matrix,
+    }
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+
+
+def load_bank(path: Path) -> MemoryBank:
+    """Read a bank that ``save_bank`` wrote."""
+    tensors = load_file(path)
+    whitening = Whitening(tensors["mean"], tensors["matrix"])
+    return MemoryBank(whitening, tensors["vectors"], tensors["origins"].numpy())

@@ -1,0 +1,203 @@
+"""Novelty: how unusual an image's explained and unexplained evidence is against normal images."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from novad.errors import CalibrationError
+from novad.vision.explainers import Explanation
+from novad.vision.pooling import smooth
+
+__all__ = [
+    "Candidate",
+    "NormalStatistics",
+    "StatisticMoments",
+    "deviation",
+    "map_step",
+    "statistic_maps",
+]
+
+JOINT = "joint"
+
+
+@dataclass(frozen=True, order=True)
+class Candidate:
+    """One way to turn an explanation into a novelty score.
+
+    Attributes:
+        target: explained layer, or layers joined by ``+``.
+        statistic: name of a per-pixel statistic, or ``joint`` for all of them together.
+        smoothing: Gaussian sigma in map positions.
+        located: compare with normals at the same place rather than anywhere.
+        side: ``high``, ``low`` or ``both``: which deviation is novel.
+        top_share: share of map positions that the image score averages.
+    """
+
+    target: str
+    statistic: str
+    smoothing: float
+    located: bool
+    side: str
+    top_share: float
+
+
+def map_step(image_size: int) -> int:
+    """Pixels per map position: 2, and more for images beyond 256 pixels so that maps stay near 128 wide."""
+    return max(2, round(image_size / 128))
+
+
+def statistic_maps(explanation: Explanation, names: Sequence[str], step: int) -> Tensor:
+    """Per-pixel statistics, averaged over cells of ``step`` pixels.
+
+    Args:
+        explanation: of N images.
+        names: which; ``joint`` is not one of them, it is formed from the others.
+        step: side of a cell.
+    Returns:
+        (N, len(names), H // step, W // step).
+    """
+    maps = torch.stack([_statistic(explanation, name) for name in names], dim=1)
+    return F.avg_pool2d(maps, step)
+
+
+def _statistic(explanation: Explanation, name: str) -> Tensor:
+    weight, encoded = explanation.weight, explanation.encoded
+    if name == "contribution":
+        return explanation.contribution
+    if name == "magnitude":
+        return torch.log(explanation.contribution.abs() + 1e-6)
+    if weight is None:
+        raise CalibrationError(f"this explainer has no weights to take the statistic '{name}' from")
+    if name == "weight_norm":
+        return torch.log(_length(weight) + 1e-6)
+    if name == "alignment":
+        lengths = _length(weight) * _length(encoded)
+        return explanation.contribution / lengths.clamp_min(1e-12)
+    if name == "colour_residual":
+        return _colour_residual(weight, encoded)
+    raise CalibrationError(f"there is no novelty statistic '{name}'")
+
+
+def _length(vectors: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(vectors, dim=1)
+
+
+def _colour_residual(weight: Tensor, encoded: Tensor) -> Tensor:
+    """Distance between the colour that the weights encode, w+_c / (w+_c + w+_(c+3)), and the one seen."""
+    positive = weight.clamp_min(0)
+    colour, inverse = positive[:, :3], positive[:, 3:]
+    total = colour + inverse
+    decoded = torch.where(total > 0, colour / total.clamp_min(1e-12), 0.5)
+    return (decoded - encoded[:, :3]).abs().mean(1)
+
+
+@dataclass(frozen=True)
+class NormalStatistics:
+    """Distribution of smoothed statistics over normal images, for one target and smoothing.
+
+    Attributes:
+        mean: (S, H, W) per place.
+        spread: (S, H, W) standard deviation per place.
+        centre: (S,) over all places.
+        precision: (S, S) inverse covariance over all places.
+        located_precision: (S, S) inverse covariance of deviations from ``mean``.
+        scale: (S,) standard deviation over all places.
+    """
+
+    mean: Tensor
+    spread: Tensor
+    centre: Tensor
+    scale: Tensor
+    precision: Tensor
+    located_precision: Tensor
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Fields by name, for saving."""
+        return {name: getattr(self, name).contiguous() for name in self.__dataclass_fields__}
+
+
+class StatisticMoments:
+    """Streams statistic maps of normal images into ``NormalStatistics``, one image batch at a time."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._sum: Tensor | None = None
+        self._square: Tensor | None = None
+        self._outer: Tensor | None = None
+
+    def add(self, maps: Tensor) -> None:
+        """Take (N, S, H, W) smoothed maps."""
+        wide = maps.double()
+        if self._sum is None or self._square is None or self._outer is None:
+            self._sum, self._square = torch.zeros_like(wide[0]), torch.zeros_like(wide[0])
+            self._outer = torch.zeros(wide.shape[1], wide.shape[1], dtype=torch.float64)
+        self._count += len(maps)
+        self._sum += wide.sum(0)
+        self._square += wide.square().sum(0)
+        flat = wide.transpose(0, 1).flatten(1)
+        self._outer += flat @ flat.T
+
+    def finish(self, location_smoothing: float = 2.0) -> NormalStatistics:
+        """Distributions of what was added.
+
+        Args:
+            location_smoothing: Gaussian sigma over places; lends each place the images of its neighbours.
+        Raises:
+            CalibrationError: fewer than two images.
+        """
+        if self._count < 2 or self._sum is None or self._square is None or self._outer is None:
+            raise CalibrationError(f"novelty needs at least 2 normal images, got {self._count}")
+        places = self._sum[0].numel()
+        mean = smooth((self._sum / self._count)[None], location_smoothing)[0]
+        square = smooth((self._square / self._count)[None], location_smoothing)[0]
+        centre = self._sum.mean(dim=(1, 2)) / self._count
+        covariance = self._outer / (self._count * places) - torch.outer(centre, centre)
+        flat_mean = (self._sum / self._count).flatten(1)
+        between = flat_mean @ flat_mean.T / places - torch.outer(centre, centre)
+        variance = covariance.diagonal().clamp_min(1e-12)
+        spread = (square - mean.square()).clamp_min(0.05 * variance[:, None, None]).sqrt()
+        return NormalStatistics(
+            mean=mean.float(),
+            spread=spread.float(),
+            centre=centre.float(),
+            scale=variance.sqrt().float(),
+            precision=_inverse(covariance).float(),
+            located_precision=_inverse(covariance - between).float(),
+        )
+
+
+def _inverse(covariance: Tensor, ridge: float = 1e-3) -> Tensor:
+    """Inverse with a small ridge relative to each statistic's own variance."""
+    inverse: Tensor = torch.linalg.inv(covariance + ridge * torch.diag(covariance.diagonal().clamp_min(1e-9)))
+    return inverse
+
+
+def deviation(
+    maps: Tensor, names: Sequence[str], normal: NormalStatistics, statistic: str, located: bool, side: str
+) -> Tensor:
+    """Novelty map: deviation of a statistic from normal, in standard deviations.
+
+    Args:
+        maps: (N, S, H, W) smoothed statistics, in the order of ``names``.
+        names: of the S statistics.
+        normal: their distribution over normal images.
+        statistic: one of ``names``, or ``joint``: Mahalanobis distance over all of them.
+        located: against the same place rather than anywhere.
+        side: ``high``, ``low`` or ``both``.
+    Returns:
+        (N, H, W).
+    """
+    if statistic == JOINT:
+        centred = maps - (normal.mean if located else normal.centre[:, None, None])
+        precision = normal.located_precision if located else normal.precision
+        squared = torch.einsum("nshw,st,nthw->nhw", centred, precision, centred)
+        return squared.clamp_min(0).sqrt()
+    at = list(names).index(statistic)
+    if located:
+        scaled = (maps[:, at] - normal.mean[at]) / normal.spread[at]
+    else:
+        scaled = (maps[:, at] - normal.centre[at]) / normal.scale[at]
+    return {"high": scaled, "low": -scaled, "both": scaled.abs()}[side]
