@@ -1,0 +1,1 @@
+"""Images of product lines: layouts, decoding, manifest, splits, validation, demo lines."""
