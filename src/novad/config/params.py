@@ -99,5 +99,5 @@ def _replace(path: Path, document: dict[str, Any]) -> None:
         yaml.dump(document, stream)
         stream.flush()
         os.fsync(stream.fileno())
-    os.chmod(temporary, 0o644)
-    os.replace(temporary, path)
+    Path(temporary).chmod(0o644)
+    Path(temporary).replace(path)

@@ -7,11 +7,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 __all__ = [
     "BUNDLED_ARCHITECTURE",
     "BUNDLED_CHECKPOINT",
+    "LINE_NAME",
     "BackboneSettings",
     "CalibrateExplainerSettings",
     "EvaluateSettings",
     "ExplainerSettings",
-    "LINE_NAME",
     "LineSettings",
     "MemoryBankSettings",
     "TuneFusionSettings",
@@ -59,7 +59,8 @@ class MemoryBankSettings(Section):
     coreset_share: Share = 0.01
     min_vectors: Annotated[int, Field(ge=1)] = 1000
     max_vectors: Annotated[int, Field(ge=1)] = 20_000
-    projection: Annotated[int, Field(ge=0)] = 0
+    max_patches: Annotated[int, Field(ge=1000)] = 400_000
+    dimensions: Annotated[int, Field(ge=0)] = 64
     whiten: bool = True
     neighbours: Annotated[int, Field(ge=1, le=64)] = 1
     top_share: Share = 0.01
@@ -83,7 +84,9 @@ class ExplainerSettings(Section):
 class CalibrateExplainerSettings(Section):
     """Candidates of the explainer calibration; empty lists mean every one the explainer offers."""
 
+    targets: tuple[str, ...] = ()
     statistics: tuple[str, ...] = ()
+    max_normals: Annotated[int, Field(ge=2)] = 256
     smoothing: tuple[Annotated[float, Field(ge=0)], ...] = (0.0, 2.0, 4.0)
     top_shares: tuple[Share, ...] = (0.002, 0.01, 0.05)
 

@@ -82,7 +82,8 @@ def _statistic(explanation: Explanation, name: str) -> Tensor:
 
 
 def _length(vectors: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(vectors, dim=1)
+    lengths: Tensor = torch.linalg.vector_norm(vectors, dim=1)
+    return lengths
 
 
 def _colour_residual(weight: Tensor, encoded: Tensor) -> Tensor:

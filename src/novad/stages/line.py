@@ -1,0 +1,69 @@
+"""What the stages of a line read alike: its settings, its images by split, its networks."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from novad.config import BackboneSettings, LineSettings, Workspace, line_settings
+from novad.images import decode_image, read_manifest
+
+if TYPE_CHECKING:
+    from novad.vision.backbones import Backbone
+
+__all__ = ["Line"]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One product line's settings and validated images.
+
+    Attributes:
+        workspace: where everything lies.
+        name: of the line.
+        settings: from ``params.yaml``.
+        manifest: one row per image, from the validate stage.
+    """
+
+    workspace: Workspace
+    name: str
+    settings: LineSettings
+    manifest: pd.DataFrame
+
+    @classmethod
+    def open(cls, workspace: Workspace, name: str) -> "Line":
+        """Read settings and manifest.
+
+        Raises:
+            ConfigError: settings wrong, or the validate stage has not run.
+        """
+        settings = line_settings(workspace.params, name)
+        manifest = read_manifest(workspace.artifacts(name, "validate") / "manifest.parquet")
+        return cls(workspace, name, settings, manifest)
+
+    def rows(self, *splits: str) -> pd.DataFrame:
+        """Manifest rows of some splits, in the manifest's order."""
+        return self.manifest[self.manifest["split"].isin(splits)].reset_index(drop=True)
+
+    def images(self, rows: pd.DataFrame) -> Iterator[Any]:
+        """Decoded images of ``rows``, one at a time: (H, W, 3) uint8 or uint16."""
+        root = self.workspace.path(self.settings.data)
+        for path in rows["path"]:
+            yield decode_image(root / path, self.settings.validation.max_pixels)
+
+    def path(self, image: str) -> Path:
+        """File of an image or mask that the manifest names."""
+        return self.workspace.path(self.settings.data) / image
+
+    def backbone(self, settings: BackboneSettings) -> "Backbone":
+        """Load a network by its settings, digest checked."""
+        from novad.vision.backbones import load_backbone
+
+        checkpoint = self.workspace.path(settings.checkpoint)
+        return load_backbone(settings.architecture, checkpoint, settings.sha256, settings.layers)
+
+    def output(self, stage: str, name: str) -> Path:
+        """A file that another stage left."""
+        return self.workspace.artifacts(self.name, stage) / name
