@@ -12,11 +12,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from novad.config import Workspace
 from novad.errors import ConfigError, NovadError, exit_code
 
-__all__ = ["die_with_parent", "main", "stage_output", "write_json"]
+__all__ = ["die_with_parent", "main", "peak_rss_mb", "read_json", "stage_output", "write_json"]
 
 _PR_SET_PDEATHSIG = 1
 
@@ -67,6 +68,23 @@ def write_json(path: Path, document: object) -> None:
     path.write_text(text + "\n", "utf-8")
 
 
+def read_json(path: Path) -> Any:
+    """Content of a file that an earlier stage wrote.
+
+    Raises:
+        ConfigError: it is missing or damaged; the message names it and what to run.
+    """
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error}); train the line again") from None
+
+
+def peak_rss_mb() -> float:
+    """Largest resident memory of this process so far, in MiB."""
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
+
+
 def die_with_parent() -> None:
     """Ask Linux to end this process when its parent dies, so that a killed flow leaves no stage behind."""
     if not sys.platform.startswith("linux"):
@@ -78,5 +96,4 @@ def die_with_parent() -> None:
 
 
 def _write_cost(folder: Path, seconds: float) -> None:
-    peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    write_json(folder / "cost.json", {"seconds": round(seconds, 3), "peak_rss_mb": round(peak_kib / 1024, 1)})
+    write_json(folder / "cost.json", {"seconds": round(seconds, 3), "peak_rss_mb": peak_rss_mb()})

@@ -1,0 +1,50 @@
+"""Gathers the outputs of the earlier stages into one self-contained detector."""
+
+from pathlib import Path
+from typing import Any
+
+from novad.config import BackboneSettings
+from novad.stages.line import Line
+from novad.stages.runner import read_json
+from novad.vision.detector_files import save_detector
+
+__all__ = ["write_detector"]
+
+
+def write_detector(line: Line, folder: Path) -> None:
+    """Write the line's detector: networks, bank, calibration, fusion and what it was trained on."""
+    settings = line.settings
+    bank = read_json(line.output("memory_bank", "bank.json"))
+    backbone, explained = settings.backbone, settings.explainer.backbone
+    checkpoints = {_file(told): line.workspace.path(told.checkpoint) for told in (backbone, explained)}
+    save_detector(
+        folder,
+        line=line.name,
+        image_size=backbone.image_size,
+        backbone=_told(backbone),
+        explainer={**_told(explained), "method": settings.explainer.method},
+        familiarity={
+            "anomaly_type": settings.anomaly_type,
+            "neighbours": settings.memory_bank.neighbours,
+            "top_share": settings.memory_bank.top_share,
+            "images": bank["images"],
+        },
+        candidate=read_json(line.output("calibrate_explainer", "candidates.json"))["chosen"],
+        fusion=read_json(line.output("tune_fusion", "fusion.json")),
+        checkpoints=checkpoints,
+        bank=line.output("memory_bank", "bank.safetensors"),
+        calibration=line.output("calibrate_explainer", "calibration.safetensors"),
+    )
+
+
+def _file(backbone: BackboneSettings) -> str:
+    """Name of a checkpoint in the folder; the digest keeps two networks of one architecture apart."""
+    return f"{backbone.architecture.replace(':', '-')}-{backbone.sha256[:12]}.safetensors"
+
+
+def _told(backbone: BackboneSettings) -> dict[str, Any]:
+    return {
+        "architecture": backbone.architecture,
+        "checkpoint": _file(backbone),
+        "layers": list(backbone.layers),
+    }

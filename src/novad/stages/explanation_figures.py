@@ -1,0 +1,94 @@
+"""How good the explanations of a detector are on the test split."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from novad.evaluation.explanation import energy_in_mask, pointing_game, randomisation_similarity
+from novad.vision import Detector
+from novad.vision.backbones import Backbone
+from novad.vision.detector import NoveltyModel
+from novad.vision.explainers import build_explainer
+from novad.vision.preprocess import to_batch
+
+__all__ = ["ExplanationFigures"]
+
+MOST_COMPLETENESS = 16
+MOST_RANDOMISED = 4
+
+
+class ExplanationFigures:
+    """Collects completeness, localisation and the randomisation sanity check (Adebayo et al. 2018).
+
+    Args:
+        detector: whose novelty is explained.
+        seed: of the randomised weights.
+    """
+
+    def __init__(self, detector: Detector, seed: int) -> None:
+        self.detector, self.seed = detector, seed
+        self._energy: dict[str, list[float]] = {}
+        self._pointing: dict[str, list[bool]] = {}
+        self._errors: list[float] = []
+        self._images: list[Any] = []
+
+    def add(self, image: Any, maps: dict[str, NDArray[np.float32]], mask: NDArray[np.bool_] | None) -> None:
+        """Take one test image with its maps, and its mask where it is a defect that has one."""
+        if len(self._errors) < MOST_COMPLETENESS:
+            explainer, target = self.detector.novelty.explainer, self.detector.novelty.candidate.target
+            explanation = explainer.explain(to_batch([image], self.detector.image_size), target)
+            self._errors.append(float(explanation.completeness_error()))
+        if mask is None:
+            return
+        if len(self._images) < MOST_RANDOMISED:
+            self._images.append(image)
+        for kind, heat in maps.items():
+            above = np.maximum(heat - np.median(heat), 0)
+            self._energy.setdefault(kind, []).append(energy_in_mask(above, mask))
+            self._pointing.setdefault(kind, []).append(pointing_game(heat, mask))
+
+    def finish(self) -> dict[str, Any]:
+        """Figures for ``metrics.json``; localisation is null without masks."""
+        return {
+            "exact": self.detector.novelty.explainer.exact,
+            "completeness_error_max": max(self._errors, default=None),
+            "energy_in_mask": _means(self._energy),
+            "pointing_game": _means(self._pointing),
+            "randomisation_similarity": self._randomisation(),
+        }
+
+    def _randomisation(self) -> float | None:
+        """Mean rank correlation between maps of the trained and of a randomised network; near 0 is sane."""
+        if not self._images:
+            return None
+        novelty = self.detector.novelty
+        explainer = build_explainer(
+            novelty.explainer.method, _randomised(novelty.explainer.backbone, self.seed)
+        )
+        other = NoveltyModel(explainer, novelty.candidate, novelty.normal)
+        batch = to_batch(self._images, self.detector.image_size)
+        pairs = zip(novelty.maps(batch)[0].numpy(), other.maps(batch)[0].numpy(), strict=True)
+        return round(float(np.mean([randomisation_similarity(mine, random) for mine, random in pairs])), 4)
+
+
+def _randomised(backbone: Backbone, seed: int) -> Backbone:
+    """A copy of the network with weights drawn anew, layer by layer, at their own scale."""
+    import copy
+
+    other = copy.deepcopy(backbone)
+    generator = torch.Generator().manual_seed(seed)
+    for module in other.modules():
+        weight = getattr(module, "weight", None)
+        if isinstance(module, nn.Conv2d) and weight is not None:
+            noise = torch.randn(weight.shape, generator=generator)
+            weight.data = noise * weight.std() / noise.std()
+    return other
+
+
+def _means(figures: dict[str, list[Any]]) -> dict[str, float] | None:
+    if not figures:
+        return None
+    return {kind: round(float(np.mean(values)), 6) for kind, values in figures.items()}

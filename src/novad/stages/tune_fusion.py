@@ -1,0 +1,110 @@
+"""Stage tune_fusion: score scales, the weight of novelty, and the thresholds of the decision."""
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from novad.config import Workspace
+from novad.config.settings import TuneFusionSettings
+from novad.errors import CalibrationError
+from novad.stages.line import Line
+from novad.stages.runner import main, stage_output, write_json
+from novad.vision.calibration import conformal_threshold, fit_normal_scale, promised_alpha
+from novad.vision.fusion import Floats, FusionChoice, hybrid_scores, tune_weight
+from novad.vision.maps import MapScale, fit_map_scale, fuse_maps
+
+__all__ = ["run"]
+
+STAGE = "tune_fusion"
+
+
+def run(workspace: Workspace, name: str) -> None:
+    """Tune the fusion of one line on its tuning split, its thresholds on calibration normals."""
+    line = Line.open(workspace, name)
+    settings = line.settings.tune_fusion
+    scores = pd.read_parquet(line.output("calibrate_explainer", "scores.parquet"))
+    maps = load_file(line.output("calibrate_explainer", "normal_maps.safetensors"))
+    calibration = scores[scores["split"] == "calibration"]
+    if calibration.empty:
+        raise CalibrationError(f"{name}: no calibration normal; add normal images")
+    scales = {kind: fit_normal_scale(calibration[kind].to_numpy()) for kind in ("familiarity", "novelty")}
+    calibrated = {kind: scale(scores[kind].to_numpy()) for kind, scale in scales.items()}
+    choice = _choose(scores, calibrated, settings)
+    hybrid = hybrid_scores(calibrated["familiarity"], calibrated["novelty"], choice.weight)
+    normal = (scores["split"] == "calibration").to_numpy()
+    map_scales = {kind: fit_map_scale(each) for kind, each in maps.items()}
+    synthetic = bool((scores["split"] == "synthetic").any())
+    with stage_output(workspace, name, STAGE) as folder:
+        write_json(
+            folder / "fusion.json",
+            {
+                "line": name,
+                "weight": choice.weight,
+                "tuned_on": {
+                    "split": "synthetic" if synthetic else "tuning",
+                    "normals": int((scores["label"] == 0).sum()),
+                    "anomalies": int((scores["label"] == 1).sum()),
+                },
+                "weights": choice.table,
+                "scales": {
+                    **{kind: asdict(scale) for kind, scale in scales.items()},
+                    **{f"{kind}_map": asdict(scale) for kind, scale in map_scales.items()},
+                },
+                "thresholds": _thresholds(
+                    {**calibrated, "hybrid": hybrid},
+                    normal,
+                    settings,
+                    _map_peaks(maps, map_scales, choice.weight),
+                ),
+                "normal_scores": np.sort(hybrid[normal]).tolist(),
+            },
+        )
+
+
+def _choose(
+    scores: pd.DataFrame, calibrated: dict[str, Floats], settings: TuneFusionSettings
+) -> FusionChoice:
+    bad = (scores["label"] == 1).to_numpy()
+    return tune_weight(
+        (calibrated["familiarity"][~bad], calibrated["novelty"][~bad]),
+        (calibrated["familiarity"][bad], calibrated["novelty"][bad]),
+        settings.max_false_positive_rate,
+        settings.equal_weight_prior,
+    )
+
+
+def _map_peaks(maps: dict[str, Tensor], scales: dict[str, MapScale], weight: float) -> dict[str, Floats]:
+    """Highest value of each kind of map on every calibration normal."""
+    calibrated = {kind: scales[kind](each) for kind, each in maps.items()}
+    fused = fuse_maps(calibrated["familiarity"], calibrated["novelty"], weight)
+    return {kind: torch.amax(each, dim=(1, 2)).double().numpy() for kind, each in fused.items()}
+
+
+def _thresholds(
+    calibrated: dict[str, Floats], normal: Any, settings: TuneFusionSettings, peaks: dict[str, Floats]
+) -> dict[str, Any]:
+    """Conformal thresholds of scores and maps; with few normals, at the rate that they can promise."""
+    count = int(normal.sum())
+    alpha = promised_alpha(count, settings.alpha)
+    review = promised_alpha(count, settings.review_alpha)
+    map_alpha = promised_alpha(len(peaks["hybrid"]), settings.alpha)
+    hybrid = calibrated["hybrid"][normal]
+    return {
+        "method": "split conformal",
+        "calibration_normals": count,
+        "alpha": alpha,
+        "review_alpha": review,
+        "fail": conformal_threshold(hybrid, alpha),
+        "review": conformal_threshold(hybrid, review),
+        "scores": {kind: conformal_threshold(each[normal], alpha) for kind, each in calibrated.items()},
+        "map": {kind: conformal_threshold(each, map_alpha) for kind, each in peaks.items()},
+    }
+
+
+if __name__ == "__main__":
+    main(run, STAGE)
