@@ -12,7 +12,7 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from novad.errors import ImageError, IntegrityError
 from novad.serving.payload import image_bytes
-from novad.tracking.model import DETECTOR_FOLDER, INPUT_COLUMN, OUTPUT_COLUMNS, detector_digest
+from novad.tracking.model import DETECTOR_FOLDER, INPUT_COLUMN, OUTPUT_COLUMNS
 
 __all__ = ["BadInput", "NovadModel"]
 
@@ -46,18 +46,18 @@ class NovadModel(PythonModel):
         Raises:
             IntegrityError: its files are not those that were published.
         """
-        folder = Path(context.artifacts[DETECTOR_FOLDER])
-        settings = dict(context.model_config or {})
-        if detector_digest(folder) != settings["detector_digest"]:
-            raise IntegrityError(
-                f"{settings['line']}: the files in {folder} are not those that were published; "
-                "the model is not loaded"
-            )
         # Torch is loaded with the first detector, not with this module: publishing needs only the class.
         from novad.vision import Detector
 
+        folder = Path(context.artifacts[DETECTOR_FOLDER])
+        settings = dict(context.model_config or {})
         self._max_pixels = int(settings["max_pixels"])
         self._detector = Detector.load(folder)
+        if self._detector.digest != settings["detector_digest"]:
+            raise IntegrityError(
+                f"{settings['line']}: the detector in {folder} is not the one that was published; "
+                "the model is not used"
+            )
 
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None

@@ -46,7 +46,7 @@ def find_version(client: "MlflowClient", line: str, version: int) -> "ModelVersi
     except MlflowException as error:
         if error.error_code not in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
             raise
-        raise ConfigError(f"{line}: version {version} is not registered") from None
+        raise ConfigError(f"{line}: version {version} is not registered") from error
 
 
 def version_files(workspace: Workspace, client: "MlflowClient", version: "ModelVersion") -> VersionFiles:
@@ -60,8 +60,13 @@ def version_files(workspace: Workspace, client: "MlflowClient", version: "ModelV
     folder = _local(uri, cache)
     detector = folder / "artifacts" / DETECTOR_FOLDER
     damaged = []
-    if version.tags.get("novad.detector_digest") != detector_digest(detector):
-        damaged.append(f"detector of version {version.version} differs from its tag novad.detector_digest")
+    try:
+        actual = detector_digest(detector)
+    except IntegrityError as error:
+        damaged.append(f"detector of version {version.version} is damaged: {error}")
+    else:
+        if version.tags.get("novad.detector_digest") != actual:
+            damaged.append(f"detector of version {version.version} differs from tag novad.detector_digest")
     if version.tags.get("novad.model_digest") != model_digest(folder):
         damaged.append(f"model of version {version.version} differs from its tag novad.model_digest")
     return VersionFiles(folder, detector, tuple(damaged))

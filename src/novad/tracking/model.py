@@ -1,5 +1,6 @@
 """The MLflow model of a line: code by reference, weights as safetensors, and no pickle anywhere."""
 
+import json
 import warnings
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -53,7 +54,8 @@ _REQUIREMENTS = (
     "torch",
     "torchvision",
 )
-_PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".bin", ".joblib", ".cloudpickle")
+# What a detector is made of; both are read without running anything that they contain.
+_SAFE = (".json", ".safetensors")
 # MLflow writes this beside a model when somebody downloads it.
 _WRITTEN_LATER = "registered_model_meta"
 
@@ -68,7 +70,7 @@ def save_model(
         description: MLflow's own record of the model, filled with signature and flavour.
     Raises:
         ConfigError: the models-from-code file or the detector is missing.
-        IntegrityError: a file that could be a pickle is among the model's files.
+        IntegrityError: a file that could hold a pickle is among the detector's, or one is damaged.
     """
     from mlflow import pyfunc
 
@@ -77,6 +79,9 @@ def save_model(
     for needed in (code, detector / "detector.json"):
         if not needed.is_file():
             raise ConfigError(f"{needed}: no such file; the model cannot be put together without it")
+    for name in folder_files(detector):
+        if Path(name).suffix not in _SAFE:
+            raise IntegrityError(f"{detector / name}: only {' and '.join(_SAFE)} files are published")
     with warnings.catch_warnings():
         # An input example would make MLflow load torch and score it here; the signature is given instead.
         warnings.filterwarnings("ignore", message=".*input example", category=UserWarning)
@@ -93,16 +98,25 @@ def save_model(
                 "max_pixels": max_pixels,
             },
         )
-    for name in folder_files(target):
-        if Path(name).suffix in _PICKLES:
-            raise IntegrityError(
-                f"{target / name}: a file of this kind may hold a pickle; it is not published"
-            )
 
 
 def detector_digest(folder: Path) -> str:
-    """Hex sha256 over the names and bytes of every file of a detector folder."""
-    return combined({name: file_digest(folder / name) for name in folder_files(folder)})
+    """Hex sha256 of a detector's manifest, after every file was checked against it: ``Detector.digest``.
+
+    Raises:
+        IntegrityError: a file is missing, not recorded, or not the one recorded.
+    """
+    manifest = folder / "detector.json"
+    try:
+        recorded = dict(json.loads(manifest.read_bytes())["files"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise IntegrityError(f"{manifest}: not a detector: {error}") from None
+    present = {name: file_digest(folder / name) for name in folder_files(folder)}
+    digest = present.pop("detector.json")
+    for name in sorted(set(present) | set(recorded)):
+        if present.get(name) != recorded.get(name):
+            raise IntegrityError(f"{folder / name}: not the file that {manifest.name} records")
+    return digest
 
 
 def model_digest(folder: Path) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from novad.config import Workspace, line_settings
+from novad.config import LineSettings, Workspace, line_settings
 from novad.errors import ServiceError
 from novad.tracking.digests import STAGES, combined, file_digest, folder_files, output_manifest, read_metrics
 from novad.tracking.lineage import dvc_digests, lineage_tags
@@ -62,6 +62,7 @@ def publish(workspace: Workspace, line: str, flow_run_id: str | None = None) -> 
     if known is not None:
         run_id = _publication_run(workspace, line, digest)
         return Published(line, run_id, known, digest, created=False)
+    settings = line_settings(workspace.params, line)
     client = open_client(workspace)
     from mlflow.exceptions import MlflowException
 
@@ -70,7 +71,8 @@ def publish(workspace: Workspace, line: str, flow_run_id: str | None = None) -> 
         _close_runs(client, experiment)
         run = _finished_run(client, experiment, digest)
         if run is None:
-            run = _log_run(client, workspace, line, experiment, manifest, flow_run_id)
+            tags = lineage_tags(workspace, line, flow_run_id)
+            run = _log_run(client, workspace, line, settings, experiment, manifest, tags)
         found = _registered(client, line, run.info.run_id)
         version = found or _register(client, line, run)
         client.set_registered_model_alias(line, "challenger", str(version.version))
@@ -133,13 +135,13 @@ def _log_run(
     client: "MlflowClient",
     workspace: Workspace,
     line: str,
+    settings: LineSettings,
     experiment: str,
     manifest: dict[str, str],
-    flow_run_id: str | None,
+    lineage: dict[str, str],
 ) -> "Run":
     digest = combined(manifest)
-    settings = line_settings(workspace.params, line)
-    tags = lineage_tags(workspace, line, flow_run_id) | {
+    tags = lineage | {
         "novad.line": line,
         "novad.output_digest": digest,
         "mlflow.source.name": "novad train",

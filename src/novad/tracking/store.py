@@ -6,10 +6,14 @@ import sqlite3
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+
+from filelock import FileLock, Timeout
 
 from novad.config import Workspace
 from novad.errors import ConfigError, ServiceError
@@ -21,6 +25,7 @@ __all__ = ["BUSY_SECONDS", "Store", "locate", "open_client", "prepare_database"]
 
 BUSY_SECONDS = 20.0
 _PROBE_SECONDS = 5.0
+_CREATION_SECONDS = 60.0
 
 # MLflow's own defaults retry for minutes when a server is down. Values that the user set are kept.
 _ENVIRONMENT = {
@@ -99,7 +104,6 @@ def open_client(workspace: Workspace) -> "MlflowClient":
     store = locate(workspace)
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    prepare_database(store)
     if store.served:
         _probe(store.tracking_uri)
     # Importing MLflow takes about three seconds: only those pay who need it.
@@ -109,8 +113,10 @@ def open_client(workspace: Workspace) -> "MlflowClient":
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
-        mlflow.set_tracking_uri(store.tracking_uri)
-        mlflow.set_registry_uri(store.tracking_uri)
+        _create_embedded(workspace, store)
+        with _environment_kept():
+            mlflow.set_tracking_uri(store.tracking_uri)
+            mlflow.set_registry_uri(store.tracking_uri)
         client = mlflow.MlflowClient(store.tracking_uri, store.tracking_uri)
         client.search_experiments(max_results=1)
     except (MlflowException, OSError) as error:
@@ -144,6 +150,51 @@ def prepare_database(store: Store) -> None:
             time.sleep(0.05)
 
 
+@contextmanager
+def _environment_kept() -> Iterator[None]:
+    """Undo what MLflow writes into the environment: `locate` would take it for the user's own choice."""
+    before = {name: os.environ.get(name) for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _create_embedded(workspace: Workspace, store: Store) -> None:
+    """Make the embedded database with all of MLflow's tables, whole or not at all.
+
+    MLflow builds its tables in some fifty steps; a kill in between, or two processes at it, leave a file
+    that no MLflow opens again. So they are built in a file aside, by one process, and moved into place.
+    """
+    file = store.sqlite_file
+    if file is None or store.artifact_root is None:
+        return
+    locks = workspace.state / "locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(locks / "database.lock", timeout=_CREATION_SECONDS):
+            if not file.exists():
+                for left_over in file.parent.glob(f"{file.name}.new*"):
+                    left_over.unlink()
+                fresh = file.with_name(f"{file.name}.new")
+                _create_tables(fresh, store.artifact_root)
+                fresh.rename(file)
+    except Timeout as error:
+        raise ServiceError(f"{file}: another process has been creating this database for too long") from error
+    prepare_database(store)
+
+
+def _create_tables(file: Path, artifact_root: Path) -> None:
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    made = SqlAlchemyStore(f"sqlite:///{file}", artifact_root.as_uri())
+    made.engine.dispose()
+
+
 def _probe(uri: str) -> None:
     address = f"{uri.rstrip('/')}/health"
     try:
@@ -158,4 +209,6 @@ def _probe(uri: str) -> None:
 def _public(uri: str) -> str:
     """The address without user name and password."""
     parts = urlsplit(uri)
+    if "@" not in parts.netloc:
+        return uri
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()

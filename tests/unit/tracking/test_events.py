@@ -1,0 +1,150 @@
+"""The event log: in order, by whom, and changed by nobody without being noticed."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+from sqlalchemy import Connection, delete, insert, select, update
+
+from novad.config import Workspace
+from novad.errors import IntegrityError, RefusedError
+from novad.tracking.database import EVENTS, HEADS, writing
+from novad.tracking.events import append, champion_event, events, head, verify
+from novad.tracking.store import locate
+
+APPEND = """
+import sys
+from pathlib import Path
+from novad.config import Workspace
+from novad.tracking.events import append
+for number in range(int(sys.argv[3])):
+    append(Workspace(Path(sys.argv[1])), "metal", "note", actor=sys.argv[2], reason=f"event {number}")
+"""
+
+
+def _three(workspace: Workspace) -> None:
+    for number in range(1, 4):
+        append(
+            workspace, "metal", "promotion", actor="ann", reason=f"r{number}", version=number, detail={"n": 1}
+        )
+
+
+def test_events_come_back_as_they_were_written(workspace: Workspace) -> None:
+    assert events(workspace, "metal") == []
+    assert head(workspace, "metal") == 0
+    written = append(
+        workspace,
+        "metal",
+        "promotion",
+        actor="Änn",
+        reason="первый",
+        version=3,
+        detail={"gates": [1.5, None]},
+    )
+    assert events(workspace, "metal") == [written]
+    assert (written.sequence, written.version, written.detail) == (1, 3, {"gates": [1.5, None]})
+    assert head(workspace, "metal") == 1
+    assert verify(workspace) == []
+
+
+def test_every_line_has_its_own_chain(workspace: Workspace) -> None:
+    append(workspace, "metal", "note", actor="a", reason="r")
+    other = append(workspace, "fabric", "note", actor="a", reason="r")
+    assert other.sequence == 1
+    assert [event.line for event in events(workspace)] == ["fabric", "metal"]
+
+
+def test_the_champion_is_what_the_last_promotion_named(workspace: Workspace) -> None:
+    assert champion_event(workspace, "metal") is None
+    _three(workspace)
+    append(workspace, "metal", "refusal", actor="bob", reason="no", version=9)
+    found = champion_event(workspace, "metal")
+    assert found is not None
+    assert found.version == 3
+
+
+def test_a_decision_based_on_an_old_state_is_refused(workspace: Workspace) -> None:
+    base = head(workspace, "metal")
+    append(workspace, "metal", "promotion", actor="ann", reason="first", version=1, expected=base)
+    with pytest.raises(RefusedError, match="somebody else changed this line"):
+        append(workspace, "metal", "promotion", actor="bob", reason="second", version=2, expected=base)
+    assert [event.actor for event in events(workspace, "metal")] == ["ann"]
+
+
+def _edit(**values: object) -> Callable[[Connection], object]:
+    statement = update(EVENTS).where(EVENTS.c.line == "metal", EVENTS.c.sequence == 2).values(**values)
+    return lambda connection: connection.execute(statement)
+
+
+def _swap(connection: Connection) -> None:
+    for old, new in ((1, 99), (2, 1), (99, 2)):
+        connection.execute(update(EVENTS).where(EVENTS.c.sequence == old).values(sequence=new))
+
+
+def _remove(*numbers: int) -> Callable[[Connection], object]:
+    return lambda connection: connection.execute(delete(EVENTS).where(EVENTS.c.sequence.in_(numbers)))
+
+
+def _duplicate(connection: Connection) -> None:
+    row = connection.execute(select(EVENTS).where(EVENTS.c.sequence == 3)).one()._asdict()
+    connection.execute(insert(EVENTS).values(**{**row, "sequence": 4}))
+
+
+@pytest.mark.parametrize(
+    "tamper",
+    [
+        pytest.param(_edit(kind="note"), id="kind"),
+        pytest.param(_edit(version=7), id="version"),
+        pytest.param(_edit(actor="mallory"), id="actor"),
+        pytest.param(_edit(reason="other"), id="reason"),
+        pytest.param(_edit(at="2020-01-01T00:00:00.000000+00:00"), id="time"),
+        pytest.param(_edit(detail='{"n":2}'), id="detail"),
+        pytest.param(_edit(detail="{"), id="unreadable-detail"),
+        pytest.param(_edit(previous="f" * 64), id="previous"),
+        pytest.param(_edit(digest="f" * 64), id="digest"),
+        pytest.param(_edit(line="fabric"), id="line"),
+        pytest.param(_swap, id="order"),
+        pytest.param(_remove(1), id="first-removed"),
+        pytest.param(_remove(2), id="middle-removed"),
+        pytest.param(_remove(3), id="last-removed"),
+        pytest.param(_remove(1, 2, 3), id="all-removed"),
+        pytest.param(_duplicate, id="copied"),
+        pytest.param(lambda connection: connection.execute(delete(HEADS)), id="head-removed"),
+    ],
+)
+def test_every_change_behind_our_back_is_noticed(
+    workspace: Workspace, tamper: Callable[[Connection], object]
+) -> None:
+    _three(workspace)
+    assert verify(workspace) == []
+    with writing(locate(workspace)) as connection:
+        tamper(connection)
+    assert any("metal" in problem for problem in verify(workspace))
+
+
+def test_an_edited_event_is_named_and_no_other(workspace: Workspace) -> None:
+    _three(workspace)
+    with writing(locate(workspace)) as connection:
+        _edit(actor="mallory")(connection)
+    assert verify(workspace, "metal") == ["metal: event 2 was edited: its content does not match its digest"]
+
+
+def test_nothing_is_added_to_a_broken_end(workspace: Workspace) -> None:
+    _three(workspace)
+    with writing(locate(workspace)) as connection:
+        _remove(3)(connection)
+    with pytest.raises(IntegrityError, match="behind novad's back"):
+        append(workspace, "metal", "note", actor="a", reason="r")
+
+
+def test_eight_processes_append_at_once_and_the_chain_holds(workspace: Workspace) -> None:
+    writers = [
+        subprocess.Popen([sys.executable, "-c", APPEND, str(workspace.root), f"writer-{number}", "5"])
+        for number in range(8)
+    ]
+    assert [writer.wait(timeout=60) for writer in writers] == [0] * 8
+    found = events(workspace, "metal")
+    assert [event.sequence for event in found] == list(range(1, 41))
+    assert {event.actor for event in found} == {f"writer-{number}" for number in range(8)}
+    assert verify(workspace) == []

@@ -1,0 +1,266 @@
+"""Who is champion: gates, names and reasons, digests, and what happens when somebody goes around them."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from sqlalchemy import update
+
+from fake_line import write_outputs
+from novad.config import Workspace
+from novad.errors import ConfigError, IntegrityError, RefusedError, ServiceError
+from novad.tracking import gate, history, promote, publish, registry, resolve
+from novad.tracking.database import EVENTS, writing
+from novad.tracking.gates import GATES, Evidence, judge, load_policy
+from novad.tracking.store import locate, open_client
+
+
+@pytest.fixture
+def published(tracked: Workspace) -> Workspace:
+    """Line `metal` with versions 1 and 2."""
+    publish(tracked, "metal")
+    write_outputs(tracked, "metal", auroc=0.95, seed=1)
+    publish(tracked, "metal")
+    return tracked
+
+
+def test_without_a_champion_the_challenger_is_used_and_flagged(published: Workspace) -> None:
+    found = resolve(published, "metal")
+    assert (found.version, found.alias, found.approver) == (2, "challenger", None)
+    assert found.warning is not None
+    assert "nobody approved" in found.warning
+    assert (found.folder / "detector.json").is_file()
+
+
+def test_the_champion_stays_when_a_newer_challenger_arrives(published: Workspace) -> None:
+    event = promote(published, "metal", 1, "Ann", "steady on the pilot batch")
+    assert (event.kind, event.version, event.actor, event.reason) == (
+        "promotion",
+        1,
+        "Ann",
+        "steady on the pilot batch",
+    )
+    found = resolve(published, "metal")
+    assert (found.version, found.alias, found.approver, found.warning) == (1, "champion", "Ann", None)
+    assert open_client(published).get_model_version_by_alias("metal", "champion").version in (1, "1")
+
+
+def test_a_version_can_be_asked_for_by_number(published: Workspace) -> None:
+    promote(published, "metal", 2, "Ann", "better")
+    found = resolve(published, "metal", version=1)
+    assert (found.version, found.alias, found.approver) == (1, None, None)
+
+
+def test_unknown_versions_and_lines_are_wrong_use(published: Workspace) -> None:
+    with pytest.raises(ConfigError, match="version 9"):
+        resolve(published, "metal", version=9)
+    with pytest.raises(ConfigError, match="version 9"):
+        promote(published, "metal", 9, "Ann", "why not")
+    with pytest.raises(ConfigError, match="novad train wood"):
+        resolve(published, "wood")
+
+
+@pytest.mark.parametrize(("approver", "reason"), [("", "r"), ("  ", "r"), ("Ann", ""), ("Ann", "\t")])
+def test_a_promotion_needs_a_name_and_a_reason(published: Workspace, approver: str, reason: str) -> None:
+    with pytest.raises(ConfigError, match="must not be empty"):
+        promote(published, "metal", 1, approver, reason)
+    assert history(published, "metal") == []
+
+
+def test_a_refusal_names_each_failed_gate_and_is_remembered(published: Workspace) -> None:
+    (published.root / "mlflow").unlink()
+    (published.root / "mlflow").mkdir()
+    (published.root / "mlflow" / "gates.yaml").write_text(
+        "default: {data_gate: {}, sample_counts: {train: 1000}, hybrid_auroc: {min: 0.99}}\n"
+    )
+    with pytest.raises(RefusedError, match=r"sample_counts.*1000.*hybrid_auroc.*0\.99") as caught:
+        promote(published, "metal", 1, "Ann", "hurry")
+    assert "data_gate" not in str(caught.value)
+    (event,) = history(published, "metal")
+    assert (event.kind, event.version, event.actor) == ("refusal", 1, "Ann")
+    assert [verdict["passed"] for verdict in event.detail["gates"]] == [True, False, False]
+    assert resolve(published, "metal").alias == "challenger"
+
+
+def test_of_two_promotions_from_the_same_state_one_wins(
+    published: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = registry.gate
+
+    def slow(workspace: Workspace, line: str, version: int) -> object:
+        monkeypatch.setattr(registry, "gate", real)
+        promote(workspace, line, 2, "Bob", "quicker")
+        return real(workspace, line, version)
+
+    monkeypatch.setattr(registry, "gate", slow)
+    with pytest.raises(RefusedError, match="somebody else changed this line"):
+        promote(published, "metal", 1, "Ann", "slower")
+    assert [(event.kind, event.actor) for event in history(published, "metal")] == [
+        ("promotion", "Bob"),
+        ("refusal", "Ann"),
+    ]
+    assert resolve(published, "metal").version == 2
+
+
+def test_a_promotion_killed_before_the_alias_moved_is_completed(
+    published: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    promote(published, "metal", 1, "Ann", "first")
+    with monkeypatch.context() as patched:
+        patched.setattr(registry, "_align", lambda *_arguments: None)
+        promote(published, "metal", 2, "Ann", "second")
+    client = open_client(published)
+    assert int(client.get_model_version_by_alias("metal", "champion").version) == 1
+    assert resolve(published, "metal").version == 2
+    assert int(client.get_model_version_by_alias("metal", "champion").version) == 2
+
+
+def test_an_alias_set_behind_our_back_is_refused(published: Workspace) -> None:
+    client = open_client(published)
+    client.set_registered_model_alias("metal", "champion", "1")
+    with pytest.raises(IntegrityError, match="no promotion is in the event log"):
+        resolve(published, "metal")
+    client.delete_registered_model_alias("metal", "champion")
+    promote(published, "metal", 1, "Ann", "first")
+    client.set_registered_model_alias("metal", "champion", "2")
+    with pytest.raises(IntegrityError, match="alias champion names version 2"):
+        resolve(published, "metal")
+
+
+def _append_byte(path: Path) -> None:
+    with path.open("ab") as stream:
+        stream.write(b" ")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["MLmodel", "novad_model.py", "requirements.txt", "artifacts/detector/bank.safetensors",
+     "artifacts/detector/detector.json"],
+)  # fmt: skip
+def test_a_changed_byte_in_any_model_file_is_refused(published: Workspace, name: str) -> None:
+    promote(published, "metal", 2, "Ann", "first")
+    _append_byte(resolve(published, "metal").folder.parents[1] / name)
+    with pytest.raises(IntegrityError, match="model of version 2"):
+        resolve(published, "metal")
+    assert resolve(published, "metal", version=1).version == 1
+
+
+def test_a_file_added_to_a_model_is_refused(published: Workspace) -> None:
+    folder = resolve(published, "metal").folder
+    (folder / "more.safetensors").write_bytes(b"x")
+    with pytest.raises(IntegrityError, match="detector of version 2"):
+        resolve(published, "metal")
+
+
+def test_a_bank_swapped_in_from_another_version_with_its_tags_is_refused(published: Workspace) -> None:
+    promote(published, "metal", 2, "Ann", "first")
+    client = open_client(published)
+    one = client.get_model_version("metal", "1")
+    for tag, value in one.tags.items():
+        client.set_model_version_tag("metal", "2", tag, value)
+    good, bad = (resolve(published, "metal", version=1).folder, None)
+
+    bad = Path(client.get_model_version_download_uri("metal", "2").removeprefix("file://"))
+    shutil.rmtree(bad)
+    shutil.copytree(good.parents[1], bad)
+    with pytest.raises(IntegrityError, match=r"differs from the promotion's"):
+        resolve(published, "metal")
+
+
+def test_an_edited_event_log_stops_every_use(published: Workspace) -> None:
+    promote(published, "metal", 1, "Ann", "first")
+    with writing(locate(published)) as connection:
+        connection.execute(update(EVENTS).values(version=2))
+    with pytest.raises(IntegrityError, match="event 1 was edited"):
+        resolve(published, "metal")
+    with pytest.raises(IntegrityError, match="behind novad's back"):
+        promote(published, "metal", 2, "Ann", "second")
+
+
+@pytest.mark.parametrize("name", ["evaluate/metrics.json", "validate/report.json", "manifest.json"])
+def test_changed_evidence_fails_the_digest_gate(published: Workspace, name: str) -> None:
+    client = open_client(published)
+    run = client.get_run(client.get_model_version("metal", "1").run_id or "")
+    path = Path(run.info.artifact_uri.removeprefix("file://")) / name
+    document = json.loads(path.read_text())
+    document["more"] = "0" * 64
+    path.write_text(json.dumps(document))
+    failed = {verdict.gate for verdict in gate(published, "metal", 1) if not verdict.passed}
+    assert "digests" in failed
+    with pytest.raises(RefusedError, match=name.replace(".", r"\.")):
+        promote(published, "metal", 1, "Ann", "looks good")
+
+
+def test_artifacts_that_are_gone_are_a_service_error(published: Workspace) -> None:
+
+    shutil.rmtree(published.state / "mlartifacts")
+    with pytest.raises(ServiceError, match="are gone"):
+        resolve(published, "metal")
+
+
+GOOD = Evidence(
+    metrics={
+        "counts": {"train": 60, "calibration": 15, "tuning": 30, "test_normal": 30, "test_anomalous": 40},
+        "scores": {"hybrid": {"image_auroc": 0.9}},
+    },
+    report={"errors": []},
+    damaged=(),
+)
+BAD = Evidence(
+    metrics={"counts": {"train": 3}, "scores": {"hybrid": {"image_auroc": 0.4}}},
+    report={"errors": [{"check": "unreadable"}]},
+    damaged=("bank differs",),
+)
+NOTHING = Evidence(metrics={}, report={}, damaged=("metrics.json differs",))
+
+
+@pytest.mark.parametrize("name", sorted(GATES))
+def test_every_gate_of_the_policy_can_pass_and_can_fail(workspace: Workspace, name: str) -> None:
+    policy = load_policy(workspace.root / "mlflow" / "gates.yaml", "metal")
+    only = {name: policy[name]}
+    (good,), (bad,), (nothing,) = (judge(only, evidence) for evidence in (GOOD, BAD, NOTHING))
+    assert good.passed
+    assert not bad.passed
+    assert not nothing.passed
+    assert name in str(bad)
+
+
+def test_a_line_can_have_limits_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "gates.yaml"
+    path.write_text(
+        "default: {hybrid_auroc: {min: 0.9}, sample_counts: {train: 20, test_normal: 5}, digests: {}}\n"
+        "lines: {metal: {hybrid_auroc: off, sample_counts: {train: 50}}}\n"
+    )
+    assert load_policy(path, "metal") == {"sample_counts": {"train": 50, "test_normal": 5}, "digests": {}}
+    assert load_policy(path, "fabric")["hybrid_auroc"] == {"min": 0.9}
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("default: {hybrid_aurok: {min: 0.9}}", "default.hybrid_aurok"),
+        ("default: {hybrid_auroc: {minimum: 0.9}}", "default.hybrid_auroc.minimum"),
+        ("default: {hybrid_auroc: {min: high}}", "default.hybrid_auroc.min"),
+        ("default: {hybrid_auroc: 0.9}", "default.hybrid_auroc"),
+        ("default: {}", "default"),
+        ("{}", "default"),
+        ("default: {digests: {}}\nlines: {metal: {digest: off}}", "lines.metal.digest"),
+        ("default: {digests: {}}\nlines: {metal: {digests: off}}", "default"),
+        ("default: {digests: {}}\nextra: 1", "extra"),
+        ("default: [", "not valid YAML"),
+    ],
+)
+def test_a_wrong_policy_names_file_and_key(tmp_path: Path, text: str, key: str) -> None:
+    path = tmp_path / "gates.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_policy(path, "metal")
+    assert str(path) in str(caught.value)
+    assert key in str(caught.value)
+
+
+def test_a_missing_policy_promotes_nothing(published: Workspace) -> None:
+    (published.root / "mlflow").unlink()
+    with pytest.raises(ConfigError, match=r"gates\.yaml"):
+        promote(published, "metal", 1, "Ann", "no gates")
