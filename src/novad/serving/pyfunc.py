@@ -75,7 +75,7 @@ class NovadModel(PythonModel):
         return pd.DataFrame(rows, columns=list(OUTPUT_COLUMNS))
 
     def _decoded(self, values: list[object]) -> Iterator[np.ndarray[Any, np.dtype[Any]]]:
-        from novad.images import decode_bytes
+        from novad.images.decode import decode_bytes
 
         for number, value in enumerate(values):
             name = f"row {number}"

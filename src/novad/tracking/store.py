@@ -191,7 +191,7 @@ def _create_embedded(workspace: Workspace, store: Store) -> None:
 def _create_tables(file: Path, artifact_root: Path) -> None:
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    made = SqlAlchemyStore(f"sqlite:///{file}", artifact_root.as_uri())
+    made = SqlAlchemyStore(f"sqlite:///{file}", artifact_root.as_uri())  # type: ignore[no-untyped-call]
     made.engine.dispose()
 
 
