@@ -1,0 +1,141 @@
+"""Decoding without surprises: one array layout for every image a camera or an office may deliver."""
+
+import io
+import stat
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from novad.errors import ImageError
+
+__all__ = ["Decoded", "Pixels", "decode", "decode_bytes", "decode_image", "decode_mask", "read_regular"]
+
+Pixels = NDArray[np.uint8] | NDArray[np.uint16]
+
+# Only formats that a plain raster decoder reads: EPS would start Ghostscript, others fetch or execute.
+_FORMATS = ("PNG", "JPEG", "MPO", "JPEG2000", "TIFF", "BMP", "WEBP", "PPM", "GIF")
+_WITH_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
+_WHITE, _BLACK = (255, 255, 255, 255), (0, 0, 0, 255)
+
+# ``max_pixels`` is the limit here and refuses; Pillow's own lower warning would only add noise.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """An image as the rest of the project sees it, and as what it was stored."""
+
+    pixels: Pixels  # (H, W, 3), uint8 or uint16, upright
+    mode: str  # Pillow's name of the stored mode, for example L, RGB, P, I;16
+    bit_depth: int  # bits per channel after decoding: 8 or 16
+
+
+def decode_image(path: Path, max_pixels: int) -> Pixels:
+    """Pixels of an image file, (H, W, 3), uint8, or uint16 for sources with more than 8 bits of grey.
+
+    EXIF rotation is applied; grey is repeated over the channels; transparency is laid on white, as viewers
+    show it. 16-bit colour comes as 8 bits, the most that Pillow keeps.
+
+    Raises:
+        ImageError: missing, empty, truncated, not an image, several frames, more than ``max_pixels``.
+    """
+    return decode(read_regular(path), str(path), max_pixels).pixels
+
+
+def decode_bytes(data: bytes, name: str, max_pixels: int) -> Pixels:
+    """Like :func:`decode_image`, of bytes that are called ``name`` in errors."""
+    return decode(data, name, max_pixels).pixels
+
+
+def decode_mask(path: Path, max_pixels: int) -> NDArray[np.bool_]:
+    """Defect mask, (H, W): every pixel that is not black (or transparent) is defective.
+
+    Raises:
+        ImageError: as for :func:`decode_image`.
+    """
+    pixels = decode(read_regular(path), str(path), max_pixels, background=_BLACK).pixels
+    marked: NDArray[np.bool_] = np.asarray(pixels.any(axis=2))
+    return marked
+
+
+def read_regular(path: Path) -> bytes:
+    """Content of a plain file; a pipe or device is refused instead of waited for.
+
+    Raises:
+        ImageError: missing, unreadable, or not a plain file.
+    """
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise ImageError(f"{path}: not a plain file")
+        return path.read_bytes()
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+def decode(
+    data: bytes, name: str, max_pixels: int, background: tuple[int, int, int, int] = _WHITE
+) -> Decoded:
+    """Decode one image; transparent parts show ``background``.
+
+    Raises:
+        ImageError: names the image and the reason.
+    """
+    if not data:
+        raise ImageError(f"{name}: the file is empty (0 bytes)")
+    try:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            _refuse_unsuitable(image, name, max_pixels)
+            mode = image.mode
+            image.load()
+            pixels = _to_array(ImageOps.exif_transpose(image), name, background)
+        if image.format == "PNG":
+            _verify(data)
+    except ImageError:
+        raise
+    except UnidentifiedImageError:
+        raise ImageError(f"{name}: not an image (or of no supported format)") from None
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{name}: decompression bomb: {error}") from None
+    except Exception as error:  # a decoder fed with damaged data may raise anything
+        raise ImageError(f"{name}: damaged or truncated: {error}") from None
+    return Decoded(pixels, mode, pixels.dtype.itemsize * 8)
+
+
+def _verify(data: bytes) -> None:
+    """Check the checksums of all chunks: Pillow shows the pixels of a PNG that lacks its end."""
+    with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+        image.verify()
+
+
+def _refuse_unsuitable(image: Image.Image, name: str, max_pixels: int) -> None:
+    width, height = image.size
+    if width * height > max_pixels:
+        raise ImageError(
+            f"{name}: decompression bomb: {width} x {height} pixels, more than max_pixels = {max_pixels}"
+        )
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1 and image.format != "MPO":
+        raise ImageError(f"{name}: has {frames} frames or pages; store each as an image of its own")
+
+
+def _to_array(image: Image.Image, name: str, background: tuple[int, int, int, int]) -> Pixels:
+    if image.mode == "F":
+        raise ImageError(f"{name}: floating-point pixels have no defined range; store 8 or 16 bits")
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        return _wide_grey(image, name)
+    if image.mode in _WITH_ALPHA or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, background), rgba)
+    return np.asarray(image.convert("RGB"))
+
+
+def _wide_grey(image: Image.Image, name: str) -> NDArray[np.uint16]:
+    values = np.asarray(image)
+    low, high = int(values.min()), int(values.max())
+    if low < 0 or high > 65_535:
+        raise ImageError(f"{name}: 32-bit values from {low} to {high} do not fit 16 bits; rescale them")
+    return np.repeat(values.astype(np.uint16)[..., None], 3, axis=2)

@@ -1,0 +1,202 @@
+"""Where the images of a product line lie, and what is known of each: one function per dataset layout."""
+
+import csv
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from novad.errors import ConfigError
+
+__all__ = ["GOOD", "LAYOUTS", "Sample", "discover"]
+
+GOOD = "good"
+_SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini"})
+
+Source = Literal["train", "test", "undivided"]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image as its layout describes it."""
+
+    path: str  # posix, relative to the line's data folder
+    source: Source  # 'undivided' where the layout does not say train or test; splits decide by content
+    label: int  # 0 normal, 1 anomalous
+    defect_type: str  # 'good' for normal images
+    mask_path: str | None = None
+
+
+def discover(root: Path, layout: str) -> list[Sample]:
+    """Samples of the data folder ``root``, sorted by path.
+
+    Raises:
+        ConfigError: unknown layout, missing folder, or a folder that does not follow the layout.
+    """
+    if layout not in LAYOUTS:
+        raise ConfigError(f"layout {layout!r} is unknown; choose one of {', '.join(sorted(LAYOUTS))}")
+    if not root.is_dir():
+        raise ConfigError(f"{root}: no such data folder")
+    return sorted(LAYOUTS[layout](root), key=lambda sample: sample.path)
+
+
+def _mvtec(root: Path) -> list[Sample]:
+    """MVTec AD (Bergmann et al. 2019): train/good, test/TYPE, ground_truth/TYPE/NAME_mask.png.
+
+    Also fits VisA after its own preparation for PyTorch, whose masks are ground_truth/TYPE/NAME.png.
+    """
+    _require(root, "train/good", "test")
+    strangers = [folder.name for folder in _folders(root / "train") if folder.name != GOOD]
+    if strangers:
+        raise ConfigError(
+            f"{root / 'train'}: only 'good' belongs here, found {', '.join(strangers)}: the memory bank "
+            "must not see defects; move them to test"
+        )
+    samples = [Sample(path, "train", 0, GOOD) for path in _files(root, "train/good")]
+    for folder in _folders(root / "test"):
+        masks = _masks_by_stem(root, f"ground_truth/{folder.name}")
+        for path in _files(root, f"test/{folder.name}"):
+            label = int(folder.name != GOOD)
+            mask = masks.get(_stem_below(path, 2)) if label else None
+            samples.append(Sample(path, "test", label, folder.name, mask))
+    return samples
+
+
+def _folder(root: Path) -> list[Sample]:
+    """Plain folders: normal, anomalous/[TYPE/], masks/[TYPE/]NAME.png or NAME_mask.png.
+
+    The normal images are not divided into train and test here; their content decides later.
+    """
+    _require(root, "normal")
+    samples = [Sample(path, "undivided", 0, GOOD) for path in _files(root, "normal")]
+    masks = _masks_by_stem(root, "masks")
+    for path in _files(root, "anomalous"):
+        parts = Path(path).parts
+        defect_type = parts[1] if len(parts) > 2 else "anomalous"
+        samples.append(Sample(path, "test", 1, defect_type, masks.get(_stem_below(path, 1))))
+    return samples
+
+
+def _visa(root: Path) -> list[Sample]:
+    """VisA (Zou et al. 2022): one object, with its split file or, without one, its image_anno.csv.
+
+    ``split_csv/1cls.csv`` or ``1cls.csv`` (columns object, split, label, image, mask) divides train and test.
+    Of a file with several objects, the one named like the folder counts. Defect types come from
+    ``image_anno.csv`` where present (an image with several has them joined by '+').
+    """
+    candidates = (root / "split_csv/1cls.csv", root / "1cls.csv")
+    split = next((path for path in candidates if path.is_file()), None)
+    if split is None:
+        return _visa_annotations(root)
+    rows = _rows(split, ("object", "split", "label", "image", "mask"))
+    objects = sorted({row["object"] for row in rows})
+    chosen = objects[0] if len(objects) == 1 else root.name
+    if chosen not in objects:
+        raise ConfigError(
+            f"{split}: holds {', '.join(objects)}; a product line is one object: keep the rows of one"
+        )
+    types = _visa_types(root, chosen)
+    samples = []
+    for row in rows:
+        if row["object"] != chosen:
+            continue
+        source, label = row["split"], int(row["label"] != "normal")
+        if source not in ("train", "test") or (source == "train" and label):
+            raise ConfigError(f"{split}: {row['image']}: split {source!r} with label {row['label']!r}")
+        defect_type = types.get(row["image"], "anomaly") if label else GOOD
+        samples.append(Sample(row["image"], _source(source), label, defect_type, row["mask"] or None))
+    return samples
+
+
+def _visa_annotations(root: Path) -> list[Sample]:
+    table = root / "image_anno.csv"
+    if not table.is_file():
+        raise ConfigError(f"{root}: layout visa needs split_csv/1cls.csv, 1cls.csv or image_anno.csv")
+    samples = []
+    for row in _rows(table, ("image", "label", "mask")):
+        label = int(row["label"] != "normal")
+        # The paths begin with the object's own folder, which is the data folder itself here.
+        image, mask = _without_first(row["image"], root), _without_first(row["mask"], root)
+        source: Source = "test" if label else "undivided"
+        samples.append(Sample(image, source, label, _visa_type(row["label"]), mask or None))
+    return samples
+
+
+def _visa_types(root: Path, name: str) -> dict[str, str]:
+    table = root / name / "image_anno.csv"
+    if not table.is_file():
+        return {}
+    return {row["image"]: _visa_type(row["label"]) for row in _rows(table, ("image", "label"))}
+
+
+def _visa_type(label: str) -> str:
+    return GOOD if label == "normal" else "+".join(part.strip() for part in label.split(","))
+
+
+def _without_first(path: str, root: Path) -> str:
+    _, _, rest = path.partition("/")
+    return path if not rest or (root / path).exists() else rest
+
+
+def _source(value: str) -> Source:
+    return "train" if value == "train" else "test"
+
+
+def _rows(table: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.DictReader(stream)
+            missing = [column for column in columns if column not in (reader.fieldnames or ())]
+            if missing:
+                raise ConfigError(f"{table}: lacks the column {', '.join(missing)}")
+            return [{key: value or "" for key, value in row.items() if key} for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(f"{table}: cannot be read: {error}") from error
+
+
+def _require(root: Path, *folders: str) -> None:
+    for folder in folders:
+        if not (root / folder).is_dir():
+            raise ConfigError(f"{root / folder}: no such folder; see the layouts in the README")
+
+
+def _folders(parent: Path) -> list[Path]:
+    return sorted(path for path in parent.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _files(root: Path, folder: str) -> Iterator[str]:
+    """Relative paths of all files below ``folder``, whatever their name ends in.
+
+    A stray text file is found, and refused by the gate, rather than skipped. Links to folders are listed as
+    if they were files, so that the gate refuses them as well.
+    """
+    for here, folders, files in os.walk(root / folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        linked = [name for name in folders if (Path(here) / name).is_symlink()]
+        for name in sorted([*files, *linked]):
+            if not name.startswith(".") and name.lower() not in _SYSTEM_FILES:
+                yield _text((Path(here) / name).relative_to(root).as_posix())
+
+
+def _text(path: str) -> str:
+    try:
+        path.encode("utf-8")
+    except UnicodeEncodeError:
+        raise ConfigError(f"{path!a}: the file name is not valid UTF-8; rename it") from None
+    return path
+
+
+def _masks_by_stem(root: Path, folder: str) -> dict[str, str]:
+    """Mask files by the path of their image inside its class folder, without extension."""
+    if not (root / folder).is_dir():
+        return {}
+    depth = len(Path(folder).parts)
+    return {_stem_below(path, depth).removesuffix("_mask"): path for path in _files(root, folder)}
+
+
+def _stem_below(path: str, depth: int) -> str:
+    return Path(*Path(path).parts[depth:]).with_suffix("").as_posix()
+
+
+LAYOUTS: dict[str, Callable[[Path], list[Sample]]] = {"mvtec": _mvtec, "visa": _visa, "folder": _folder}

@@ -1,0 +1,170 @@
+"""Who may see which image: bank, calibration, tuning or test, decided by content alone.
+
+A file's name, its date and the order of the folder do not matter; a new image moves at most few others. The
+same and nearly the same image never lie on two sides of a division.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+__all__ = ["SPLITS", "assign_sources", "assign_splits", "near_duplicate_pairs", "pixel_duplicates"]
+
+SPLITS = ("bank", "calibration", "tuning", "test")
+
+# Share of the normal images that a layout without train and test holds back for tuning and test.
+HELD_BACK_SHARE = 0.2
+# Measured on solar cells, boards and the demo lines: see docs/decisions/data-gate-and-splits.md.
+NEAR_DUPLICATE_CORRELATION = 0.98
+
+_BLOCK_ROWS = 512
+_BLOCK_PAIRS = 8192
+
+
+def assign_sources(manifest: pd.DataFrame, seed: int, near_duplicate_bits: int) -> pd.Series:
+    """``train`` or ``test`` for every row: what the layout says, else by content.
+
+    Args:
+        manifest: rows whose ``source`` may be ``undivided`` (normal images only).
+        seed: another seed draws another division.
+        near_duplicate_bits: see :func:`near_duplicate_pairs`.
+    Returns:
+        Series of ``train`` and ``test`` with the index of ``manifest``.
+    """
+    source = manifest["source"].astype(object).copy()
+    undivided = (source == "undivided").to_numpy()
+    rows = manifest[undivided]
+    held_back = _draw(rows, HELD_BACK_SHARE, f"{seed}:source", near_duplicate_bits)
+    source[undivided] = np.where(held_back, "test", "train")
+    return source
+
+
+def assign_splits(
+    manifest: pd.DataFrame,
+    calibration_share: float,
+    tuning_share: float,
+    seed: int,
+    near_duplicate_bits: int,
+) -> pd.Series:
+    """One of :data:`SPLITS` for every readable row, None for the others.
+
+    Train normals go to bank or calibration, test images to tuning or test: the given share of each defect
+    type, in the order of a hash of the content. Groups of near-duplicates stay whole, so a share may be
+    missed by the size of a group.
+
+    Args:
+        manifest: rows with ``source`` train or test.
+        calibration_share: share of the train normals, 0 < share < 1.
+        tuning_share: share of the test images of each type, 0 < share < 1.
+        seed: another seed draws another division.
+        near_duplicate_bits: see :func:`near_duplicate_pairs`.
+    Returns:
+        Series with the index of ``manifest``; it depends on the set of images, not on their order.
+    """
+    split = pd.Series([None] * len(manifest), index=manifest.index, dtype=object, name="split")
+    readable = manifest["error"].isna().to_numpy()
+    for source, share, drawn, left in (
+        ("train", calibration_share, "calibration", "bank"),
+        ("test", tuning_share, "tuning", "test"),
+    ):
+        mask = readable & (manifest["source"] == source).to_numpy()
+        rows = manifest[mask]
+        split[mask] = np.where(_draw(rows, share, f"{seed}:{source}", near_duplicate_bits), drawn, left)
+    return split
+
+
+def pixel_duplicates(manifest: pd.DataFrame) -> list[tuple[int, int]]:
+    """Positions of row pairs with the same bytes: each row with the first of its content, i < j."""
+    first: dict[str, int] = {}
+    pairs = []
+    for row, digest in enumerate(manifest["sha256"]):
+        if digest is None:
+            continue
+        if digest in first:
+            pairs.append((first[digest], row))
+        else:
+            first[digest] = row
+    return pairs
+
+
+def near_duplicate_pairs(manifest: pd.DataFrame, bits: int) -> list[tuple[int, int]]:
+    """Positions of row pairs that show almost the same picture, i < j.
+
+    Both must hold: the perceptual hashes differ in at most ``bits`` of 64 bits, and the 32 x 32 thumbnails
+    correlate to at least 0.98. The hash alone would glue repetitive products together (all solar cells have
+    the same grid). A thumbnail without structure says nothing and is no one's near-duplicate.
+    """
+    usable = np.flatnonzero(manifest["phash"].notna().to_numpy())
+    if len(usable) < 2:
+        return []
+    hashes = np.array([int(value, 16) for value in manifest["phash"].iloc[usable]], np.uint64)
+    thumbnails = np.stack([np.frombuffer(value, np.uint8) for value in manifest["thumbnail"].iloc[usable]])
+    pairs: list[tuple[int, int]] = []
+    for start in range(0, len(hashes), _BLOCK_ROWS):
+        block = hashes[start : start + _BLOCK_ROWS]
+        close = np.bitwise_count(block[:, None] ^ hashes[None, start:]) <= bits
+        left, right = np.nonzero(np.triu(close, 1))
+        for at in range(0, len(left), _BLOCK_PAIRS):
+            i, j = left[at : at + _BLOCK_PAIRS] + start, right[at : at + _BLOCK_PAIRS] + start
+            alike = _correlated(thumbnails[i], thumbnails[j])
+            pairs += zip(usable[i[alike]].tolist(), usable[j[alike]].tolist(), strict=True)
+    return pairs
+
+
+def _correlated(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Whether rows correlate (Pearson) to at least the limit; sums are exact integers on any machine."""
+    x, y = a.astype(np.int64), b.astype(np.int64)
+    n = x.shape[1]
+    covariance = n * (x * y).sum(1) - x.sum(1) * y.sum(1)
+    spread_x = n * (x * x).sum(1) - x.sum(1) ** 2
+    spread_y = n * (y * y).sum(1) - y.sum(1) ** 2
+    # One grey level of standard deviation: below that, correlation is that of noise.
+    structured = (spread_x >= n * n) & (spread_y >= n * n)
+    limit = NEAR_DUPLICATE_CORRELATION * np.sqrt(spread_x.astype(float) * spread_y.astype(float))
+    alike: NDArray[np.bool_] = structured & (covariance >= limit)
+    return alike
+
+
+def _groups(rows: pd.DataFrame, bits: int) -> list[list[int]]:
+    """Positions of rows that belong together, transitively (union-find)."""
+    parent = list(range(len(rows)))
+
+    def root(position: int) -> int:
+        while parent[position] != position:
+            parent[position] = parent[parent[position]]
+            position = parent[position]
+        return position
+
+    for i, j in [*pixel_duplicates(rows), *near_duplicate_pairs(rows, bits)]:
+        parent[root(i)] = root(j)
+    members: dict[int, list[int]] = {}
+    for position in range(len(rows)):
+        members.setdefault(root(position), []).append(position)
+    return list(members.values())
+
+
+def _draw(rows: pd.DataFrame, share: float, salt: str, bits: int) -> NDArray[np.bool_]:
+    """Draw ``share`` of each defect type, whole groups in hash order, at least one left on either side."""
+    types: Sequence[str] = rows["defect_type"].tolist()
+    keys = [
+        hashlib.sha256(f"{salt}:{digest or path}".encode()).hexdigest()
+        for digest, path in zip(rows["sha256"], rows["path"], strict=True)
+    ]
+    open_places = {kind: _quota(count, share) for kind, count in Counter(types).items()}
+    drawn = np.zeros(len(rows), bool)
+    for group in sorted(_groups(rows, bits), key=lambda group: min(keys[i] for i in group)):
+        wanted = Counter(types[i] for i in group)
+        if all(open_places[kind] >= count for kind, count in wanted.items()):
+            drawn[group] = True
+            for kind, count in wanted.items():
+                open_places[kind] -= count
+    return drawn
+
+
+def _quota(count: int, share: float) -> int:
+    """Rounded share of ``count``, leaving both sides at least one where there are two."""
+    return 0 if count < 2 else min(max(int(share * count + 0.5), 1), count - 1)
