@@ -19,7 +19,7 @@ class FusionChoice:
 
     Attributes:
         weight: share of novelty in the hybrid score.
-        table: per weight: miss rate at the allowed false-positive rate, AUROC and the loss compared.
+        table: per weight: miss rate at the allowed false-positive rate, AUROC, and the loss that decides.
     """
 
     weight: float
@@ -44,32 +44,34 @@ def tune_weight(
     max_false_positive_rate: float,
     equal_weight_prior: float,
 ) -> FusionChoice:
-    """Weight with the fewest misses near the allowed false-positive rate, ties by AUROC.
+    """Weight with the best AUROC on the tuning split, pulled toward equal weights where evidence is thin.
 
-    Misses are averaged over half, once and twice the allowed rate: a single quantile of a few dozen normals
-    jumps. A pull toward equal weights, ``equal_weight_prior`` / n anomalies, decides only where evidence is
-    thin.
+    AUROC uses every pair of images, a miss rate at one quantile of a few dozen normals jumps: chosen by
+    misses, the weight missed more on held-out images (``docs/decisions/novelty-and-fusion.md``). The pull is
+    ``equal_weight_prior`` / n anomalies x |2 weight - 1|, so that it fades as anomalies come in.
 
     Args:
         normal: calibrated (familiarity, novelty) of normals.
         anomalous: the same of labelled (or synthetic) anomalies.
-        max_false_positive_rate: allowed on this line.
+        max_false_positive_rate: allowed on this line; the misses in the table are taken there.
         equal_weight_prior: strength of the pull, in anomalies.
     Raises:
         CalibrationError: no normal or no anomaly.
     """
     if not len(normal[0]) or not len(anomalous[0]):
         raise CalibrationError("fusion needs at least one normal and one anomalous image")
-    rates = [rate for rate in (0.5, 1.0, 2.0) if rate * max_false_positive_rate < 1]
     table = []
     for weight in WEIGHTS:
         good, bad = hybrid_scores(*normal, weight), hybrid_scores(*anomalous, weight)
-        misses = [miss_rate(good, bad, rate * max_false_positive_rate) for rate in rates]
         auroc = _auroc(good, bad)
         pull = equal_weight_prior / len(bad) * abs(2 * weight - 1)
-        loss = float(np.mean(misses)) + (1 - auroc) + pull
         table.append(
-            {"weight": weight, "miss_rate": misses[rates.index(1.0)], "auroc": auroc, "loss": round(loss, 9)}
+            {
+                "weight": weight,
+                "miss_rate": miss_rate(good, bad, max_false_positive_rate),
+                "auroc": auroc,
+                "loss": round(1 - auroc + pull, 9),
+            }
         )
     best = min(table, key=lambda row: (row["loss"], abs(row["weight"] - 0.5)))
     return FusionChoice(best["weight"], table)

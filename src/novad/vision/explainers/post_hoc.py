@@ -1,0 +1,158 @@
+"""Post hoc explanations of any backbone, by Captum: approximate, and reported as such."""
+
+import warnings
+from abc import abstractmethod
+
+import torch
+from captum import attr
+from torch import Tensor, nn
+
+from novad.errors import ConfigError
+from novad.vision.backbones import Backbone
+from novad.vision.explainers.explanation import Explainer, Explanation
+from novad.vision.pooling import resize_maps
+
+__all__ = [
+    "GuidedBackpropExplainer",
+    "InputXGradientExplainer",
+    "IntegratedGradientsExplainer",
+    "LayerGradCamExplainer",
+    "LayerwiseRelevanceExplainer",
+    "OcclusionExplainer",
+]
+
+
+class FeatureLength(nn.Module):
+    """The scalar that post hoc methods explain: sum over positions of a layer's feature length.
+
+    Its gradient is the vector-Jacobian product with z_p / |z_p|, the cotangent of the B-cos explanation.
+    """
+
+    def __init__(self, backbone: Backbone, layer: str) -> None:
+        super().__init__()
+        self.backbone, self.layer = backbone, layer
+
+    def forward(self, encoded: Tensor) -> Tensor:
+        """(N, C, H, W) to (N,)."""
+        features = self.backbone.features(encoded)[self.layer]
+        return (features.square().sum(1) + 1e-12).sqrt().sum(dim=(1, 2))
+
+
+class PostHocExplainer(Explainer):
+    """Shared frame: one attribution per input channel, summed over channels."""
+
+    statistics = ("contribution", "magnitude", "joint")
+
+    def explain(self, images: Tensor, target: str) -> Explanation:
+        """Explain ``target`` on images (N, 3, H, W) in [0, 1].
+
+        Raises:
+            ConfigError: the method cannot take this network.
+        """
+        length = FeatureLength(self.backbone, target).eval()
+        encoded = self.backbone.encode(images).detach()
+        with torch.enable_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                attribution = self.attribute(length, encoded.clone().requires_grad_())
+            except (AssertionError, KeyError, RuntimeError, TypeError) as error:
+                raise ConfigError(
+                    f"explainer.method: '{self.method}' cannot explain {self.backbone.architecture}: "
+                    f"{str(error).splitlines()[0]}"
+                ) from error
+        with torch.no_grad():
+            total = length(encoded) - self.baseline(length, encoded)
+        return Explanation(attribution.detach().sum(1), total.detach(), encoded)
+
+    def baseline(self, length: FeatureLength, encoded: Tensor) -> Tensor:
+        """(N,) length that the method takes as unexplained."""
+        return torch.zeros(len(encoded))
+
+    @abstractmethod
+    def attribute(self, length: FeatureLength, encoded: Tensor) -> Tensor:
+        """(N, C, H, W) attribution of the length to the encoded input."""
+
+
+class InputXGradientExplainer(PostHocExplainer):
+    """Gradient times input (Shrikumar et al. 2016)."""
+
+    method = "input_x_gradient"
+
+    def attribute(self, length: FeatureLength, encoded: Tensor) -> Tensor:
+        attribution: Tensor = attr.InputXGradient(length).attribute(encoded)
+        return attribution
+
+
+class IntegratedGradientsExplainer(PostHocExplainer):
+    """Gradients along the way from a black image (Sundararajan et al. 2017)."""
+
+    method = "integrated_gradients"
+    steps = 16
+
+    def _black(self, encoded: Tensor) -> Tensor:
+        return self.backbone.encode(torch.zeros(len(encoded), 3, *encoded.shape[-2:]))
+
+    def baseline(self, length: FeatureLength, encoded: Tensor) -> Tensor:
+        value: Tensor = length(self._black(encoded))
+        return value
+
+    def attribute(self, length: FeatureLength, encoded: Tensor) -> Tensor:
+        method = attr.IntegratedGradients(length)
+        attribution: Tensor = method.attribute(
+            encoded, self._black(encoded), n_steps=self.steps, internal_batch_size=len(encoded)
+        )
+        return attribution
+
+
+class GuidedBackpropExplainer(PostHocExplainer):
+    """Backpropagation that lets only positive evidence through (Springenberg et al. 2015)."""
+
+    method = "guided_backprop"
+
+    def attribute(self, length: FeatureLength, encoded: Tensor) -> Tensor:
+        attribution: Tensor = attr.GuidedBackprop(length).attribute(encoded)
+        return attribution * encoded
+
+
+class LayerwiseRelevanceExplainer(PostHocExplainer):
+    """Layer-wise relevance propagation (Bach et al. 2015), for networks of torch's own layers.
+
+    Captum has no rule for timm's and bcos's heirs of them, and refuses: the error says which.
+    """
+
+    method = "lrp"
+
+    def attribute(self, length: FeatureLength, encoded: Tensor) -> Tensor:
+        attribution: Tensor = attr.LRP(length).attribute(encoded)
+        return attribution
+
+
+class LayerGradCamExplainer(PostHocExplainer):
+    """Gradient-weighted class activation at the backbone's first read layer (Selvaraju et al. 2017)."""
+
+    method = "layer_grad_cam"
+
+    def attribute(self, length: FeatureLength, encoded: Tensor) -> Tensor:
+        features = self.backbone.features(encoded)[length.layer]
+        value = (features.square().sum(1) + 1e-12).sqrt().sum()
+        (gradient,) = torch.autograd.grad(value, features)
+        coarse = (gradient.mean(dim=(2, 3), keepdim=True) * features).sum(1)
+        step = (encoded.shape[-1] // coarse.shape[-1]) ** 2
+        return resize_maps(coarse.detach(), (encoded.shape[-2], encoded.shape[-1]))[:, None] / step
+
+
+class OcclusionExplainer(PostHocExplainer):
+    """Change of the length when a square of an eighth of the side is greyed out (Zeiler and Fergus 2014)."""
+
+    method = "occlusion"
+    divisions = 8
+
+    def attribute(self, length: FeatureLength, encoded: Tensor) -> Tensor:
+        side = max(1, encoded.shape[-1] // self.divisions)
+        window = (encoded.shape[1], side, side)
+        grey = self.backbone.encode(torch.full((1, 3, *encoded.shape[-2:]), 0.5))
+        with torch.no_grad():
+            attribution: Tensor = attr.Occlusion(length).attribute(
+                encoded, window, strides=(encoded.shape[1], side, side), baselines=grey
+            )
+        return attribution / (encoded.shape[1] * side * side)
