@@ -9,10 +9,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from novad.config import Workspace
+from novad.config import Workspace, line_settings
 from novad.config.settings import TuneFusionSettings
 from novad.errors import CalibrationError
-from novad.stages.line import Line
 from novad.stages.runner import main, stage_output, write_json
 from novad.vision.calibration import conformal_threshold, fit_normal_scale, promised_alpha
 from novad.vision.fusion import Floats, FusionChoice, hybrid_scores, tune_weight
@@ -25,10 +24,10 @@ STAGE = "tune_fusion"
 
 def run(workspace: Workspace, name: str) -> None:
     """Tune the fusion of one line on its tuning split, its thresholds on calibration normals."""
-    line = Line.open(workspace, name)
-    settings = line.settings.tune_fusion
-    scores = pd.read_parquet(line.output("calibrate_explainer", "scores.parquet"))
-    maps = load_file(line.output("calibrate_explainer", "normal_maps.safetensors"))
+    settings = line_settings(workspace.params, name).tune_fusion
+    before = workspace.artifacts(name, "calibrate_explainer")
+    scores = pd.read_parquet(before / "scores.parquet")
+    maps = load_file(before / "normal_maps.safetensors")
     calibration = scores[scores["split"] == "calibration"]
     if calibration.empty:
         raise CalibrationError(f"{name}: no calibration normal; add normal images")

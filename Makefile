@@ -1,0 +1,51 @@
+# make demo   set up, then train the demo lines        (WORKDIR=folder puts every output there)
+# make test   set up, then all tests
+# make lint   ruff and mypy        make bench  benchmarks on real images        make clean  remove outputs
+
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.novad-set-up
+
+export DO_NOT_TRACK = 1
+export DVC_NO_ANALYTICS = 1
+export GX_ANALYTICS_ENABLED = false
+export MLFLOW_DISABLE_TELEMETRY = true
+export PREFECT_SERVER_ANALYTICS_ENABLED = false
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+export UV_LINK_MODE = copy
+
+.PHONY: setup demo test lint bench clean
+
+setup: $(STAMP)
+
+$(STAMP): requirements.lock pyproject.toml
+	@if command -v uv >/dev/null 2>&1; then \
+	  set -e; \
+	  uv venv --quiet --allow-existing --python "$$(command -v $(PYTHON))" $(VENV); \
+	  uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock; \
+	  uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .; \
+	else \
+	  set -e; \
+	  $(PYTHON) -m venv $(VENV); \
+	  $(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock; \
+	  $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .; \
+	fi
+	@touch $@
+
+demo: setup
+	@$(BIN)/novad demo $(if $(WORKDIR),--workdir "$(WORKDIR)")
+
+test: setup
+	@$(BIN)/python -m pytest
+
+lint: setup
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+bench: setup
+	@$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf artifacts .novad dvc.lock benchmarks/results .pytest_cache .mypy_cache .ruff_cache .hypothesis
