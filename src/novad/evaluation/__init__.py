@@ -1,0 +1,1 @@
+"""Figures, intervals, explanation quality and pictures of a detector's results."""

@@ -1,0 +1,44 @@
+"""Image-level figures; undefined ones, for want of normals or anomalies, are None."""
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
+
+__all__ = ["f1_at", "fnr_at_fpr", "image_aupr", "image_auroc", "threshold_at_fpr"]
+
+Scores = NDArray[np.floating]
+Labels = NDArray[np.integer]
+
+
+def image_auroc(scores: Scores, labels: Labels) -> float | None:
+    """Area under the ROC curve of (n,) scores against (n,) labels, 1 for anomalous."""
+    return float(roc_auc_score(labels, scores)) if _both(labels) else None
+
+
+def image_aupr(scores: Scores, labels: Labels) -> float | None:
+    """Average precision, anomalies being positive."""
+    return float(average_precision_score(labels, scores)) if _both(labels) else None
+
+
+def threshold_at_fpr(normal_scores: Scores, false_positive_rate: float) -> float:
+    """Smallest score of a normal image that at most ``false_positive_rate`` of the normals exceed."""
+    ordered = np.sort(normal_scores)[::-1]
+    allowed = int(np.floor(false_positive_rate * len(ordered) + 1e-9))
+    return float(ordered[min(allowed, len(ordered) - 1)])
+
+
+def fnr_at_fpr(scores: Scores, labels: Labels, false_positive_rate: float) -> float | None:
+    """Share of anomalies not above ``threshold_at_fpr`` of the normals: what is missed at that rate."""
+    if not _both(labels):
+        return None
+    threshold = threshold_at_fpr(scores[labels == 0], false_positive_rate)
+    return float(np.mean(scores[labels == 1] <= threshold))
+
+
+def f1_at(scores: Scores, labels: Labels, threshold: float) -> float | None:
+    """F1 of calling images above ``threshold`` anomalous."""
+    return float(f1_score(labels, scores > threshold, zero_division=0.0)) if _both(labels) else None
+
+
+def _both(labels: Labels) -> bool:
+    return bool((labels == 0).any() and (labels == 1).any())

@@ -1,0 +1,86 @@
+"""Overlays on a fixed scale: what lies at or below the threshold never glows."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from scipy import ndimage
+
+__all__ = ["overlay", "panel"]
+
+Picture = NDArray[np.uint8]
+
+# From faint to certain: yellow, orange, red, magenta.
+_GLOW = np.array([[255, 235, 90], [255, 150, 20], [230, 30, 30], [210, 0, 160]], np.float64)
+_SIDE = 320
+_GAP = 6
+
+
+def overlay(image: NDArray[Any], heat: NDArray[np.floating], threshold: float, span: float = 1.0) -> Picture:
+    """Colour an image where its map exceeds the threshold.
+
+    Args:
+        image: (H, W, 3) uint8 or uint16.
+        heat: (H, W) map.
+        threshold: value that maps of good parts stay below; nothing glows at or below it.
+        span: map units above the threshold at which the glow is full; the same for every image of a line.
+    Returns:
+        (H, W, 3) uint8.
+    """
+    base = _to_uint8(image).astype(np.float64)
+    strength = np.clip((heat - threshold) / span, 0, 1)[..., None]
+    at = strength * (len(_GLOW) - 1)
+    left = np.minimum(at.astype(int), len(_GLOW) - 2)
+    share = at - left
+    colour = _GLOW[left[..., 0]] * (1 - share) + _GLOW[left[..., 0] + 1] * share
+    opacity = np.where(strength > 0, 0.35 + 0.45 * strength, 0.0)
+    return np.asarray(np.round(base * (1 - opacity) + colour * opacity), np.uint8)
+
+
+def panel(
+    image: NDArray[Any],
+    maps: Mapping[str, NDArray[np.floating]],
+    thresholds: Mapping[str, float],
+    mask: NDArray[np.bool_] | None = None,
+    caption: str = "",
+) -> Image.Image:
+    """The image and its overlays side by side, with names above and a caption below.
+
+    Args:
+        image: (H, W, 3) uint8 or uint16.
+        maps: (H, W) per name, in the order shown.
+        thresholds: per name; the glow is full at one threshold's height above it, at least 1.
+        mask: true defect, outlined on the first picture.
+        caption: one line of text.
+    """
+    pictures = {"image": _outlined(_to_uint8(image), mask)}
+    for name, heat in maps.items():
+        pictures[name] = overlay(image, heat, thresholds[name], max(1.0, abs(thresholds[name])))
+    scale = _SIDE / max(image.shape[:2])
+    width, height = round(image.shape[1] * scale), round(image.shape[0] * scale)
+    font = ImageFont.load_default(13)
+    sheet = Image.new("RGB", (len(pictures) * (width + _GAP) + _GAP, height + 52), "white")
+    pen = ImageDraw.Draw(sheet)
+    for place, (name, picture) in enumerate(pictures.items()):
+        left = _GAP + place * (width + _GAP)
+        pen.text((left, 5), name, fill="black", font=font)
+        shown = Image.fromarray(picture).resize((width, height), Image.Resampling.BILINEAR)
+        sheet.paste(shown, (left, 24))
+    pen.text((_GAP, height + 30), caption, fill="black", font=font)
+    return sheet
+
+
+def _outlined(picture: Picture, mask: NDArray[np.bool_] | None) -> Picture:
+    if mask is None:
+        return picture
+    width = max(1, round(max(mask.shape) / 200))
+    edge = ndimage.binary_dilation(mask, iterations=width) & ~mask
+    marked = picture.copy()
+    marked[edge] = (0, 200, 255)
+    return marked
+
+
+def _to_uint8(image: NDArray[Any]) -> Picture:
+    return np.asarray(image >> 8, np.uint8) if image.dtype == np.uint16 else np.asarray(image, np.uint8)

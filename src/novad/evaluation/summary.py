@@ -1,0 +1,73 @@
+"""The figures of ``metrics.json``, from the scores of the test split."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from novad.evaluation.intervals import bootstrap_intervals, paired_comparison
+from novad.evaluation.metrics import f1_at, fnr_at_fpr, image_aupr, image_auroc
+
+__all__ = ["summarise"]
+
+KINDS = ("familiarity", "novelty", "hybrid")
+
+
+def summarise(
+    scores: pd.DataFrame,
+    thresholds: Mapping[str, float],
+    pixel_figures: Mapping[str, Mapping[str, float | None]],
+    bootstrap: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Figures per score, what the hybrid saves over familiarity, and recall per defect type.
+
+    Args:
+        scores: one row per test image: ``label``, ``defect_type`` and the three scores.
+        thresholds: per score, the deployed one; for F1 and recall.
+        pixel_figures: per score, from ``PixelFigures``.
+        bootstrap: resamples of the intervals.
+        seed: of the resampling.
+    """
+    labels = scores["label"].to_numpy()
+    values = {kind: scores[kind].to_numpy(np.float64) for kind in KINDS}
+    intervals = bootstrap_intervals(values, labels, thresholds, bootstrap, seed)
+    comparison = paired_comparison(values["hybrid"], values["familiarity"], labels, bootstrap, seed)
+    reduction = comparison.pop("false_negative_reduction", {})
+    return {
+        "scores": {
+            kind: {
+                "image_auroc": _rounded(image_auroc(each, labels)),
+                "image_aupr": _rounded(image_aupr(each, labels)),
+                "fnr_at_fpr_01": _rounded(fnr_at_fpr(each, labels, 0.01)),
+                "fnr_at_fpr_05": _rounded(fnr_at_fpr(each, labels, 0.05)),
+                "f1": _rounded(f1_at(each, labels, thresholds[kind])),
+                **pixel_figures[kind],
+                "ci95": intervals[kind],
+            }
+            for kind, each in values.items()
+        },
+        "hybrid_vs_familiarity": comparison,
+        "false_negative_reduction": {
+            "at_fpr_01": reduction.get("at_fpr_01", {}).get("value"),
+            "at_fpr_05": reduction.get("at_fpr_05", {}).get("value"),
+            "ci95": {name: told["ci95"] for name, told in reduction.items()},
+        },
+        "by_defect_type": _by_defect_type(scores, thresholds),
+    }
+
+
+def _by_defect_type(scores: pd.DataFrame, thresholds: Mapping[str, float]) -> dict[str, Any]:
+    anomalous = scores[scores["label"] == 1]
+    return {
+        str(defect_type): {
+            "count": len(rows),
+            "recall": {kind: _rounded(float((rows[kind] > thresholds[kind]).mean())) for kind in KINDS},
+        }
+        for defect_type, rows in anomalous.groupby("defect_type")
+    }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 6)
