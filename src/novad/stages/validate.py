@@ -1,0 +1,61 @@
+"""Stage 1: the images of a line become a manifest, or the line is refused with the reason for each image."""
+
+import shutil
+import sys
+from pathlib import Path
+
+from novad.config import Workspace, line_settings
+from novad.errors import RefusedError
+from novad.images import assign_sources, assign_splits, build_manifest, discover, write_manifest
+from novad.images.report import GateReport
+from novad.images.validation import run_gate
+from novad.stages.runner import main, stage_output, write_json
+
+__all__ = ["run"]
+
+
+def run(workspace: Workspace, line: str) -> None:
+    """Write ``manifest.parquet``, ``report.json`` and ``docs/`` of the line.
+
+    Raises:
+        ConfigError: unknown line, missing folder, or a folder that does not follow its layout.
+        RefusedError: the gate found errors; report and docs are kept under ``.novad/refused/LINE``.
+    """
+    settings = line_settings(workspace.params, line)
+    gate = settings.validation
+    root = workspace.path(settings.data)
+    samples = discover(root, settings.layout)
+    manifest = build_manifest(root, samples, gate.max_pixels)
+    manifest["source"] = assign_sources(manifest, settings.seed, gate.near_duplicate_bits)
+    manifest["split"] = assign_splits(
+        manifest, gate.calibration_share, gate.tuning_share, settings.seed, gate.near_duplicate_bits
+    )
+    with stage_output(workspace, line, "validate") as out:
+        report = run_gate(manifest, gate, out / "docs")
+        write_json(out / "report.json", report.as_document())
+        for finding in (*report.errors, *report.warnings):
+            print(f"validate {line}: {finding}", file=sys.stderr)
+        if not report.passed:
+            raise RefusedError(_refusal(report, _keep(out, workspace.state / "refused" / line)))
+        write_manifest(manifest, out / "manifest.parquet")
+
+
+def _keep(out: Path, folder: Path) -> Path:
+    """Save the report of a refused line: DVC removes the outputs of a stage that fails."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(out, folder)
+    folder.chmod(0o755)
+    return folder
+
+
+def _refusal(report: GateReport, kept: Path) -> str:
+    names = ", ".join(dict.fromkeys(finding.check for finding in report.errors))
+    return (
+        f"the data gate refused the line: {len(report.errors)} errors ({names}); nothing was registered. "
+        f"Report: {kept / 'report.json'}, pages: {kept / 'docs' / 'index.html'}"
+    )
+
+
+if __name__ == "__main__":
+    main(run, "validate")
