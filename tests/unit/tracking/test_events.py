@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from sqlalchemy import Connection, delete, insert, select, update
@@ -10,7 +11,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 from novad.config import Workspace
 from novad.errors import IntegrityError, RefusedError
 from novad.tracking.database import EVENTS, HEADS, writing
-from novad.tracking.events import append, champion_event, events, head, verify
+from novad.tracking.events import _digest, append, champion_event, events, head, verify
 from novad.tracking.store import locate
 
 APPEND = """
@@ -128,6 +129,15 @@ def test_an_edited_event_is_named_and_no_other(workspace: Workspace) -> None:
     with writing(locate(workspace)) as connection:
         _edit(actor="mallory")(connection)
     assert verify(workspace, "metal") == ["metal: event 2 was edited: its content does not match its digest"]
+
+
+def test_an_event_edited_together_with_its_digest_is_given_away_by_the_next(workspace: Workspace) -> None:
+    _three(workspace)
+    second = events(workspace, "metal")[1]
+    forged = replace(second, actor="mallory")
+    with writing(locate(workspace)) as connection:
+        _edit(actor="mallory", digest=_digest(forged))(connection)
+    assert verify(workspace, "metal") == ["metal: event 3 does not follow event 2"]
 
 
 def test_nothing_is_added_to_a_broken_end(workspace: Workspace) -> None:

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 from sqlalchemy import update
 
 from fake_line import write_outputs
@@ -114,6 +115,22 @@ def test_a_promotion_killed_before_the_alias_moved_is_completed(
     assert int(client.get_model_version_by_alias("metal", "champion").version) == 1
     assert resolve(published, "metal").version == 2
     assert int(client.get_model_version_by_alias("metal", "champion").version) == 2
+
+
+def test_a_slow_promotion_does_not_move_the_alias_back(
+    published: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = MlflowClient.set_registered_model_alias
+
+    def late(client: MlflowClient, name: str, alias: str, version: str) -> None:
+        monkeypatch.setattr(MlflowClient, "set_registered_model_alias", real)
+        promote(published, "metal", 2, "Bob", "meanwhile")
+        real(client, name, alias, version)
+
+    monkeypatch.setattr(MlflowClient, "set_registered_model_alias", late)
+    promote(published, "metal", 1, "Ann", "slow to set the alias")
+    alias = open_client(published).get_model_version_by_alias("metal", "champion")
+    assert int(alias.version) == 2
 
 
 def test_an_alias_set_behind_our_back_is_refused(published: Workspace) -> None:

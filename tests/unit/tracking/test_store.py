@@ -31,9 +31,7 @@ def test_opening_one_workspace_does_not_redirect_the_next(tracked: Workspace, tm
     assert locate(other).sqlite_file == other.state / "mlflow.db"
 
 
-def test_telemetry_is_off_once_the_store_is_open(
-    tracked: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_telemetry_is_off_once_the_store_is_open(tracked: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_DISABLE_TELEMETRY", raising=False)
     monkeypatch.delenv("DO_NOT_TRACK", raising=False)
     open_client(tracked)
