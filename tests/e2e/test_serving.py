@@ -25,7 +25,7 @@ from novad.errors import IntegrityError
 from novad.images import decode_image
 from novad.images.demo import make_demo_line
 from novad.stages import calibrate_explainer, evaluate, memory_bank, tune_fusion, validate
-from novad.tracking import publish, resolve
+from novad.tracking import gate, publish, resolve
 from novad.tracking.model import OUTPUT_COLUMNS
 from novad.tracking.store import locate, open_client
 from novad.vision import Detector
@@ -225,6 +225,15 @@ def test_nothing_in_the_model_is_a_pickle(trained: Trained) -> None:
         ".json",
         ".safetensors",
     }
+
+
+def test_the_gates_find_their_figures_in_what_the_stages_wrote(trained: Trained) -> None:
+    verdicts = {verdict.gate: verdict for verdict in gate(trained.workspace, LINE, 1)}
+    metrics = json.loads((trained.workspace.artifacts(LINE, "evaluate") / "metrics.json").read_text())
+    assert verdicts["data_gate"].measured == 0
+    assert verdicts["digests"].passed
+    assert verdicts["sample_counts"].measured["test_normal"] == metrics["counts"]["test_normal"]
+    assert verdicts["hybrid_auroc"].measured == metrics["scores"]["hybrid"]["image_auroc"]
 
 
 def test_a_tampered_detector_is_refused_by_mlflow_and_by_novad(trained: Trained) -> None:
