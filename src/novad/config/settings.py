@@ -63,7 +63,7 @@ class MemoryBankSettings(Section):
     dimensions: Annotated[int, Field(ge=0)] = 64
     whiten: bool = True
     neighbours: Annotated[int, Field(ge=1, le=64)] = 1
-    top_share: Share = 0.01
+    top_share: Share = 0.002
 
 
 class ExplainerSettings(Section):

@@ -1,0 +1,124 @@
+"""Prefect flow: bring product lines up to date, check that nothing is stale, publish what came out."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, task
+from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.runtime import flow_run
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from novad.config import Workspace
+from novad.errors import NovadError, ServiceError
+from novad.pipeline.graph import PipelineStage, line_stages, stale_stages
+from novad.pipeline.reproduce import reproduce
+from novad.tracking import Published, close_stale_runs, publish
+
+CORES = os.cpu_count() or 1
+RUNNER: Any = ThreadPoolTaskRunner(max_workers=CORES)
+
+
+def _outside_failed(_task: Any, _run: Any, state: Any) -> bool:
+    """Retry what an outside service failed at; data and settings do not mend themselves."""
+    return isinstance(state.result(raise_on_failure=False), ServiceError)
+
+
+@task(task_run_name="{stage.address}", cache_policy=NO_CACHE, persist_result=False)
+def run_stage(root: Path, stage: PipelineStage, force: bool, threads: int) -> str | None:
+    """Bring one DVC stage up to date; its address when it ran, None when nothing had changed."""
+    return stage.address if reproduce(Workspace(root), stage.address, force, threads) else None
+
+
+@task(task_run_name="fresh@{line}", cache_policy=NO_CACHE, persist_result=False)
+def assert_fresh(root: Path, line: str) -> None:
+    """Fail when DVC still finds a stale stage: an input changed while the line was training."""
+    if stale := stale_stages(Workspace(root), [line]):
+        raise ServiceError(f"{line}: changed while it was training: {', '.join(stale)}; train it again")
+
+
+@task(
+    task_run_name="publish@{line}",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    retries=2,
+    retry_delay_seconds=2,
+    retry_condition_fn=_outside_failed,
+)
+def publish_line(root: Path, line: str, flow_run_id: str | None) -> Published:
+    """Record the line's results in MLflow and register its detector, once per result."""
+    workspace = Workspace(root)
+    close_stale_runs(workspace, line)
+    return publish(workspace, line, flow_run_id)
+
+
+@flow(name="novad-train", task_runner=RUNNER, persist_result=False)
+def train(root: Path, lines: list[str], force: bool = False) -> dict[str, dict[str, Any]]:
+    """Train lines side by side; one line's failure does not stop the others.
+
+    Args:
+        root: workspace folder.
+        lines: names of product lines; the caller holds their locks.
+        force: run every stage even when nothing changed.
+    Returns:
+        Per line ``ran`` (addresses of stages that ran), ``published`` or ``error``.
+    """
+    stages = line_stages(Workspace(root), lines)
+    threads = max(1, CORES // len(lines)) if len(lines) > 1 else 0
+    running: dict[str, Any] = {}
+    for stage in stages:
+        before: list[Any] = [running[address] for address in stage.upstream]
+        running[stage.address] = run_stage.submit(root, stage, force, threads, wait_for=before)
+    publishing: dict[str, Any] = {}
+    for line in lines:
+        done: list[Any] = [running[stage.address] for stage in stages if stage.line == line]
+        fresh = assert_fresh.submit(root, line, wait_for=done)
+        publishing[line] = publish_line.submit(root, line, flow_run.id, wait_for=[fresh])
+    results = _collect(stages, running, publishing)
+    _summarise(results)
+    return results
+
+
+def _collect(
+    stages: list[PipelineStage],
+    running: dict[str, PrefectFuture[Any]],
+    publishing: dict[str, PrefectFuture[Any]],
+) -> dict[str, dict[str, Any]]:
+    progress = create_progress_artifact(0.0, key="training", description="stages and publications done")
+    results: dict[str, dict[str, Any]] = {line: {"ran": []} for line in publishing}
+    total = len(stages) + len(publishing)
+    for count, stage in enumerate(stages, start=1):
+        outcome = running[stage.address].result(raise_on_failure=False)
+        _keep(results[stage.line], outcome, "ran")
+        update_progress_artifact(progress, 100 * count / total)  # type: ignore[arg-type]
+    for line, future in publishing.items():
+        _keep(results[line], future.result(raise_on_failure=False), "published")
+    update_progress_artifact(progress, 100.0)  # type: ignore[arg-type]
+    return results
+
+
+def _keep(result: dict[str, Any], outcome: Any, key: str) -> None:
+    """The first error of a line is its cause; what could not start after it is only a consequence."""
+    if isinstance(outcome, BaseException):
+        known = isinstance(result.get("error"), NovadError)
+        if "error" not in result or (isinstance(outcome, NovadError) and not known):
+            result["error"] = outcome
+    elif key == "ran" and outcome is not None:
+        result["ran"].append(outcome)
+    elif key == "published":
+        result["published"] = outcome
+
+
+def _summarise(results: dict[str, dict[str, Any]]) -> None:
+    rows = [
+        {
+            "line": line,
+            "stages run": len(result["ran"]),
+            "version": result["published"].version if "published" in result else "",
+            "run": result["published"].run_id if "published" in result else "",
+            "error": str(result.get("error", "")),
+        }
+        for line, result in results.items()
+    ]
+    create_table_artifact(rows, key="trained-lines", description="Product lines of this run")

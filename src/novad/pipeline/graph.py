@@ -1,0 +1,83 @@
+"""DVC's own view of the pipeline: which stages a line has, in which order, and which are stale."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from novad.config import Workspace
+from novad.errors import ConfigError, ServiceError
+
+__all__ = ["PipelineStage", "line_stages", "stale_stages"]
+
+
+@dataclass(frozen=True)
+class PipelineStage:
+    """One DVC stage of one line.
+
+    Attributes:
+        address: as DVC names it, ``memory_bank@brushed-metal``.
+        line: product line.
+        upstream: addresses of the stages of this line that come before it.
+    """
+
+    address: str
+    line: str
+    upstream: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """Stage name without the line."""
+        return self.address.split("@")[0]
+
+
+def line_stages(workspace: Workspace, lines: list[str]) -> list[PipelineStage]:
+    """Stages of some lines in topological order, read from DVC's graph.
+
+    Raises:
+        ConfigError: a line has no stage, or ``dvc.yaml`` cannot be read.
+    """
+    import networkx
+
+    with _repository(workspace) as repository:
+        graph = repository.index.graph
+        # DVC draws an edge from a stage to what it depends on.
+        ordered = list(reversed(list(networkx.topological_sort(graph))))
+        found = [
+            PipelineStage(stage.addressing, line, _upstream(graph, stage, line))
+            for stage in ordered
+            if (line := _line_of(stage)) in lines
+        ]
+    for line in lines:
+        if not any(stage.line == line for stage in found):
+            raise ConfigError(f"{workspace.root / 'dvc.yaml'}: no stage for the line '{line}'")
+    return found
+
+
+def stale_stages(workspace: Workspace, lines: list[str]) -> list[str]:
+    """Addresses of the lines' stages whose inputs, settings or outputs differ from the last run's."""
+    stages = [stage.address for stage in line_stages(workspace, lines)]
+    with _repository(workspace) as repository:
+        status: dict[str, Any] = repository.status(targets=stages)
+    return [address for address in stages if address in status]
+
+
+def _line_of(stage: Any) -> str:
+    return str(stage.addressing).partition("@")[2]
+
+
+def _upstream(graph: Any, stage: Any, line: str) -> tuple[str, ...]:
+    return tuple(sorted(other.addressing for other in graph.successors(stage) if _line_of(other) == line))
+
+
+def _repository(workspace: Workspace) -> Any:
+    import logging
+
+    from dvc.exceptions import DvcException, NotDvcRepoError
+    from dvc.repo import Repo
+
+    logging.getLogger("dvc").setLevel(logging.ERROR)
+    try:
+        return Repo(str(workspace.root), _wait_for_lock=True)
+    except NotDvcRepoError:
+        raise ConfigError(f"{workspace.root}: not a DVC workspace; run `novad demo` or `dvc init`") from None
+    except DvcException as error:
+        raise ServiceError(f"{workspace.root}: DVC: {error}") from error

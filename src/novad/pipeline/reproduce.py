@@ -1,0 +1,69 @@
+"""Running one stage through ``dvc repro``, in a process of its own."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from novad.config import Workspace
+from novad.errors import ConfigError, NovadError, RefusedError, ServiceError
+from novad.pipeline.processes import child_environment, end_with_parent
+
+__all__ = ["reproduce"]
+
+_LINES_SHOWN = 20
+
+
+def reproduce(workspace: Workspace, address: str, force: bool = False, threads: int = 0) -> bool:
+    """Bring one stage up to date; its upstream stages must be so already.
+
+    Args:
+        workspace: where.
+        address: ``stage@line``.
+        force: run even when nothing changed.
+        threads: for numerical libraries; 0 leaves it to them.
+    Returns:
+        Whether the stage ran; False when it was up to date, or restored from DVC's cache.
+    Raises:
+        RefusedError: the stage refused its input.
+        ConfigError: wrong settings or input.
+        ServiceError: DVC itself failed.
+    """
+    log = workspace.state / "logs" / f"{address.replace('@', '-')}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    limits = {"OMP_NUM_THREADS": str(threads)} if threads else {}
+    command = [sys.executable, "-m", "dvc", "repro", "--single-item", "--wait-for-lock", address]
+    with log.open("w+", encoding="utf-8") as stream:
+        finished = subprocess.run(
+            [*command, *(["--force"] if force else [])],
+            cwd=workspace.root,
+            env=child_environment(NOVAD_WORKSPACE=str(workspace.root), PYTHONUNBUFFERED="1", **limits),
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            preexec_fn=end_with_parent,
+            check=False,
+        )
+        stream.seek(0)
+        told = stream.read()
+    if finished.returncode:
+        raise _error(address, told, log)
+    return "Running stage" in told
+
+
+def _error(address: str, told: str, log: Path) -> NovadError:
+    """The stage's own words and exit code, from what DVC printed."""
+    stage = address.split("@")[0]
+    code = re.search(r"exited with (-?\d+)", told)
+    lines = [line.rstrip() for line in told.splitlines() if line.strip()]
+    own = [position for position, line in enumerate(lines) if line.startswith(f"{stage}: ")]
+    if own:
+        text = [
+            line for line in lines[own[0] :] if not line.startswith(("ERROR: failed to reproduce", "Running"))
+        ]
+        message = "\n".join(text)
+    else:
+        message = f"{address} failed:\n" + "\n".join(lines[-_LINES_SHOWN:])
+    message += f"\n(log: {log})"
+    number = int(code.group(1)) if code else 3
+    return {1: RefusedError, 2: ConfigError}.get(number if own else 3, ServiceError)(message)

@@ -1,0 +1,105 @@
+"""Training from outside a flow: what needs doing, and the launch of the flow that does it."""
+
+import importlib.util
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from novad.config import Workspace, line_settings
+from novad.errors import ConfigError, NovadError, ServiceError
+from novad.pipeline.graph import stale_stages
+from novad.pipeline.locks import line_locks
+from novad.pipeline.prefect_home import prefect_api
+from novad.tracking import output_digest, published_version
+
+__all__ = ["LineResult", "train_lines"]
+
+
+@dataclass(frozen=True)
+class LineResult:
+    """What training did for one line.
+
+    Attributes:
+        line: its name.
+        version: registered version that holds the result; None after an error.
+        run_id: MLflow run; None when nothing changed or after an error.
+        ran: addresses of the stages that ran.
+        unchanged: nothing was stale and the result is registered already.
+        error: why the line has no new result.
+        seconds: wall time of the whole call.
+    """
+
+    line: str
+    version: int | None = None
+    run_id: str | None = None
+    ran: list[str] = field(default_factory=list)
+    unchanged: bool = False
+    error: NovadError | None = None
+    seconds: float = 0.0
+
+
+def train_lines(
+    workspace: Workspace, lines: list[str], force: bool = False, wait: bool = False
+) -> list[LineResult]:
+    """Bring lines up to date and publish them; lines with nothing to do cost seconds.
+
+    Raises:
+        ConfigError: an unknown line or wrong settings.
+        LineBusyError: another run holds one of the lines.
+        ServiceError: Prefect or DVC failed as a whole.
+    """
+    for line in lines:
+        line_settings(workspace.params, line)
+    started = time.perf_counter()
+    with line_locks(workspace, lines, wait):
+        versions = {} if force else _unchanged(workspace, lines)
+        todo = [line for line in lines if line not in versions]
+        outcome = _run_flow(workspace, todo, force) if todo else {}
+    seconds = round(time.perf_counter() - started, 1)
+    return [
+        LineResult(line, versions[line], unchanged=True, seconds=seconds)
+        if line in versions
+        else _result(line, outcome[line], seconds)
+        for line in lines
+    ]
+
+
+def _unchanged(workspace: Workspace, lines: list[str]) -> dict[str, int]:
+    """Version of every line that has nothing stale and is registered as it is."""
+    stale = {address.partition("@")[2] for address in stale_stages(workspace, lines)}
+    found = {}
+    for line in lines:
+        if line in stale:
+            continue
+        version = published_version(workspace, line, output_digest(workspace, line))
+        if version is not None:
+            found[line] = version
+    return found
+
+
+def _run_flow(workspace: Workspace, lines: list[str], force: bool) -> dict[str, dict[str, Any]]:
+    path = workspace.path("flows/train.py")
+    with prefect_api(workspace):
+        spec = importlib.util.spec_from_file_location("novad_flow_train", path)
+        if spec is None or spec.loader is None or not path.is_file():
+            raise ConfigError(f"{path}: the training flow is missing")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        results: dict[str, dict[str, Any]] = module.train(workspace.root, lines, force)
+        return results
+
+
+def _result(line: str, told: dict[str, Any], seconds: float) -> LineResult:
+    error = told.get("error")
+    if error is not None and not isinstance(error, NovadError):
+        error = ServiceError(f"{line}: {type(error).__name__}: {error}")
+    published = told.get("published")
+    return LineResult(
+        line,
+        published.version if published else None,
+        published.run_id if published else None,
+        told["ran"],
+        False,
+        error,
+        seconds,
+    )
