@@ -16,13 +16,15 @@ __all__ = ["Decoded", "Pixels", "decode", "decode_bytes", "decode_image", "decod
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 
-# Only formats that a plain raster decoder reads: EPS would start Ghostscript, others fetch or execute.
-_FORMATS = ("PNG", "JPEG", "MPO", "JPEG2000", "TIFF", "BMP", "WEBP", "PPM", "GIF")
+# Only plain raster formats: EPS would start Ghostscript. Some cameras' JPEG is MPO, which JPEG opens.
+_FORMATS = ("PNG", "JPEG", "JPEG2000", "TIFF", "BMP", "WEBP", "PPM", "GIF")
 _WITH_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
 _WHITE, _BLACK = (255, 255, 255, 255), (0, 0, 0, 255)
 
 # ``max_pixels`` is the limit here and refuses; Pillow's own lower warning would only add noise.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# Pillow registers most formats when first needed, which is too late once formats are named.
+Image.init()
 
 
 @dataclass(frozen=True)

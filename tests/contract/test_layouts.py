@@ -1,0 +1,177 @@
+"""What every dataset layout promises; a layout joins by being registered and given an example here."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from novad.errors import ConfigError, exit_code
+from novad.images import LAYOUTS, build_manifest, discover
+
+Example = Callable[[Path], None]
+
+
+def _image(path: Path, seed: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (16, 16, 3), np.uint8)).save(path)
+
+
+def _mask(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.eye(16, dtype=np.uint8) * 255).save(path)
+
+
+def _mvtec(root: Path) -> None:
+    for i in range(4):
+        _image(root / f"train/good/{i}.png", i)
+    _image(root / "test/good/0.png", 10)
+    _image(root / "test/crack/0.png", 11)
+    _mask(root / "ground_truth/crack/0_mask.png")
+    _image(root / "test/stain/0.png", 12)
+
+
+def _folder(root: Path) -> None:
+    for i in range(5):
+        _image(root / f"normal/{i}.png", i)
+    _image(root / "anomalous/crack/0.png", 11)
+    _mask(root / "masks/crack/0.png")
+    _image(root / "anomalous/stain/0.png", 12)
+
+
+def _visa_split(root: Path) -> None:
+    rows = ["object,split,label,image,mask"]
+    for i in range(4):
+        _image(root / f"nut/Data/Images/Normal/{i}.png", i)
+        rows.append(f"nut,train,normal,nut/Data/Images/Normal/{i}.png,")
+    _image(root / "nut/Data/Images/Normal/9.png", 10)
+    rows.append("nut,test,normal,nut/Data/Images/Normal/9.png,")
+    for i, seed in enumerate((11, 12)):
+        _image(root / f"nut/Data/Images/Anomaly/{i}.png", seed)
+    _mask(root / "nut/Data/Masks/Anomaly/0.png")
+    rows.append("nut,test,anomaly,nut/Data/Images/Anomaly/0.png,nut/Data/Masks/Anomaly/0.png")
+    rows.append("nut,test,anomaly,nut/Data/Images/Anomaly/1.png,")
+    (root / "split_csv").mkdir()
+    (root / "split_csv/1cls.csv").write_text("\n".join(rows) + "\n")
+    (root / "nut/image_anno.csv").write_text(
+        "image,label,mask\nnut/Data/Images/Anomaly/0.png,crack,\nnut/Data/Images/Anomaly/1.png,stain,\n"
+    )
+
+
+def _visa_annotations(root: Path) -> None:
+    rows = ["image,label,mask"]
+    for i in range(5):
+        _image(root / f"Data/Images/Normal/{i}.png", i)
+        rows.append(f"nut/Data/Images/Normal/{i}.png,normal,")
+    for i, (kind, seed) in enumerate((("crack", 11), ("stain", 12))):
+        _image(root / f"Data/Images/Anomaly/{i}.png", seed)
+        mask = f"nut/Data/Masks/Anomaly/{i}.png" if kind == "crack" else ""
+        rows.append(f"nut/Data/Images/Anomaly/{i}.png,{kind},{mask}")
+    _mask(root / "Data/Masks/Anomaly/0.png")
+    (root / "image_anno.csv").write_text("\n".join(rows) + "\n")
+
+
+EXAMPLES: list[tuple[str, Example]] = [
+    ("mvtec", _mvtec),
+    ("folder", _folder),
+    ("visa", _visa_split),
+    ("visa", _visa_annotations),
+]
+
+
+@pytest.fixture(params=EXAMPLES, ids=lambda example: example[1].__name__.strip("_"))
+def example(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, str]:
+    layout, write = request.param
+    root = tmp_path / "nut"
+    root.mkdir()
+    write(root)
+    return root, layout
+
+
+def test_every_registered_layout_has_an_example() -> None:
+    assert {layout for layout, _ in EXAMPLES} == set(LAYOUTS)
+
+
+def test_a_layout_finds_each_image_once_with_label_type_and_mask(example: tuple[Path, str]) -> None:
+    root, layout = example
+    samples = discover(root, layout)
+    images = {p.relative_to(root).as_posix() for p in root.rglob("*.png") if "ask" not in str(p.parent)}
+    images = {path for path in images if not path.startswith("ground_truth")}
+    assert [sample.path for sample in samples] == sorted(images)
+    defects = {sample.defect_type: sample for sample in samples if sample.label}
+    assert set(defects) == {"crack", "stain"}
+    assert (root / str(defects["crack"].mask_path)).is_file()
+    assert defects["stain"].mask_path is None
+    assert all(sample.source == "test" for sample in defects.values())
+    normals = [sample for sample in samples if not sample.label]
+    assert {sample.defect_type for sample in normals} == {"good"}
+    assert {sample.source for sample in normals} <= {"train", "test", "undivided"}
+    assert sum(sample.source != "test" for sample in normals) >= 4
+
+
+def test_what_a_layout_finds_can_be_read(example: tuple[Path, str]) -> None:
+    root, layout = example
+    manifest = build_manifest(root, discover(root, layout), 10_000)
+    assert manifest["error"].isna().all()
+    assert manifest["mask_error"].isna().all()
+    assert manifest["mask_area"].dropna().tolist() == [16]
+
+
+def test_a_missing_or_empty_folder_is_wrong_use_and_is_named(
+    example: tuple[Path, str], tmp_path: Path
+) -> None:
+    _, layout = example
+    (tmp_path / "empty").mkdir()
+    for name in ("absent", "empty"):
+        with pytest.raises(ConfigError, match=name) as caught:
+            discover(tmp_path / name, layout)
+        assert exit_code(caught.value) == 2
+
+
+def test_an_unknown_layout_names_those_that_exist(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="'coco' is unknown; choose one of folder, mvtec, visa"):
+        discover(tmp_path, "coco")
+
+
+def test_defects_in_the_training_folder_are_refused(tmp_path: Path) -> None:
+    _mvtec(tmp_path)
+    _image(tmp_path / "train/crack/0.png", 20)
+    with pytest.raises(ConfigError, match="only 'good' belongs here, found crack"):
+        discover(tmp_path, "mvtec")
+
+
+def test_masks_named_like_their_image_are_found_too(tmp_path: Path) -> None:
+    _mvtec(tmp_path)
+    (tmp_path / "ground_truth/crack/0_mask.png").rename(tmp_path / "ground_truth/crack/0.png")
+    masks = {s.path: s.mask_path for s in discover(tmp_path, "mvtec")}
+    assert masks["test/crack/0.png"] == "ground_truth/crack/0.png"
+
+
+def test_stray_files_are_found_for_the_gate_and_files_of_the_system_are_not(tmp_path: Path) -> None:
+    _mvtec(tmp_path)
+    for name in ("notes.txt", ".DS_Store", "Thumbs.db"):
+        (tmp_path / "test/good" / name).write_text("x")
+    paths = [sample.path for sample in discover(tmp_path, "mvtec")]
+    assert [path for path in paths if not path.endswith(".png")] == ["test/good/notes.txt"]
+
+
+def test_a_visa_file_of_many_objects_needs_one_to_be_the_line(tmp_path: Path) -> None:
+    root = tmp_path / "nut"
+    root.mkdir()
+    _visa_split(root)
+    table = root / "split_csv/1cls.csv"
+    table.write_text(table.read_text() + "bolt,train,normal,bolt/0.png,\n")
+    assert all(sample.path.startswith("nut/") for sample in discover(root, "visa"))
+    root.rename(tmp_path / "visa")
+    with pytest.raises(ConfigError, match="holds bolt, nut; a product line is one object"):
+        discover(tmp_path / "visa", "visa")
+
+
+def test_a_visa_file_without_its_columns_or_with_defects_in_train_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "1cls.csv").write_text("object,split,label,image\n")
+    with pytest.raises(ConfigError, match=r"1cls\.csv: lacks the column mask"):
+        discover(tmp_path, "visa")
+    (tmp_path / "1cls.csv").write_text("object,split,label,image,mask\nnut,train,anomaly,a.png,\n")
+    with pytest.raises(ConfigError, match=r"a\.png: split 'train' with label 'anomaly'"):
+        discover(tmp_path, "visa")

@@ -1,0 +1,161 @@
+"""Laws of the splits, for any folder that hypothesis can think of."""
+
+import hashlib
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from novad.images import SPLITS, assign_sources, assign_splits, near_duplicate_pairs
+from novad.images.fingerprint import perceptual_hash, thumbnail
+
+SHARES = {"calibration_share": 0.2, "tuning_share": 0.3}
+
+
+def _manifest(rows: list[tuple[str, str, int]]) -> pd.DataFrame:
+    """Rows of (source, defect type, content); equal content is the same picture."""
+    table = []
+    for index, (source, kind, content) in enumerate(rows):
+        grey = np.random.default_rng(content).integers(0, 256, (32, 32)).astype(np.int32)
+        table.append(
+            {
+                "path": f"{source}/{kind}/{index:04d}.png",
+                "source": source,
+                "label": int(kind != "good"),
+                "defect_type": kind,
+                "sha256": hashlib.sha256(str(content).encode()).hexdigest(),
+                "phash": perceptual_hash(grey),
+                "thumbnail": thumbnail(grey),
+                "error": None,
+            }
+        )
+    return pd.DataFrame(table, dtype=object)
+
+
+def _split(manifest: pd.DataFrame, seed: int = 0, bits: int = 2) -> pd.Series:
+    return assign_splits(manifest, **SHARES, seed=seed, near_duplicate_bits=bits)
+
+
+row = st.one_of(
+    st.tuples(st.just("train"), st.just("good"), st.integers(0, 60)),
+    st.tuples(st.just("test"), st.sampled_from(["good", "crack", "stain"]), st.integers(0, 60)),
+)
+distinct = st.lists(row, min_size=1, max_size=60, unique_by=lambda r: r[2])
+
+
+@given(rows=st.lists(row, min_size=1, max_size=60), seed=st.integers(0, 3), shuffle=st.randoms())
+@settings(max_examples=60, deadline=None)
+def test_every_image_has_one_split_whatever_the_order_and_equals_stay_together(rows, seed, shuffle) -> None:
+    manifest = _manifest(rows)
+    split = _split(manifest, seed)
+    assert set(split) <= set(SPLITS)
+    train = manifest["source"] == "train"
+    assert set(split[train]) <= {"bank", "calibration"}
+    assert set(split[~train]) <= {"tuning", "test"}
+    order = list(range(len(rows)))
+    shuffle.shuffle(order)
+    shuffled = _split(manifest.iloc[order], seed)
+    assert shuffled.sort_index().tolist() == split.tolist()
+    sides = split.groupby([manifest["source"], manifest["sha256"]]).nunique()
+    assert (sides == 1).all()
+
+
+@given(rows=distinct)
+@settings(max_examples=60, deadline=None)
+def test_each_defect_type_gives_its_share_and_both_sides_have_some(rows) -> None:
+    manifest = _manifest(rows)
+    split = _split(manifest)
+    test = manifest["source"] == "test"
+    for kind in set(manifest["defect_type"][test]):
+        own = split[test & (manifest["defect_type"] == kind)]
+        tuning = int((own == "tuning").sum())
+        assert abs(tuning - 0.3 * len(own)) <= 0.7
+        assert 0 < tuning < len(own) if len(own) > 1 else tuning == 0
+
+
+@given(rows=distinct, added=st.sampled_from(["good", "crack", "new"]))
+@settings(max_examples=60, deadline=None)
+def test_one_more_image_moves_at_most_one_other(rows, added) -> None:
+    before = _split(_manifest(rows))
+    after = _split(_manifest([*rows, ("test", added, 1000)]))
+    assert (before.to_numpy() != after.to_numpy()[: len(rows)]).sum() <= 1
+
+
+@given(rows=st.lists(st.integers(0, 10_000), min_size=2, max_size=80, unique=True), seed=st.integers(0, 3))
+@settings(max_examples=40, deadline=None)
+def test_undivided_normals_are_divided_by_content_and_the_rest_is_left(rows, seed) -> None:
+    manifest = _manifest([("undivided", "good", c) for c in rows] + [("test", "crack", 20_000)])
+    source = assign_sources(manifest, seed, 2)
+    assert source.iloc[-1] == "test"
+    held_back = int((source[:-1] == "test").sum())
+    assert held_back == min(max(int(0.2 * len(rows) + 0.5), 1), len(rows) - 1)
+    reverse = assign_sources(manifest.iloc[::-1], seed, 2)
+    assert reverse.sort_index().tolist() == source.tolist()
+
+
+def test_another_seed_draws_another_division() -> None:
+    manifest = _manifest([("train", "good", c) for c in range(60)])
+    assert (_split(manifest, 0) != _split(manifest, 1)).any()
+
+
+def _picture(seed: int) -> np.ndarray:
+    coarse = np.random.default_rng(seed).integers(30, 220, (8, 8))
+    return np.kron(coarse, np.ones((16, 16), int)).astype(np.int32)
+
+
+def _pictures(*pictures: np.ndarray) -> pd.DataFrame:
+    manifest = _manifest([("test", "good", c) for c in range(len(pictures))])
+    manifest["phash"] = [perceptual_hash(p) for p in pictures]
+    manifest["thumbnail"] = pd.Series([thumbnail(p) for p in pictures], dtype=object)
+    return manifest
+
+
+def test_a_brighter_noisier_or_slightly_damaged_copy_is_a_near_duplicate() -> None:
+    original = _picture(1)
+    brighter = original + 20
+    noisy = np.clip(original + np.random.default_rng(0).normal(0, 6, original.shape), 0, 255).astype(np.int32)
+    damaged = original.copy()
+    damaged[60:66, 60:66] = 0
+    pairs = near_duplicate_pairs(_pictures(original, brighter, noisy, damaged, _picture(2)), 4)
+    assert pairs == [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)]
+
+
+def test_repetitive_products_are_not_glued_together() -> None:
+    """The same grid with another fine structure: the hash agrees, the thumbnails do not."""
+    grid = np.where(np.add.outer(np.arange(32) // 16, np.arange(32) // 16) % 2, 90, 110).astype(np.int32)
+    noise = np.random.default_rng(0)
+    cells = [grid + noise.integers(-12, 13, grid.shape).astype(np.int32) for _ in range(6)]
+    assert near_duplicate_pairs(_pictures(*cells), 64) == []
+
+
+def test_pictures_without_structure_are_no_near_duplicates() -> None:
+    flat = np.full((32, 32), 128, np.int32)
+    assert near_duplicate_pairs(_pictures(flat, flat + 1), 64) == []
+
+
+def test_near_duplicates_stay_on_one_side_though_their_labels_differ() -> None:
+    pictures = [_picture(seed) for seed in range(30)]
+    damaged = [p.copy() for p in pictures]
+    for p in damaged:
+        p[100:104, 20:24] = 0
+    manifest = _pictures(*pictures, *damaged)
+    manifest.loc[30:, "defect_type"] = "crack"
+    split = _split(manifest, bits=6)
+    assert (split[:30].to_numpy() == split[30:].to_numpy()).all()
+    assert set(split) == {"tuning", "test"}
+
+
+@pytest.mark.parametrize("count", [700])
+def test_pairs_across_search_blocks_are_found(count: int) -> None:
+    manifest = _manifest([("test", "good", c) for c in [*range(count - 1), 0]])
+    assert near_duplicate_pairs(manifest, 0) == [(0, count - 1)]
+
+
+def test_unreadable_images_are_in_no_split() -> None:
+    manifest = _manifest([("train", "good", c) for c in range(5)])
+    manifest.loc[2, ["error", "phash", "thumbnail"]] = ["damaged", None, None]
+    split = _split(manifest)
+    assert split[2] is None
+    assert split.drop(2).notna().all()
