@@ -56,6 +56,11 @@ class Store:
         return urlsplit(self.tracking_uri).scheme in {"http", "https"}
 
     @property
+    def uri(self) -> str:
+        """The address to show to people and to hand to MLflow's UI, without user name and password."""
+        return _public(self.tracking_uri)
+
+    @property
     def sqlite_file(self) -> Path | None:
         """The database file, when it is SQLite."""
         prefix = "sqlite:///"
@@ -121,7 +126,7 @@ def open_client(workspace: Workspace) -> "MlflowClient":
         client = mlflow.MlflowClient(store.tracking_uri, store.tracking_uri)
         client.search_experiments(max_results=1)
     except (MlflowException, OSError) as error:
-        raise ServiceError(f"MLflow at {_public(store.tracking_uri)} cannot be opened: {error}") from error
+        raise ServiceError(f"MLflow at {store.uri} cannot be opened: {error}") from error
     return client
 
 

@@ -56,6 +56,14 @@ def test_a_server_that_is_down_is_reported_in_seconds_without_its_password(
     assert "hunter2" not in str(caught.value)
 
 
+def test_the_address_that_is_shown_holds_no_password(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert locate(workspace).uri == f"sqlite:///{workspace.state / 'mlflow.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://user:hunter2@db.example.org/mlflow")
+    assert locate(workspace).uri == "postgresql://db.example.org/mlflow"
+
+
 def test_a_server_needs_a_place_for_the_shared_event_log(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
