@@ -68,13 +68,15 @@ def train(root: Path, lines: list[str], force: bool = False) -> dict[str, dict[s
     threads = max(1, CORES // len(lines)) if len(lines) > 1 else 0
     running: dict[str, Any] = {}
     for stage in stages:
-        before: list[Any] = [running[address] for address in stage.upstream]
-        running[stage.address] = run_stage.submit(root, stage, force, threads, wait_for=before)
+        before: Any = [running[address] for address in stage.upstream]
+        running[stage.address] = run_stage.submit(
+            root, stage, force, threads, wait_for=before, return_state=False
+        )
     publishing: dict[str, Any] = {}
     for line in lines:
-        done: list[Any] = [running[stage.address] for stage in stages if stage.line == line]
-        fresh = assert_fresh.submit(root, line, wait_for=done)
-        publishing[line] = publish_line.submit(root, line, flow_run.id, wait_for=[fresh])
+        done: Any = [running[stage.address] for stage in stages if stage.line == line]
+        fresh = assert_fresh.submit(root, line, wait_for=done, return_state=False)
+        publishing[line] = publish_line.submit(root, line, flow_run.id, wait_for=[fresh], return_state=False)
     results = _collect(stages, running, publishing)
     _summarise(results)
     return results
@@ -82,8 +84,8 @@ def train(root: Path, lines: list[str], force: bool = False) -> dict[str, dict[s
 
 def _collect(
     stages: list[PipelineStage],
-    running: dict[str, PrefectFuture[Any]],
-    publishing: dict[str, PrefectFuture[Any]],
+    running: dict[str, Any],
+    publishing: dict[str, Any],
 ) -> dict[str, dict[str, Any]]:
     progress = create_progress_artifact(0.0, key="training", description="stages and publications done")
     results: dict[str, dict[str, Any]] = {line: {"ran": []} for line in publishing}

@@ -53,10 +53,14 @@ def reproduce(workspace: Workspace, address: str, force: bool = False, threads: 
 
 def _error(address: str, told: str, log: Path) -> NovadError:
     """The stage's own words and exit code, from what DVC printed."""
-    stage = address.split("@")[0]
+    stage, _, line_name = address.partition("@")
     code = re.search(r"exited with (-?\d+)", told)
     lines = [line.rstrip() for line in told.splitlines() if line.strip()]
-    own = [position for position, line in enumerate(lines) if line.startswith(f"{stage}: ")]
+    own = [
+        position
+        for position, line in enumerate(lines)
+        if line.startswith((f"{stage}: ", f"{stage} {line_name}: "))
+    ]
     if own:
         text = [
             line for line in lines[own[0] :] if not line.startswith(("ERROR: failed to reproduce", "Running"))
