@@ -4,6 +4,7 @@ import json
 import warnings
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from novad.config import Workspace
@@ -37,6 +38,8 @@ OUTPUT_COLUMNS = {
 
 DETECTOR_FOLDER = "detector"
 _CODE = "mlflow/novad_model.py"
+# MLflow hands a model from code over in a global variable, and warning filters are global too.
+_process_wide = Lock()
 # What scoring loads; the novad package itself is installed from its own source, not from an index.
 _REQUIREMENTS = (
     "mlflow",
@@ -82,7 +85,7 @@ def save_model(
     for name in folder_files(detector):
         if Path(name).suffix not in _SAFE:
             raise IntegrityError(f"{detector / name}: only {' and '.join(_SAFE)} files are published")
-    with warnings.catch_warnings():
+    with _process_wide, warnings.catch_warnings():
         # An input example would make MLflow load torch and score it here; the signature is given instead.
         warnings.filterwarnings("ignore", message=".*input example", category=UserWarning)
         pyfunc.save_model(

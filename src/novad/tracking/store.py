@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -26,6 +27,8 @@ __all__ = ["BUSY_SECONDS", "Store", "locate", "open_client", "prepare_database"]
 BUSY_SECONDS = 20.0
 _PROBE_SECONDS = 5.0
 _CREATION_SECONDS = 60.0
+# MLflow's address and the environment belong to the process; a flow publishes several lines in threads.
+_process_wide = Lock()
 
 # MLflow's own defaults retry for minutes when a server is down. Values that the user set are kept.
 _ENVIRONMENT = {
@@ -120,7 +123,7 @@ def open_client(workspace: Workspace) -> "MlflowClient":
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
         _create_embedded(workspace, store)
-        with _environment_kept():
+        with _process_wide, _environment_kept():
             mlflow.set_tracking_uri(store.tracking_uri)
             mlflow.set_registry_uri(store.tracking_uri)
         client = mlflow.MlflowClient(store.tracking_uri, store.tracking_uri)

@@ -1,10 +1,14 @@
 """Publishing: complete evidence, exactly one version per result, nothing that could be unpickled."""
 
 import json
+import os
 import subprocess
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import mlflow
 import pytest
 from mlflow import MlflowClient
 
@@ -185,6 +189,37 @@ def test_close_stale_runs_leaves_other_lines_alone(make_tracked: Callable[..., W
         ids[line] = client.create_run(experiment.experiment_id).info.run_id
     assert close_stale_runs(workspace, "metal") == [ids["metal"]]
     assert client.get_run(ids["fabric"]).info.status == "RUNNING"
+
+
+def test_the_lines_of_one_flow_are_published_in_threads(
+    make_tracked: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"line-{number}" for number in range(4)]
+    workspace = make_tracked(*names)
+    inside: list[int] = [0, 0]
+    real_save, real_uri = mlflow.pyfunc.save_model, mlflow.set_registry_uri
+
+    def save(**named: object) -> None:
+        inside[0] += 1
+        inside[1] = max(inside)
+        time.sleep(0.05)
+        real_save(**named)
+        inside[0] -= 1
+
+    def slow(uri: str) -> None:
+        time.sleep(0.05)
+        real_uri(uri)
+
+    monkeypatch.setattr(mlflow.pyfunc, "save_model", save)
+    monkeypatch.setattr(mlflow, "set_registry_uri", slow)
+    with ThreadPoolExecutor(len(names)) as pool:
+        published = list(pool.map(lambda name: publish(workspace, name), names))
+    assert [found.created for found in published] == [True] * len(names)
+    for name in names:
+        assert f"line: {name}\n" in (resolve(workspace, name).folder.parents[1] / "MLmodel").read_text()
+    # Both are global to the process in MLflow: the address it writes, the model it loads from code.
+    assert "MLFLOW_TRACKING_URI" not in os.environ
+    assert inside[1] == 1
 
 
 def test_an_unknown_line_is_refused_and_leaves_no_run(tracked: Workspace) -> None:
