@@ -146,6 +146,18 @@ def test_a_fault_names_no_image_that_has_none(line_folder: Path, make_workspace:
     assert [finding["images"] for finding in report["errors"]] == [["test/good/001.png"]]
 
 
+def test_the_same_file_twice_is_reported_once_and_not_as_a_near_duplicate_too(
+    line_folder: Path, make_workspace: MakeWorkspace
+) -> None:
+    _duplicate(line_folder)
+    workspace = make_workspace()
+    with pytest.raises(RefusedError):
+        run(workspace, "plates")
+    report = json.loads((workspace.state / "refused/plates/report.json").read_text())
+    assert [finding["check"] for finding in report["errors"]] == ["no_duplicate_across_train_and_test"]
+    assert "no_near_duplicate_across_splits" not in {finding["check"] for finding in report["warnings"]}
+
+
 def test_every_error_of_the_gate_has_a_broken_folder_here() -> None:
     """A split that is missing is a fault of the code, which no folder can bring about."""
     known = {check.name for check in CHECKS if check.severity == "error"} - {"every_image_in_a_split"}

@@ -135,6 +135,14 @@ def test_pictures_without_structure_are_no_near_duplicates() -> None:
     assert near_duplicate_pairs(_pictures(flat, flat + 1), 64) == []
 
 
+def test_equal_frames_without_structure_stay_together() -> None:
+    manifest = _manifest([("test", "good", content // 7) for content in range(40)])
+    manifest["thumbnail"] = bytes(32 * 32)
+    split = _split(manifest)
+    assert (split.groupby(manifest["sha256"]).nunique() == 1).all()
+    assert set(split) == {"tuning", "test"}
+
+
 def test_near_duplicates_stay_on_one_side_though_their_labels_differ() -> None:
     pictures = [_picture(seed) for seed in range(30)]
     damaged = [p.copy() for p in pictures]

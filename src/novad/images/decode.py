@@ -23,8 +23,6 @@ _WHITE, _BLACK = (255, 255, 255, 255), (0, 0, 0, 255)
 
 # ``max_pixels`` is the limit here and refuses; Pillow's own lower warning would only add noise.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-# Pillow registers most formats when first needed, which is too late once formats are named.
-Image.init()
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,13 @@ def test_16_bit_images_have_the_figures_of_their_8_bit_twins(tmp_path: Path) -> 
     for column in ("brightness", "contrast", "sharpness"):
         assert eight[column] == pytest.approx(sixteen[column], rel=1e-3)
     assert eight["phash"] == sixteen["phash"]
+    assert eight["thumbnail"] == sixteen["thumbnail"]
+
+
+def test_thumbnails_of_12_bit_cameras_are_stretched_and_those_of_8_bits_are_not() -> None:
+    ramp = np.arange(32 * 32, dtype=np.int32).reshape(32, 32)
+    assert max(thumbnail(ramp * 4)) == 255
+    assert max(thumbnail(ramp // 8)) == 127
 
 
 def test_it_reads_back_as_written_and_equal_manifests_are_equal_bytes(
@@ -114,6 +121,9 @@ def test_sharpness_falls_when_an_image_is_blurred_and_contrast_when_it_is_greyed
     assert sharpness(blurred) < 0.5 * sharpness(noise)
     assert contrast(noise // 2) == pytest.approx(contrast(noise) / 2, rel=0.02)
     assert sharpness(noise[:2]) == 0
+    point = np.zeros((5, 5), np.int32)
+    point[2, 2] = 3
+    assert sharpness(point) == pytest.approx(np.sqrt((12**2 + 4 * 3**2) / 9))
 
 
 def test_grey_is_luminance_and_the_hash_ignores_brightness() -> None:

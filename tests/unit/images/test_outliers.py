@@ -16,8 +16,8 @@ def test_deviation_is_in_standard_deviations_of_a_normal_sample_and_ignores_the_
 
 
 def test_defects_do_not_shift_the_scale_and_constants_make_no_outliers() -> None:
-    values = np.array([5.0] * 10 + [5.01] + [9.0] * 10)
-    normal = np.arange(21) < 11
+    values = np.array([5.0] * 10 + [5.01] + [9.0] * 30)
+    normal = np.arange(41) < 11
     deviation = robust_deviation(values, normal)
     assert abs(deviation[:11]).max() < 1
     assert deviation[11:].min() > 20
