@@ -11,9 +11,10 @@ from prefect.runtime import flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from novad.config import Workspace
-from novad.errors import NovadError, ServiceError
+from novad.errors import ServiceError
 from novad.pipeline.graph import PipelineStage, line_stages, stale_stages
 from novad.pipeline.reproduce import reproduce
+from novad.pipeline.train import TrainingFailed
 from novad.tracking import Published, close_stale_runs, publish
 
 CORES = os.cpu_count() or 1
@@ -62,7 +63,9 @@ def train(root: Path, lines: list[str], force: bool = False) -> dict[str, dict[s
         lines: names of product lines; the caller holds their locks.
         force: run every stage even when nothing changed.
     Returns:
-        Per line ``ran`` (addresses of stages that ran), ``published`` or ``error``.
+        Per line ``ran`` (addresses of stages that ran) and ``published``.
+    Raises:
+        TrainingFailed: a line failed; holds the same per line, with ``error`` where there is one.
     """
     stages = line_stages(Workspace(root), lines)
     threads = max(1, CORES // len(lines)) if len(lines) > 1 else 0
@@ -79,6 +82,8 @@ def train(root: Path, lines: list[str], force: bool = False) -> dict[str, dict[s
         publishing[line] = publish_line.submit(root, line, flow_run.id, wait_for=[fresh], return_state=False)
     results = _collect(stages, running, publishing)
     _summarise(results)
+    if failed := [line for line, result in results.items() if "error" in result]:
+        raise TrainingFailed(f"{', '.join(failed)} failed", results)
     return results
 
 
@@ -91,21 +96,22 @@ def _collect(
     results: dict[str, dict[str, Any]] = {line: {"ran": []} for line in publishing}
     total = len(stages) + len(publishing)
     for count, stage in enumerate(stages, start=1):
-        outcome = running[stage.address].result(raise_on_failure=False)
-        _keep(results[stage.line], outcome, "ran")
+        _keep(results[stage.line], running[stage.address], "ran")
         update_progress_artifact(progress, 100 * count / total)  # type: ignore[arg-type]
     for line, future in publishing.items():
-        _keep(results[line], future.result(raise_on_failure=False), "published")
+        _keep(results[line], future, "published")
     update_progress_artifact(progress, 100.0)  # type: ignore[arg-type]
     return results
 
 
-def _keep(result: dict[str, Any], outcome: Any, key: str) -> None:
-    """The first error of a line is its cause; what could not start after it is only a consequence."""
+def _keep(result: dict[str, Any], future: Any, key: str) -> None:
+    """Note what a task gave; one that never started is only a consequence of another's error."""
+    future.wait()
+    if not future.state.is_final():
+        return
+    outcome = future.state.result(raise_on_failure=False)
     if isinstance(outcome, BaseException):
-        known = isinstance(result.get("error"), NovadError)
-        if "error" not in result or (isinstance(outcome, NovadError) and not known):
-            result["error"] = outcome
+        result.setdefault("error", outcome)
     elif key == "ran" and outcome is not None:
         result["ran"].append(outcome)
     elif key == "published":

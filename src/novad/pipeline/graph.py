@@ -1,5 +1,8 @@
 """DVC's own view of the pipeline: which stages a line has, in which order, and which are stale."""
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,15 +71,16 @@ def _upstream(graph: Any, stage: Any, line: str) -> tuple[str, ...]:
     return tuple(sorted(other.addressing for other in graph.successors(stage) if _line_of(other) == line))
 
 
-def _repository(workspace: Workspace) -> Any:
-    import logging
-
+@contextmanager
+def _repository(workspace: Workspace) -> Iterator[Any]:
+    """DVC's repository object; its errors become ours."""
     from dvc.exceptions import DvcException, NotDvcRepoError
     from dvc.repo import Repo
 
     logging.getLogger("dvc").setLevel(logging.ERROR)
     try:
-        return Repo(str(workspace.root), _wait_for_lock=True)
+        with Repo(str(workspace.root), _wait_for_lock=True) as repository:
+            yield repository
     except NotDvcRepoError:
         raise ConfigError(f"{workspace.root}: not a DVC workspace; run `novad demo` or `dvc init`") from None
     except DvcException as error:

@@ -42,7 +42,8 @@ def prefect_api(workspace: Workspace) -> Iterator[None]:
         settings = {
             "PREFECT_HOME": str(home),
             "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
-            "PREFECT_LOGGING_LEVEL": "WARNING",
+            "PREFECT_LOGGING_LEVEL": "INFO",
+            "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "PREFECT_SERVER_UI_ENABLED": "false",
             "PREFECT_CLI_COLORS": "false",
@@ -66,6 +67,7 @@ def prefect_api(workspace: Workspace) -> Iterator[None]:
             _close_abandoned_runs()
             yield
         finally:
+            _send_logs()
             server.terminate()
             try:
                 server.wait(10)
@@ -73,6 +75,13 @@ def prefect_api(workspace: Workspace) -> Iterator[None]:
                 server.kill()
             for name in settings:
                 os.environ.pop(name, None)
+
+
+def _send_logs() -> None:
+    """Let Prefect deliver the log lines that it still holds, while its server is there to take them."""
+    handlers = sys.modules.get("prefect.logging.handlers")
+    if handlers is not None:
+        handlers.APILogHandler().flush()
 
 
 def _free_port() -> int:

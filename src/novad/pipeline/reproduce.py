@@ -32,12 +32,14 @@ def reproduce(workspace: Workspace, address: str, force: bool = False, threads: 
     log = workspace.state / "logs" / f"{address.replace('@', '-')}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     limits = {"OMP_NUM_THREADS": str(threads)} if threads else {}
-    command = [sys.executable, "-m", "dvc", "repro", "--single-item", "--wait-for-lock", address]
+    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", address]
     with log.open("w+", encoding="utf-8") as stream:
         finished = subprocess.run(
             [*command, *(["--force"] if force else [])],
             cwd=workspace.root,
-            env=child_environment(NOVAD_WORKSPACE=str(workspace.root), PYTHONUNBUFFERED="1", **limits),
+            env=child_environment(
+                NOVAD_WORKSPACE=str(workspace.root), OMP_WAIT_POLICY="PASSIVE", PYTHONUNBUFFERED="1", **limits
+            ),
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=subprocess.STDOUT,

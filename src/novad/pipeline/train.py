@@ -12,7 +12,15 @@ from novad.pipeline.locks import line_locks
 from novad.pipeline.prefect_home import prefect_api
 from novad.tracking import output_digest, published_version
 
-__all__ = ["LineResult", "train_lines"]
+__all__ = ["LineResult", "TrainingFailed", "train_lines"]
+
+
+class TrainingFailed(Exception):  # noqa: N818
+    """Some lines failed; ``results`` says which, why, and what the others gave."""
+
+    def __init__(self, message: str, results: dict[str, dict[str, Any]]) -> None:
+        super().__init__(message)
+        self.results = results
 
 
 @dataclass(frozen=True)
@@ -85,7 +93,10 @@ def _run_flow(workspace: Workspace, lines: list[str], force: bool) -> dict[str, 
             raise ConfigError(f"{path}: the training flow is missing")
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-        results: dict[str, dict[str, Any]] = module.train(workspace.root, lines, force)
+        try:
+            results: dict[str, dict[str, Any]] = module.train(workspace.root, lines, force)
+        except TrainingFailed as error:
+            results = error.results
         return results
 
 
