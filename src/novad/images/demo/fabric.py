@@ -43,10 +43,10 @@ def paint(dice: Dice, defect: str | None) -> tuple[Integers, Mask]:
     warp = _thread(dice, thread_x, _profile(x), over)
     weft = _thread(dice, thread_y, _profile(y), ~over)
     if defect == "broken_thread":
-        warp = warp - weight * 70 // 256
+        warp = warp - weight * 120 // 256
         over = over & (weight < 128)
     if defect == "slub":
-        weft = weft + weight * dice.integer(44, 70) // 256
+        weft = weft + weight * dice.integer(80, 120) // 256
         over = over & (weight < 200)
     cloth = np.where(over[..., None], _WARP * warp[..., None], _WEFT * weft[..., None]) * UNIT // 256
     cloth = _stained(dice, cloth, weight, defect)
@@ -96,8 +96,8 @@ def _where(dice: Dice, at: Grid, y: Integers, x: Integers, defect: str | None) -
 
 def _stained(dice: Dice, cloth: Integers, weight: Integers, defect: str | None) -> Integers:
     if defect == "oil_stain":
-        return cloth * (256 - weight[..., None] * dice.integer(60, 90) // 256) // 256
+        return cloth * (256 - weight[..., None] * dice.integer(95, 140) // 256) // 256
     if defect == "dye_shift":
-        strength = dice.sign() * dice.integer(42, 64)
+        strength = dice.sign() * dice.integer(75, 110)
         return cloth * (65536 + weight[..., None] * strength * _HUE // 256) // 65536
     return cloth
