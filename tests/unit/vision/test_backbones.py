@@ -1,0 +1,144 @@
+"""Backbones: strict loading, digests, layers."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from novad.errors import ConfigError, ImageError, IntegrityError, ServiceError
+from novad.vision.backbones import TimmBackbone, describe_checkpoint, file_sha256, load_backbone
+from novad.vision.hub import download
+from novad.vision.patch_features import global_features, patch_features
+from novad.vision.preprocess import batches, to_batch
+
+
+def test_a_local_timm_checkpoint_gives_the_layers_at_strides_8_and_16(timm_checkpoint: Path) -> None:
+    architecture, sha256 = describe_checkpoint(timm_checkpoint)
+    assert architecture == "mobilenetv3_small_050"
+    backbone = load_backbone(architecture, timm_checkpoint, sha256)
+    features = backbone(torch.rand(1, 3, 64, 64))
+    assert [each.shape[-1] for each in features.values()] == [8, 4]
+
+
+def test_features_are_those_of_the_checkpoints_weights(timm_checkpoint: Path) -> None:
+    import timm
+
+    backbone = load_backbone(*_with_path(timm_checkpoint))
+    whole = timm.create_model("mobilenetv3_small_050", num_classes=7).eval()
+    whole.load_state_dict(load_file(timm_checkpoint))
+    images = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        expected = whole.forward_intermediates(
+            backbone.encode(images), indices=[2, 3], intermediates_only=True
+        )
+        found = list(backbone(images).values())
+    assert isinstance(backbone, TimmBackbone)
+    for mine, theirs in zip(found, expected, strict=True):
+        assert mine.shape == theirs.shape
+
+
+def test_another_digest_is_refused(timm_checkpoint: Path) -> None:
+    with pytest.raises(IntegrityError, match="sha256 is"):
+        load_backbone("mobilenetv3_small_050", timm_checkpoint, "0" * 64)
+
+
+def test_weights_that_do_not_fit_are_refused(timm_checkpoint: Path, tmp_path: Path) -> None:
+    weights = load_file(timm_checkpoint)
+    weights.pop("conv_stem.weight")
+    path = tmp_path / "mobilenetv3_small_050.safetensors"
+    save_file(weights, path, metadata={"num_classes": "7"})
+    with pytest.raises(ConfigError, match="do not fit"):
+        load_backbone(*_with_path(path))
+
+
+def test_unknown_files_layers_and_architectures_are_named(timm_checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such backbone checkpoint"):
+        describe_checkpoint(tmp_path / "absent.safetensors")
+    garbage = tmp_path / "garbage.safetensors"
+    garbage.write_bytes(b"not weights at all")
+    with pytest.raises(ConfigError, match="not a safetensors file"):
+        describe_checkpoint(garbage)
+    nameless = tmp_path / "mystery.safetensors"
+    save_file({"x": torch.zeros(1)}, nameless)
+    with pytest.raises(ConfigError, match="nothing says which architecture"):
+        describe_checkpoint(nameless)
+    architecture, sha256 = describe_checkpoint(timm_checkpoint)
+    with pytest.raises(ConfigError, match=r"backbone\.layers: no layer nine"):
+        load_backbone(architecture, timm_checkpoint, sha256, ("nine",))
+    with pytest.raises(ConfigError, match="bcos has no architecture 'nonsense'"):
+        load_backbone("bcos:nonsense", timm_checkpoint, sha256)
+
+
+def test_a_bcos_zoo_network_loads_from_a_local_file(tmp_path: Path) -> None:
+    from bcos.models.resnet import resnet18
+
+    path = tmp_path / "zoo.safetensors"
+    network = resnet18(pretrained=False)
+    save_file(
+        {k: v.contiguous() for k, v in network.state_dict().items()}, path, metadata={"bcos": "bcos:resnet18"}
+    )
+    backbone = load_backbone(*_with_path(path))
+    assert backbone.exact
+    assert [each.shape[-1] for each in backbone(torch.rand(1, 3, 64, 64)).values()] == [8, 4]
+
+
+def test_the_hub_is_refused_offline_with_the_alternative(tmp_path: Path, monkeypatch) -> None:
+    import timm
+
+    def offline(*_: object, **__: object) -> None:
+        raise OSError("network is unreachable")
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    with pytest.raises(ServiceError, match=r"--backbone PATH\.safetensors"):
+        download("resnet18.a1_in1k", tmp_path)
+    with pytest.raises(ConfigError, match="timm knows no such network"):
+        download("not-a-network", tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_patch_features_average_neighbours_and_join_layers() -> None:
+    fine, coarse = torch.randn(1, 2, 6, 6), torch.randn(1, 3, 3, 3)
+    joined = patch_features({"a": fine, "b": coarse})
+    assert joined.shape == (1, 5, 6, 6)
+    assert torch.allclose(joined[0, :2, 2, 3], fine[0, :, 1:4, 2:5].mean(dim=(1, 2)), atol=1e-6)
+    assert torch.allclose(joined[0, :2, 0, 0], fine[0, :, :2, :2].mean(dim=(1, 2)), atol=1e-6)
+    pooled = global_features({"a": fine, "b": coarse})
+    assert torch.allclose(pooled[0, 2:, 0, 0], coarse.mean(dim=(2, 3))[0], atol=1e-6)
+
+
+def test_images_of_any_size_and_depth_become_one_batch() -> None:
+    small = np.full((20, 30, 3), 51, np.uint8)
+    deep = np.full((64, 64, 3), 51 * 257, np.uint16)
+    batch = to_batch([small, deep], 32)
+    assert batch.shape == (2, 3, 32, 32)
+    assert torch.allclose(batch, torch.tensor(0.2), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "image", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32), np.zeros((0, 4, 3), np.uint8)]
+)
+def test_what_is_not_an_image_is_refused_by_position(image: np.ndarray) -> None:
+    with pytest.raises(ImageError, match="image 1"):
+        to_batch([np.zeros((4, 4, 3), np.uint8), image], 32)
+
+
+def test_batches_do_not_read_ahead() -> None:
+    seen: list[int] = []
+
+    def stream():
+        for number in range(5):
+            seen.append(number)
+            yield np.zeros((2, 2, 3), np.uint8)
+
+    groups = batches(stream(), 2)
+    assert len(next(groups)) == 2
+    assert seen == [0, 1]
+    assert [len(group) for group in groups] == [2, 1]
+
+
+def _with_path(path: Path) -> tuple[str, Path, str]:
+    architecture, sha256 = describe_checkpoint(path)
+    assert sha256 == file_sha256(path)
+    return architecture, path, sha256

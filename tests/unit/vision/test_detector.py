@@ -1,0 +1,188 @@
+"""The detector: same verdict saved and loaded, alone and in company, and refusal of changed files."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from novad.errors import CalibrationError, IntegrityError
+from novad.vision import Detector
+from novad.vision.backbones import file_sha256
+from novad.vision.detector_files import save_detector, save_normal_statistics
+from novad.vision.explainers import BcosExplainer
+from novad.vision.familiarity import feature_grids
+from novad.vision.maps import fit_map_scale, fuse_maps
+from novad.vision.memory_bank import fit_memory_bank, save_bank
+from novad.vision.novelty import Candidate, StatisticMoments, map_step, statistic_maps
+from novad.vision.preprocess import to_batch
+from novad.vision.synthetic import SYNTHETIC_TYPES, synthetic_anomaly
+
+SIZE = 64
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory, random_backbone: Any, pictures: Any) -> Path:
+    folder = tmp_path_factory.mktemp("detector")
+    checkpoint = folder / "network.safetensors"
+    save_file({k: v.contiguous() for k, v in random_backbone.network.state_dict().items()}, checkpoint)
+    batch = to_batch(pictures, SIZE)
+    with torch.inference_mode():
+        grids = feature_grids(random_backbone(batch), "sensory")
+        bank = fit_memory_bank(
+            iter(grids),
+            len(grids),
+            coreset_share=0.2,
+            min_vectors=10,
+            max_vectors=500,
+            dimensions=16,
+            whiten=True,
+        )
+    save_bank(bank, folder / "bank")
+    explainer, moments = BcosExplainer(random_backbone), StatisticMoments()
+    names = tuple(name for name in explainer.statistics if name != "joint")
+    moments.add(statistic_maps(explainer.explain(batch, "layer2"), names, map_step(SIZE)))
+    save_normal_statistics(moments.finish(), folder / "calibration")
+    network = {"architecture": "novad-bcos", "checkpoint": "net.safetensors", "layers": []}
+    save_detector(
+        folder / "saved",
+        line="test",
+        image_size=SIZE,
+        backbone=network,
+        explainer={**network, "method": "bcos"},
+        familiarity={
+            "anomaly_type": "sensory",
+            "neighbours": 1,
+            "top_share": 0.05,
+            "images": [[f"train/{number}.png", f"{number:064x}"] for number in range(len(pictures))],
+        },
+        candidate=asdict(Candidate("layer2", "weight_norm", 0.0, False, "both", 0.05)),
+        fusion={
+            "weight": 0.25,
+            "scales": {
+                "familiarity": {"median": 1.0, "spread": 2.0},
+                "novelty": {"median": 0.5, "spread": 0.25},
+                "familiarity_map": {"median": 1.0, "spread": 2.0},
+                "novelty_map": {"median": 0.5, "spread": 0.25},
+            },
+            "thresholds": {
+                "fail": 2.0,
+                "review": 1.0,
+                "alpha": 0.1,
+                "map": {"familiarity": 1.0, "novelty": 1.0, "hybrid": 1.0},
+            },
+            "normal_scores": [0.0, 0.5, 1.0],
+        },
+        checkpoints={"net.safetensors": checkpoint},
+        bank=folder / "bank",
+        calibration=folder / "calibration",
+    )
+    return folder / "saved"
+
+
+def test_scores_do_not_depend_on_the_batch(saved: Path, pictures: Any) -> None:
+    detector = Detector.load(saved)
+    whole = list(detector.score(pictures, 8))
+    single = list(detector.score(pictures, 1))
+    for first, second in zip(whole, single, strict=True):
+        assert first.hybrid == pytest.approx(second.hybrid, abs=1e-3)
+        assert first.nearest.image == second.nearest.image
+
+
+def test_hybrid_is_the_weighted_sum_and_decides(saved: Path, pictures: Any) -> None:
+    detector = Detector.load(saved)
+    for result in detector.score(pictures):
+        assert result.hybrid == pytest.approx(0.75 * result.familiarity + 0.25 * result.novelty)
+        expected = "FAIL" if result.hybrid > 2 else "REVIEW" if result.hybrid > 1 else "PASS"
+        assert result.decision == expected
+        at_least = sum(each >= result.hybrid for each in (0.0, 0.5, 1.0))
+        assert result.p_value == pytest.approx((1 + at_least) / 4)
+
+
+def test_maps_have_the_size_of_the_image_and_fuse_as_the_scores_do(saved: Path, pictures: Any) -> None:
+    detector = Detector.load(saved)
+    wide = np.repeat(pictures[0], 2, axis=1)
+    result = next(detector.score([wide]))
+    assert result.familiarity_map.shape == result.novelty_map.shape == wide.shape[:2]
+    fused = 0.75 * result.familiarity_map + 0.25 * result.novelty_map
+    assert np.allclose(result.hybrid_map, fused, atol=1e-4)
+
+
+def test_the_nearest_normal_image_of_a_training_image_is_itself(saved: Path, pictures: Any) -> None:
+    detector = Detector.load(saved)
+    vectors = detector.familiarity.bank.origins[:, 0]
+    for number, result in enumerate(detector.score(pictures)):
+        assert result.nearest.sha256 == f"{int(result.nearest.image[6:-4]):064x}"
+        if (vectors == number).any():
+            grids = detector.familiarity.backbone(to_batch([pictures[number]], SIZE))
+            assert float(detector.familiarity.score(grids).distances.min()) < 0.1
+
+
+@pytest.mark.parametrize("name", ["bank.safetensors", "calibration.safetensors", "net.safetensors"])
+def test_one_changed_byte_is_refused(saved: Path, tmp_path: Path, name: str) -> None:
+    copy = _copy(saved, tmp_path)
+    content = bytearray((copy / name).read_bytes())
+    content[-1] ^= 1
+    (copy / name).write_bytes(bytes(content))
+    with pytest.raises(IntegrityError, match=name):
+        Detector.load(copy)
+
+
+def test_missing_extra_and_broken_files_are_refused(saved: Path, tmp_path: Path) -> None:
+    extra = _copy(saved, tmp_path / "extra")
+    (extra / "model.pkl").write_bytes(b"x")
+    with pytest.raises(IntegrityError, match=r"model\.pkl"):
+        Detector.load(extra)
+    missing = _copy(saved, tmp_path / "missing")
+    (missing / "bank.safetensors").unlink()
+    with pytest.raises(IntegrityError, match=r"bank\.safetensors"):
+        Detector.load(missing)
+    (missing / "detector.json").write_text("{")
+    with pytest.raises(IntegrityError, match="not a detector"):
+        Detector.load(missing)
+
+
+def test_the_digest_covers_settings_as_well_as_files(saved: Path, tmp_path: Path) -> None:
+    copy = _copy(saved, tmp_path)
+    document = json.loads((copy / "detector.json").read_text())
+    document["fusion"]["weight"] = 0.5
+    (copy / "detector.json").write_text(json.dumps(document))
+    assert Detector.load(copy).digest != Detector.load(saved).digest
+    assert Detector.load(saved).digest == file_sha256(saved / "detector.json")
+
+
+def test_map_scale_puts_the_typical_peak_of_a_normal_image_at_one() -> None:
+    maps = torch.rand(21, 10, 10, generator=torch.Generator().manual_seed(0))
+    scaled = fit_map_scale(maps)(maps)
+    assert float(scaled.amax(dim=(1, 2)).median()) == pytest.approx(1.0, abs=1e-5)
+    assert float(scaled.median()) == pytest.approx(0.0, abs=1e-5)
+    with pytest.raises(CalibrationError):
+        fit_map_scale(torch.zeros(0, 2, 2))
+
+
+def test_fused_maps_lie_on_the_finer_grid() -> None:
+    fused = fuse_maps(torch.ones(1, 4, 4), torch.zeros(1, 16, 16), 0.25)
+    assert {each.shape for each in fused.values()} == {(1, 16, 16)}
+    assert torch.allclose(fused["hybrid"], torch.tensor(0.75))
+
+
+@pytest.mark.parametrize("number", range(len(SYNTHETIC_TYPES)))
+def test_a_synthetic_anomaly_changes_a_small_part_of_a_copy(number: int) -> None:
+    image = np.random.default_rng(0).integers(80, 170, (64, 80, 3)).astype(np.uint8)
+    before = image.copy()
+    changed, kind = synthetic_anomaly(image, number, 0)
+    assert np.array_equal(image, before)
+    assert changed.dtype == np.uint8
+    assert 0 < (changed != image).any(axis=2).mean() < 0.25
+    assert kind == list(SYNTHETIC_TYPES)[number]
+    assert np.array_equal(changed, synthetic_anomaly(image, number, 0)[0])
+
+
+def _copy(saved: Path, target: Path) -> Path:
+    import shutil
+
+    return Path(shutil.copytree(saved, target / "detector"))

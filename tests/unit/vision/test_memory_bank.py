@@ -1,0 +1,122 @@
+"""The memory bank against brute force."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from novad.errors import CalibrationError
+from novad.vision.memory_bank import (
+    MemoryBank,
+    PatchStore,
+    Whitening,
+    estimate,
+    fit_memory_bank,
+    load_bank,
+    save_bank,
+)
+
+OPTIONS = {"coreset_share": 0.1, "min_vectors": 20, "max_vectors": 1000, "dimensions": 0, "whiten": True}
+
+
+def grids(images: int = 12, seed: int = 0) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    mixing = torch.randn(5, 5, generator=generator)
+    return [
+        torch.einsum("cd,dhw->chw", mixing, torch.randn(5, 6, 7, generator=generator)) + 3
+        for _ in range(images)
+    ]
+
+
+def test_distances_and_neighbours_equal_brute_force() -> None:
+    bank = fit_memory_bank(iter(grids()), 12, **OPTIONS)
+    query = torch.stack(grids(3, seed=9))
+    distances, nearest = bank.search(query)
+    mapped = bank.whitening(query.permute(0, 2, 3, 1).reshape(-1, 5))
+    brute = torch.cdist(mapped, bank.vectors)
+    assert torch.allclose(distances.reshape(-1), brute.amin(1), atol=1e-3)
+    assert nearest.reshape(-1).tolist() == brute.argmin(1).tolist()
+
+
+def test_several_neighbours_are_averaged() -> None:
+    bank = fit_memory_bank(iter(grids()), 12, **OPTIONS)
+    query = torch.stack(grids(1, seed=9))
+    brute = torch.cdist(bank.whitening(query.permute(0, 2, 3, 1).reshape(-1, 5)), bank.vectors)
+    expected = brute.topk(3, largest=False).values.mean(1)
+    assert torch.allclose(bank.search(query, 3)[0].reshape(-1), expected, atol=1e-3)
+
+
+def test_every_vector_knows_the_patch_it_came_from() -> None:
+    source = grids()
+    bank = fit_memory_bank(iter(source), 12, **OPTIONS)
+    for vector, (image, row, column) in zip(bank.vectors, bank.origins, strict=True):
+        patch = bank.whitening(source[image][:, row, column][None].half())[0]
+        assert torch.allclose(vector, patch, atol=0.05)
+
+
+def test_whitening_gives_unit_variance_along_every_direction() -> None:
+    store = PatchStore(12, 42, 10_000)
+    source = grids()
+    for number, grid in enumerate(source):
+        store.add(number, grid)
+    patches = torch.cat([grid.reshape(5, -1).T for grid in source])
+    mapped = store.whitening(0, whiten=True, shrinkage=0.0)(patches)
+    assert torch.allclose(torch.cov(mapped.T, correction=0), torch.eye(5), atol=1e-3)
+    assert mapped.mean(0).abs().max() < 1e-3
+
+
+def test_without_whitening_distances_are_those_of_the_features() -> None:
+    store = PatchStore(12, 42, 10_000)
+    source = grids()
+    for number, grid in enumerate(source):
+        store.add(number, grid)
+    patches = torch.cat([grid.reshape(5, -1).T for grid in source])[:50]
+    mapped = store.whitening(0, whiten=False)(patches)
+    assert torch.allclose(torch.pdist(mapped), torch.pdist(patches), atol=1e-3)
+
+
+def test_a_store_keeps_no_more_patches_than_allowed() -> None:
+    store = PatchStore(40, 42, 100)
+    for number, grid in enumerate(grids(40)):
+        store.add(number, grid)
+    kept = len(store.origins())
+    assert 80 <= kept <= 100 + 40
+    assert len(set(store.origins()[:, 0].tolist())) > 30
+
+
+def test_two_builds_are_byte_identical(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        save_bank(fit_memory_bank(iter(grids()), 12, **OPTIONS), tmp_path / name)
+    assert (tmp_path / "first").read_bytes() == (tmp_path / "second").read_bytes()
+
+
+def test_a_saved_bank_answers_alike(tmp_path: Path) -> None:
+    bank = fit_memory_bank(iter(grids()), 12, **OPTIONS)
+    save_bank(bank, tmp_path / "bank.safetensors")
+    again = load_bank(tmp_path / "bank.safetensors")
+    query = torch.stack(grids(2, seed=4))
+    assert torch.equal(bank.search(query)[0], again.search(query)[0])
+    assert np.array_equal(bank.origins, again.origins)
+
+
+def test_no_image_and_broken_features_are_refused() -> None:
+    with pytest.raises(CalibrationError, match="no normal image"):
+        fit_memory_bank(iter([]), 0, **OPTIONS)
+    with pytest.raises(CalibrationError, match=r"image 1.*not finite"):
+        fit_memory_bank(iter([grids()[0], torch.full((5, 6, 7), float("nan"))]), 2, **OPTIONS)
+
+
+def test_the_estimate_counts_what_will_be_kept() -> None:
+    told = estimate(1000, (28, 28), 240, 7840, 400_000)
+    assert told.patches == 400_000
+    assert told.vectors == 7840
+    assert 400_000 * 240 * 2 / 2**20 < told.megabytes < 400_000 * 240 * 4 / 2**20
+
+
+def test_a_vector_of_the_bank_is_perfectly_familiar() -> None:
+    whitening = Whitening(torch.zeros(3), torch.eye(3))
+    bank = MemoryBank(whitening, torch.tensor([[1.0, 2, 3], [4, 5, 6]]), np.zeros((2, 3), np.int32))
+    distances, nearest = bank.search(torch.tensor([4.0, 5, 6]).reshape(1, 3, 1, 1))
+    assert float(distances) == 0
+    assert nearest.tolist() == [[[1]]]

@@ -1,0 +1,177 @@
+"""Novelty statistics and their normal distributions."""
+
+import numpy as np
+import pytest
+import torch
+
+from novad.errors import CalibrationError, ConfigError
+from novad.vision.backbones import BcosBackbone
+from novad.vision.candidates import CandidateGrid, candidate_scores, fit_normal_statistics
+from novad.vision.detector import NoveltyModel
+from novad.vision.explainers import BcosExplainer, Explanation
+from novad.vision.novelty import StatisticMoments, deviation, map_step, statistic_maps
+from novad.vision.pooling import smooth, top_means
+from novad.vision.selection import candidate_table, choose
+
+NAMES = ("contribution", "weight_norm")
+
+
+def maps(images: int = 30, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    place = torch.linspace(-2, 2, 16)[None, None, :, None]
+    return (
+        torch.randn(images, 2, 16, 12, generator=generator) * torch.tensor([1.0, 3.0])[None, :, None, None]
+        + place
+    )
+
+
+def explanation(seed: int = 0) -> Explanation:
+    generator = torch.Generator().manual_seed(seed)
+    colours = torch.rand(1, 3, 8, 8, generator=generator)
+    encoded = torch.cat([colours, 1 - colours], 1)
+    weight = torch.randn(1, 6, 8, 8, generator=generator)
+    return Explanation((weight * encoded).sum(1), torch.ones(1), encoded, weight)
+
+
+def test_streamed_moments_equal_those_of_the_whole() -> None:
+    stream = StatisticMoments()
+    for part in torch.split(maps(), 7):
+        stream.add(part)
+    normal = stream.finish(location_smoothing=0.0)
+    whole = maps().double()
+    assert torch.allclose(normal.mean, whole.mean(0).float(), atol=1e-5)
+    assert torch.allclose(normal.centre, whole.mean(dim=(0, 2, 3)).float(), atol=1e-5)
+    assert torch.allclose(
+        normal.scale, whole.transpose(0, 1).flatten(1).std(1, correction=0).float(), atol=1e-4
+    )
+    floor = 0.05 * normal.scale.double().square()[:, None, None]
+    spread = whole.var(0, correction=0).clamp_min(floor).sqrt()
+    assert torch.allclose(normal.spread, spread.float(), atol=1e-4)
+
+
+def test_deviation_counts_standard_deviations_on_the_side_asked_for() -> None:
+    stream = StatisticMoments()
+    stream.add(maps())
+    normal = stream.finish(location_smoothing=0.0)
+    query = maps(3, seed=8)
+    expected = (query[:, 1] - normal.centre[1]) / normal.scale[1]
+    high = deviation(query, NAMES, normal, "weight_norm", False, "high")
+    assert torch.allclose(high, expected, atol=1e-5)
+    assert torch.equal(deviation(query, NAMES, normal, "weight_norm", False, "low"), -high)
+    assert torch.equal(deviation(query, NAMES, normal, "weight_norm", False, "both"), high.abs())
+    located = deviation(query, NAMES, normal, "weight_norm", True, "high")
+    assert torch.allclose(located, (query[:, 1] - normal.mean[1]) / normal.spread[1], atol=1e-5)
+
+
+@pytest.mark.parametrize("located", [False, True])
+def test_joint_deviation_is_the_mahalanobis_distance(located: bool) -> None:
+    stream = StatisticMoments()
+    stream.add(maps(200))
+    normal = stream.finish(location_smoothing=0.0)
+    query = maps(1, seed=8)
+    found = deviation(query, NAMES, normal, "joint", located, "high")[0]
+    samples = maps(200).double()
+    centred = samples - (samples.mean(0) if located else samples.mean(dim=(0, 2, 3))[:, None, None])
+    covariance = np.cov(centred.transpose(0, 1).flatten(1).numpy(), bias=True)
+    covariance += 1e-3 * np.diag(np.diag(covariance))
+    at = (query[0] - (normal.mean if located else normal.centre[:, None, None]))[:, 5, 7].double().numpy()
+    assert float(found[5, 7]) == pytest.approx(float(np.sqrt(at @ np.linalg.inv(covariance) @ at)), rel=1e-3)
+
+
+def test_statistics_are_what_their_names_say() -> None:
+    told = explanation()
+    weight, encoded = told.weight, told.encoded
+    assert weight is not None
+    found = statistic_maps(told, ("contribution", "weight_norm", "alignment", "colour_residual"), 1)[
+        0, :, 3, 4
+    ]
+    w, x = weight[0, :, 3, 4], encoded[0, :, 3, 4]
+    assert float(found[0]) == pytest.approx(float(w @ x), rel=1e-5)
+    assert float(found[1]) == pytest.approx(float(torch.log(w.norm() + 1e-6)), rel=1e-5)
+    assert float(found[2]) == pytest.approx(float(w @ x / (w.norm() * x.norm())), rel=1e-5)
+    positive = w.clamp_min(0)
+    total = positive[:3] + positive[3:]
+    decoded = torch.where(total > 0, positive[:3] / total.clamp_min(1e-12), torch.tensor(0.5))
+    assert float(found[3]) == pytest.approx(float((decoded - x[:3]).abs().mean()), rel=1e-5)
+
+
+def test_a_perfectly_decoded_colour_leaves_no_residual() -> None:
+    colours = torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(1))
+    encoded = torch.cat([colours, 1 - colours], 1)
+    told = Explanation(torch.zeros(1, 4, 4), torch.ones(1), encoded, 2.5 * encoded)
+    assert float(statistic_maps(told, ("colour_residual",), 1).abs().max()) < 1e-6
+
+
+def test_statistics_that_an_explanation_lacks_are_refused() -> None:
+    bare = Explanation(torch.zeros(1, 4, 4), torch.ones(1), torch.zeros(1, 3, 4, 4))
+    with pytest.raises(CalibrationError, match="no weights"):
+        statistic_maps(bare, ("weight_norm",), 1)
+    with pytest.raises(CalibrationError, match="no novelty statistic 'mood'"):
+        statistic_maps(explanation(), ("mood",), 1)
+
+
+def test_one_normal_image_is_too_few() -> None:
+    stream = StatisticMoments()
+    stream.add(maps(1))
+    with pytest.raises(CalibrationError, match="at least 2"):
+        stream.finish()
+
+
+def test_smoothing_keeps_a_constant_and_spreads_a_point() -> None:
+    flat = torch.full((1, 2, 20, 20), 3.0)
+    assert torch.allclose(smooth(flat, 2.0), flat, atol=1e-5)
+    point = torch.zeros(1, 1, 31, 31)
+    point[..., 15, 15] = 1
+    blurred = smooth(point, 1.5)
+    assert float(blurred.sum()) == pytest.approx(1.0, abs=1e-4)
+    assert float(blurred.max()) == pytest.approx(1 / (2 * np.pi * 1.5**2), rel=0.02)
+
+
+def test_top_means_equal_sorting() -> None:
+    values = torch.randn(4, 10, 9, generator=torch.Generator().manual_seed(0))
+    found = top_means(values, [0.001, 0.1, 1.0])
+    ordered = values.flatten(1).sort(dim=1, descending=True).values
+    for column, count in enumerate((1, 9, 90)):
+        assert torch.allclose(found[:, column], ordered[:, :count].mean(1), atol=1e-5)
+
+
+def test_maps_of_large_images_stay_near_128_wide() -> None:
+    assert [map_step(size) for size in (64, 224, 256, 640, 1024)] == [2, 2, 2, 5, 8]
+
+
+def test_the_chosen_candidate_scores_alike_alone_and_in_the_grid(random_backbone: BcosBackbone) -> None:
+    explainer = BcosExplainer(random_backbone)
+    grid = CandidateGrid.of(explainer, ("layer1", "layer2"), (), (0.0, 1.0), (0.01, 0.1))
+    images = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(3))
+    fits = fit_normal_statistics(explainer, grid, torch.split(images, 2))
+    scores, features = candidate_scores(explainer, grid, fits, images)
+    candidates = [candidate for target in grid.targets for candidate in grid.candidates(target)]
+    assert scores.shape == (4, len(candidates))
+    assert set(features) == set(random_backbone.layers)
+    for at in range(0, len(candidates), 17):
+        candidate = candidates[at]
+        model = NoveltyModel(explainer, candidate, fits[candidate.target, candidate.smoothing])
+        alone = top_means(model.maps(images)[0], [candidate.top_share])[:, 0]
+        assert np.allclose(scores[:, at], alone.numpy(), rtol=1e-4, atol=1e-4)
+
+
+def test_a_grid_refuses_what_the_explainer_does_not_offer(random_backbone: BcosBackbone) -> None:
+    explainer = BcosExplainer(random_backbone)
+    with pytest.raises(ConfigError, match=r"calibrate_explainer\.targets: no layer9"):
+        CandidateGrid.of(explainer, ("layer9",), (), (0.0,), (0.01,))
+    with pytest.raises(ConfigError, match=r"calibrate_explainer\.statistics: no mood"):
+        CandidateGrid.of(explainer, (), ("mood",), (0.0,), (0.01,))
+
+
+def test_the_candidate_that_finds_most_alone_is_chosen(random_backbone: BcosBackbone) -> None:
+    grid = CandidateGrid.of(BcosExplainer(random_backbone), ("layer1",), ("contribution",), (0.0,), (0.01,))
+    candidates = grid.candidates("layer1")
+    rng = np.random.default_rng(0)
+    anomalous = np.arange(60) >= 40
+    novelty = rng.normal(size=(60, len(candidates)))
+    novelty[anomalous, 3] += 3
+    table = candidate_table(
+        candidates, rng.normal(size=60), novelty, np.arange(60) < 20, anomalous, 0.05, 1.0
+    )
+    assert choose(candidates, table) == candidates[3]
+    assert table[3]["auroc"] == max(row["auroc"] for row in table)
