@@ -38,48 +38,59 @@ def line_stages(workspace: Workspace, lines: list[str]) -> list[PipelineStage]:
     Raises:
         ConfigError: a line has no stage, or ``dvc.yaml`` cannot be read.
     """
+    with _repository(workspace) as repository:
+        return _stages(workspace, repository, lines)
+
+
+def stale_stages(workspace: Workspace, lines: list[str]) -> list[str]:
+    """Addresses of the lines' stages whose inputs, settings or outputs differ from the last run's.
+
+    Raises:
+        ConfigError: a line has no stage, or ``dvc.yaml`` cannot be read.
+    """
+    with _repository(workspace) as repository:
+        stages = [stage.address for stage in _stages(workspace, repository, lines)]
+        # DVC reads and tells addresses relative to the current folder, which need not be the workspace.
+        told = repository.status(targets=[f"{workspace.root / 'dvc.yaml'}:{address}" for address in stages])
+    stale = {str(key).rpartition(":")[2] for key in told}
+    return [address for address in stages if address in stale]
+
+
+def _stages(workspace: Workspace, repository: Any, lines: list[str]) -> list[PipelineStage]:
     import networkx
 
-    with _repository(workspace) as repository:
-        graph = repository.index.graph
-        # DVC draws an edge from a stage to what it depends on.
-        ordered = list(reversed(list(networkx.topological_sort(graph))))
-        found = [
-            PipelineStage(stage.addressing, line, _upstream(graph, stage, line))
-            for stage in ordered
-            if (line := _line_of(stage)) in lines
-        ]
+    graph = repository.index.graph
+    # DVC draws an edge from a stage to what it depends on.
+    ordered = list(reversed(list(networkx.topological_sort(graph))))
+    found = [
+        PipelineStage(stage.name, line, _upstream(graph, stage, line))
+        for stage in ordered
+        if (line := _line_of(stage)) in lines
+    ]
     for line in lines:
         if not any(stage.line == line for stage in found):
             raise ConfigError(f"{workspace.root / 'dvc.yaml'}: no stage for the line '{line}'")
     return found
 
 
-def stale_stages(workspace: Workspace, lines: list[str]) -> list[str]:
-    """Addresses of the lines' stages whose inputs, settings or outputs differ from the last run's."""
-    stages = [stage.address for stage in line_stages(workspace, lines)]
-    with _repository(workspace) as repository:
-        status: dict[str, Any] = repository.status(targets=stages)
-    return [address for address in stages if address in status]
-
-
 def _line_of(stage: Any) -> str:
-    return str(stage.addressing).partition("@")[2]
+    """Line of a stage of ``dvc.yaml``; empty for tracked data, which has no name."""
+    return str(getattr(stage, "name", None) or "").partition("@")[2]
 
 
 def _upstream(graph: Any, stage: Any, line: str) -> tuple[str, ...]:
-    return tuple(sorted(other.addressing for other in graph.successors(stage) if _line_of(other) == line))
+    return tuple(sorted(other.name for other in graph.successors(stage) if _line_of(other) == line))
 
 
 @contextmanager
 def _repository(workspace: Workspace) -> Iterator[Any]:
-    """DVC's repository object; its errors become ours."""
+    """DVC's repository, locked so that nobody writes ``dvc.lock`` meanwhile; its errors become ours."""
     from dvc.exceptions import DvcException, NotDvcRepoError
-    from dvc.repo import Repo
+    from dvc.repo import Repo, lock_repo
 
     logging.getLogger("dvc").setLevel(logging.ERROR)
     try:
-        with Repo(str(workspace.root), _wait_for_lock=True) as repository:
+        with Repo(str(workspace.root), _wait_for_lock=True) as repository, lock_repo(repository):
             yield repository
     except NotDvcRepoError:
         raise ConfigError(f"{workspace.root}: not a DVC workspace; run `novad demo` or `dvc init`") from None
