@@ -1,22 +1,24 @@
 """Bootstrap intervals: how far the figures could move with other test images of the same kind."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from novad.evaluation.metrics import image_aupr
+from novad.evaluation.metrics import FALSE_POSITIVE_RATES, allowed_alarms
 
 __all__ = ["bootstrap_intervals", "paired_comparison"]
 
 Floats = NDArray[np.float64]
-RATES = {"fnr_at_fpr_01": 0.01, "fnr_at_fpr_05": 0.05}
+Labels = NDArray[np.integer]
+Counts = NDArray[np.int64]
+BLOCK = 256
 
 
 def bootstrap_intervals(
     scores: Mapping[str, Floats],
-    labels: NDArray[np.integer],
+    labels: Labels,
     thresholds: Mapping[str, float],
     resamples: int,
     seed: int,
@@ -28,108 +30,114 @@ def bootstrap_intervals(
         labels: (n,) 1 for anomalous.
         thresholds: per score, for F1.
         resamples: of the bootstrap (Efron and Tibshirani 1993); 0 gives no interval.
-        seed: of the resampling.
+        seed: of the resampling; every score sees the same resamples.
     Returns:
         Per score and figure ``[low, high]``; empty without both classes.
     """
-    draws = _draws(labels, resamples, seed)
-    if draws is None:
+    if not _resamplable(labels, resamples):
         return {name: {} for name in scores}
-    found: dict[str, dict[str, list[float] | None]] = {}
-    for name, values in scores.items():
-        normal, anomalous = values[labels == 0][draws[0]], values[labels == 1][draws[1]]
-        figures = _figures(normal, anomalous)
-        figures["f1"] = _f1(normal, anomalous, thresholds[name])
-        figures["image_aupr"] = _aupr(normal, anomalous, most=200)
-        found[name] = {figure: _interval(sample) for figure, sample in figures.items()}
-    return found
+    samples: dict[str, list[dict[str, Floats]]] = {name: [] for name in scores}
+    for times in _resampled(labels, resamples, seed):
+        for name, values in scores.items():
+            samples[name].append(_figures(values, labels, times, thresholds[name]))
+    return {
+        name: {figure: _interval(sample) for figure, sample in _joined(blocks).items()}
+        for name, blocks in samples.items()
+    }
 
 
 def paired_comparison(
-    first: Floats, second: Floats, labels: NDArray[np.integer], resamples: int, seed: int
+    first: Floats, second: Floats, labels: Labels, resamples: int, seed: int
 ) -> dict[str, Any]:
     """How much better ``first`` is than ``second`` on the same images, by the paired bootstrap.
 
+    Args:
+        first: (n,) scores.
+        second: (n,) scores of the same images.
+        labels: (n,) 1 for anomalous.
+        resamples: of the bootstrap; 0 gives values without intervals.
+        seed: of the resampling.
     Returns:
-        ``auroc_difference``, ``fnr_at_fpr_*_difference`` (negative: fewer misses) and
-        ``false_negative_reduction`` (1 - misses of first / misses of second, None where second misses none),
-        each with ``value`` and ``ci95``; empty without both classes.
+        ``auroc_difference`` and ``fnr_at_fpr_*_difference`` (negative: fewer misses), each with ``value``,
+        ``ci95`` and the two-sided ``p_value`` of no difference; ``false_negative_reduction`` per rate, 1 -
+        misses of first / misses of second, with ``value`` and ``ci95``, both over what is defined: where
+        second misses nothing there is nothing to reduce. Empty without both classes.
     """
-    draws = _draws(labels, resamples, seed)
-    whole = _draws(labels, 1, seed, identity=True)
-    if whole is None:
+    if not _resamplable(labels, 1):
         return {}
-    value = _differences(first, second, labels, whole)
-    spread = _differences(first, second, labels, draws) if draws is not None else {}
-    told = {
-        name: {"value": _number(each[0]), "ci95": _interval(spread[name]) if name in spread else None}
-        for name, each in value.items()
-    }
-    reduction = {key.removeprefix("reduction_"): told.pop(key) for key in list(told) if "reduction" in key}
-    return {**told, "false_negative_reduction": reduction}
+    value = _differences(first, second, labels, np.ones((1, len(labels)), np.int64))
+    blocks = [_differences(first, second, labels, times) for times in _resampled(labels, resamples, seed)]
+    spread = _joined(blocks)
+    told: dict[str, Any] = {"false_negative_reduction": {}}
+    for name, single in value.items():
+        sample = spread.get(name, np.empty(0))
+        entry = {"value": _number(single[0]), "ci95": _interval(sample)}
+        if name.startswith("at_fpr"):
+            told["false_negative_reduction"][name] = entry
+        else:
+            told[name] = {**entry, "p_value": _p_value(sample)}
+    return told
 
 
-def _differences(
-    first: Floats, second: Floats, labels: NDArray[np.integer], draws: tuple[Any, Any]
-) -> dict[str, Floats]:
-    mine = _figures(first[labels == 0][draws[0]], first[labels == 1][draws[1]])
-    other = _figures(second[labels == 0][draws[0]], second[labels == 1][draws[1]])
+def _differences(first: Floats, second: Floats, labels: Labels, times: Counts) -> dict[str, Floats]:
+    mine, other = _figures(first, labels, times), _figures(second, labels, times)
     found = {"auroc_difference": mine["image_auroc"] - other["image_auroc"]}
-    for name in RATES:
-        found[f"{name}_difference"] = mine[name] - other[name]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            found[f"reduction_{name.removeprefix('fnr_')}"] = np.where(
-                other[name] > 0, 1 - mine[name] / other[name], np.nan
-            )
+    for name in FALSE_POSITIVE_RATES:
+        found[f"fnr_{name}_difference"] = mine[f"fnr_{name}"] - other[f"fnr_{name}"]
+        misses = np.where(other[f"fnr_{name}"] > 0, other[f"fnr_{name}"], np.nan)
+        found[name] = 1 - mine[f"fnr_{name}"] / misses
     return found
 
 
-def _draws(
-    labels: NDArray[np.integer], resamples: int, seed: int, identity: bool = False
-) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
-    """Positions among normals and among anomalies, (resamples, count) each."""
-    normals, anomalies = int((labels == 0).sum()), int((labels == 1).sum())
-    if not normals or not anomalies or resamples == 0:
-        return None
-    if identity:
-        return np.arange(normals)[None], np.arange(anomalies)[None]
+def _resamplable(labels: Labels, resamples: int) -> bool:
+    return bool(resamples and (labels == 0).any() and (labels == 1).any())
+
+
+def _resampled(labels: Labels, resamples: int, seed: int) -> Iterator[Counts]:
+    """How often each image is drawn, (block, n) at a time; both classes keep their size."""
     rng = np.random.default_rng(seed)
-    return rng.integers(0, normals, (resamples, normals)), rng.integers(0, anomalies, (resamples, anomalies))
+    for start in range(0, resamples, BLOCK):
+        rows = min(BLOCK, resamples - start)
+        times = np.zeros((rows, len(labels)), np.int64)
+        for label in (0, 1):
+            places = np.flatnonzero(labels == label)
+            drawn = places[rng.integers(0, len(places), (rows, len(places)))]
+            np.add.at(times, (np.arange(rows)[:, None], drawn), 1)
+        yield times
 
 
-def _figures(normal: Floats, anomalous: Floats) -> dict[str, Floats]:
-    """AUROC and miss rates of every resample, (resamples,) each."""
-    ordered = np.sort(normal, axis=1)
-    count = ordered.shape[1]
-    auroc = np.asarray(
-        [
-            (np.searchsorted(good, bad, "left") + np.searchsorted(good, bad, "right")).mean() / (2 * count)
-            for good, bad in zip(ordered, anomalous, strict=True)
-        ]
-    )
-    found = {"image_auroc": auroc}
-    for name, rate in RATES.items():
-        allowed = min(int(np.floor(rate * count + 1e-9)), count - 1)
-        threshold = ordered[:, count - 1 - allowed]
-        found[name] = (anomalous <= threshold[:, None]).mean(axis=1)
+def _figures(
+    values: Floats, labels: Labels, times: Counts, threshold: float | None = None
+) -> dict[str, Floats]:
+    """Figures of every resample, (resamples,) each, from counts at the distinct scores.
+
+    Images of equal score share a step, from the highest score down; a step is entered whole, so ties count
+    half in the AUROC and are all missed where they lie on the threshold.
+    """
+    steps = np.unique(-values, return_inverse=True)[1]
+    order = np.argsort(steps, kind="stable")
+    starts = np.flatnonzero(np.diff(steps[order], prepend=-1))
+    normal = np.add.reduceat((times * (labels == 0))[:, order], starts, axis=1)
+    anomalous = np.add.reduceat((times * (labels == 1))[:, order], starts, axis=1)
+    alarms, hits = normal.cumsum(axis=1), anomalous.cumsum(axis=1)
+    normals, anomalies = int((labels == 0).sum()), int((labels == 1).sum())
+    found = {
+        "image_auroc": (normal * (hits - anomalous / 2)).sum(axis=1) / (normals * anomalies),
+        "image_aupr": (anomalous * hits / np.maximum(hits + alarms, 1)).sum(axis=1) / anomalies,
+    }
+    for name, rate in FALSE_POSITIVE_RATES.items():
+        at = np.argmax(alarms > allowed_alarms(normals, rate), axis=1)[:, None]
+        caught = np.take_along_axis(hits - anomalous, at, axis=1)[:, 0]
+        found[f"fnr_{name}"] = 1 - caught / anomalies
+    if threshold is not None:
+        above = times * (values > threshold)
+        true, false = above[:, labels == 1].sum(axis=1), above[:, labels == 0].sum(axis=1)
+        found["f1"] = 2 * true / (true + false + anomalies)
     return found
 
 
-def _f1(normal: Floats, anomalous: Floats, threshold: float) -> Floats:
-    hits, alarms = (anomalous > threshold).sum(1), (normal > threshold).sum(1)
-    return np.asarray(2 * hits / np.maximum(hits + alarms + anomalous.shape[1], 1), np.float64)
-
-
-def _aupr(normal: Floats, anomalous: Floats, most: int) -> Floats:
-    """Average precision has no closed form over resamples; a few hundred are enough for its interval."""
-    labels = np.r_[np.zeros(normal.shape[1], int), np.ones(anomalous.shape[1], int)]
-    return np.asarray(
-        [
-            image_aupr(np.r_[good, bad], labels)
-            for good, bad in zip(normal[:most], anomalous[:most], strict=True)
-        ],
-        np.float64,
-    )
+def _joined(blocks: list[dict[str, Floats]]) -> dict[str, Floats]:
+    return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]} if blocks else {}
 
 
 def _interval(sample: Floats) -> list[float] | None:
@@ -138,6 +146,14 @@ def _interval(sample: Floats) -> list[float] | None:
         return None
     low, high = np.quantile(finite, [0.025, 0.975])
     return [round(float(low), 6), round(float(high), 6)]
+
+
+def _p_value(differences: Floats) -> float | None:
+    """Twice the share of resamples on the rarer side of zero, the observed one counted among them."""
+    if not len(differences):
+        return None
+    rarer = min((differences <= 0).sum(), (differences >= 0).sum())
+    return round(min(1.0, 2 * (float(rarer) + 1) / (len(differences) + 1)), 6)
 
 
 def _number(value: float) -> float | None:

@@ -4,10 +4,20 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
-__all__ = ["f1_at", "fnr_at_fpr", "image_aupr", "image_auroc", "threshold_at_fpr"]
+__all__ = [
+    "FALSE_POSITIVE_RATES",
+    "allowed_alarms",
+    "f1_at",
+    "fnr_at_fpr",
+    "image_aupr",
+    "image_auroc",
+    "threshold_at_fpr",
+]
 
 Scores = NDArray[np.floating]
 Labels = NDArray[np.integer]
+
+FALSE_POSITIVE_RATES = {"at_fpr_01": 0.01, "at_fpr_05": 0.05}
 
 
 def image_auroc(scores: Scores, labels: Labels) -> float | None:
@@ -20,11 +30,23 @@ def image_aupr(scores: Scores, labels: Labels) -> float | None:
     return float(average_precision_score(labels, scores)) if _both(labels) else None
 
 
+def allowed_alarms(normals: int, false_positive_rate: float) -> int:
+    """Most of ``normals`` images that may raise an alarm; one of them always lies at the threshold."""
+    # 0.07 * 100 is 7.000000000000001 and 0.29 * 100 is 28.999999999999996: the rate is meant, not its float.
+    return min(int(np.floor(false_positive_rate * normals + 1e-9)), normals - 1)
+
+
 def threshold_at_fpr(normal_scores: Scores, false_positive_rate: float) -> float:
-    """Smallest score of a normal image that at most ``false_positive_rate`` of the normals exceed."""
+    """Smallest score of a normal image that at most ``false_positive_rate`` of the normals exceed.
+
+    With fewer than 1 / ``false_positive_rate`` normals that is the highest of them: no alarm is allowed.
+
+    Args:
+        normal_scores: (n,), at least one.
+        false_positive_rate: 0 to 1.
+    """
     ordered = np.sort(normal_scores)[::-1]
-    allowed = int(np.floor(false_positive_rate * len(ordered) + 1e-9))
-    return float(ordered[min(allowed, len(ordered) - 1)])
+    return float(ordered[allowed_alarms(len(ordered), false_positive_rate)])
 
 
 def fnr_at_fpr(scores: Scores, labels: Labels, false_positive_rate: float) -> float | None:

@@ -28,15 +28,26 @@ def overlay(image: NDArray[Any], heat: NDArray[np.floating], threshold: float, s
         span: map units above the threshold at which the glow is full; the same for every image of a line.
     Returns:
         (H, W, 3) uint8.
+    Raises:
+        ValueError: ``span`` is not positive, or map and image differ in size.
     """
+    if not span > 0 or heat.shape != image.shape[:2]:
+        raise ValueError(f"span {span}, image {image.shape}, map {heat.shape}: want span > 0 and one size")
     base = _to_uint8(image).astype(np.float64)
-    strength = np.clip((heat - threshold) / span, 0, 1)[..., None]
+    strength = _strength(np.asarray(heat, np.float64), threshold, span)[..., None]
     at = strength * (len(_GLOW) - 1)
     left = np.minimum(at.astype(int), len(_GLOW) - 2)
     share = at - left
     colour = _GLOW[left[..., 0]] * (1 - share) + _GLOW[left[..., 0] + 1] * share
     opacity = np.where(strength > 0, 0.35 + 0.45 * strength, 0.0)
     return np.asarray(np.round(base * (1 - opacity) + colour * opacity), np.uint8)
+
+
+def _strength(heat: NDArray[np.float64], threshold: float, span: float) -> NDArray[np.float64]:
+    """Glow of each pixel, 0 to 1; an infinite threshold lets nothing glow, nor does a pixel without value."""
+    if not np.isfinite(threshold):
+        return np.zeros(heat.shape)
+    return np.asarray(np.clip(np.nan_to_num(heat - threshold, nan=0.0) / span, 0, 1), np.float64)
 
 
 def panel(
@@ -57,9 +68,10 @@ def panel(
     """
     pictures = {"image": _outlined(_to_uint8(image), mask)}
     for name, heat in maps.items():
-        pictures[name] = overlay(image, heat, thresholds[name], max(1.0, abs(thresholds[name])))
+        span = max(1.0, abs(thresholds[name])) if np.isfinite(thresholds[name]) else 1.0
+        pictures[name] = overlay(image, heat, thresholds[name], span)
     scale = _SIDE / max(image.shape[:2])
-    width, height = round(image.shape[1] * scale), round(image.shape[0] * scale)
+    width, height = (max(1, round(side * scale)) for side in (image.shape[1], image.shape[0]))
     font = ImageFont.load_default(13)
     sheet = Image.new("RGB", (len(pictures) * (width + _GAP) + _GAP, height + 52), "white")
     pen = ImageDraw.Draw(sheet)
@@ -68,8 +80,16 @@ def panel(
         pen.text((left, 5), name, fill="black", font=font)
         shown = Image.fromarray(picture).resize((width, height), Image.Resampling.BILINEAR)
         sheet.paste(shown, (left, 24))
-    pen.text((_GAP, height + 30), caption, fill="black", font=font)
+    pen.text((_GAP, height + 30), _fitting(caption, font, sheet.width - 2 * _GAP), fill="black", font=font)
     return sheet
+
+
+def _fitting(text: str, font: Any, width: int) -> str:
+    """The text, its beginning dropped where it is too wide: the verdict stands at the end."""
+    if font.getlength(text) <= width:
+        return text
+    start = next((at for at in range(len(text)) if font.getlength("..." + text[at:]) <= width), len(text))
+    return "..." + text[start:]
 
 
 def _outlined(picture: Picture, mask: NDArray[np.bool_] | None) -> Picture:

@@ -42,14 +42,17 @@ def false_negatives_plot(scores: pd.DataFrame, path: Path) -> None:
 
 
 def score_histograms(scores: pd.DataFrame, thresholds: Mapping[str, float], path: Path) -> None:
-    """Scores of normal and anomalous test images, with the threshold of each score."""
+    """Scores of normal and anomalous test images, with the threshold of each score where it is finite."""
     figure = Figure(figsize=(11, 3.4), layout="constrained")
     for axes, name in zip(figure.subplots(1, 3), COLOURS, strict=True):
-        edges = np.linspace(scores[name].min(), np.quantile(scores[name], 0.98) + 1e-9, 30)
+        # The few highest scores would squeeze all others into one bar: they are counted in the last.
+        low, high = float(scores[name].min()), float(np.quantile(scores[name], 0.98))
+        edges = np.linspace(low, high if high > low else low + 1, 30)
         for label, colour, title in ((0, "#5b9a68", "normal"), (1, "#b5423c", "anomalous")):
             values = scores.loc[scores["label"] == label, name].clip(upper=edges[-1])
             axes.hist(values, bins=edges.tolist(), color=colour, alpha=0.6, label=title)
-        axes.axvline(thresholds[name], color="black", linestyle="--", label="threshold")
+        if np.isfinite(thresholds[name]):
+            axes.axvline(thresholds[name], color="black", linestyle="--", label="threshold")
         axes.set(title=name, xlabel="calibrated score", ylabel="images")
     axes.legend()
     _save(figure, path)

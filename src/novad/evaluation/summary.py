@@ -5,11 +5,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
+from novad.errors import CalibrationError
 from novad.evaluation.intervals import bootstrap_intervals, paired_comparison
-from novad.evaluation.metrics import f1_at, fnr_at_fpr, image_aupr, image_auroc
+from novad.evaluation.metrics import FALSE_POSITIVE_RATES, f1_at, fnr_at_fpr, image_aupr, image_auroc
 
-__all__ = ["summarise"]
+__all__ = ["KINDS", "summarise"]
 
 KINDS = ("familiarity", "novelty", "hybrid")
 
@@ -24,14 +26,19 @@ def summarise(
     """Figures per score, what the hybrid saves over familiarity, and recall per defect type.
 
     Args:
-        scores: one row per test image: ``label``, ``defect_type`` and the three scores.
-        thresholds: per score, the deployed one; for F1 and recall.
+        scores: one row per test image: ``path``, ``label``, ``defect_type`` and the three scores.
+        thresholds: per score, the deployed one; for F1 and recall. Infinity calls nothing anomalous.
         pixel_figures: per score, from ``PixelFigures``.
         bootstrap: resamples of the intervals.
         seed: of the resampling.
+    Returns:
+        ``scores``, ``hybrid_vs_familiarity``, ``false_negative_reduction`` and ``by_defect_type``: plain
+        values rounded to 6 places, None where a figure is not defined.
+    Raises:
+        CalibrationError: a score is not finite; the image is named.
     """
     labels = scores["label"].to_numpy()
-    values = {kind: scores[kind].to_numpy(np.float64) for kind in KINDS}
+    values = {kind: _finite(scores, kind) for kind in KINDS}
     intervals = bootstrap_intervals(values, labels, thresholds, bootstrap, seed)
     comparison = paired_comparison(values["hybrid"], values["familiarity"], labels, bootstrap, seed)
     reduction = comparison.pop("false_negative_reduction", {})
@@ -40,8 +47,10 @@ def summarise(
             kind: {
                 "image_auroc": _rounded(image_auroc(each, labels)),
                 "image_aupr": _rounded(image_aupr(each, labels)),
-                "fnr_at_fpr_01": _rounded(fnr_at_fpr(each, labels, 0.01)),
-                "fnr_at_fpr_05": _rounded(fnr_at_fpr(each, labels, 0.05)),
+                **{
+                    f"fnr_{name}": _rounded(fnr_at_fpr(each, labels, rate))
+                    for name, rate in FALSE_POSITIVE_RATES.items()
+                },
                 "f1": _rounded(f1_at(each, labels, thresholds[kind])),
                 **pixel_figures[kind],
                 "ci95": intervals[kind],
@@ -50,12 +59,21 @@ def summarise(
         },
         "hybrid_vs_familiarity": comparison,
         "false_negative_reduction": {
-            "at_fpr_01": reduction.get("at_fpr_01", {}).get("value"),
-            "at_fpr_05": reduction.get("at_fpr_05", {}).get("value"),
+            **{name: reduction.get(name, {}).get("value") for name in FALSE_POSITIVE_RATES},
             "ci95": {name: told["ci95"] for name, told in reduction.items()},
         },
         "by_defect_type": _by_defect_type(scores, thresholds),
     }
+
+
+def _finite(scores: pd.DataFrame, kind: str) -> NDArray[np.float64]:
+    values = scores[kind].to_numpy(np.float64)
+    broken = scores.loc[~np.isfinite(values), "path"]
+    if len(broken):
+        raise CalibrationError(
+            f"{broken.iloc[0]}: its {kind} score is not finite ({len(broken)} such images)"
+        )
+    return values
 
 
 def _by_defect_type(scores: pd.DataFrame, thresholds: Mapping[str, float]) -> dict[str, Any]:
