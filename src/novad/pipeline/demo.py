@@ -51,9 +51,9 @@ def _elsewhere(project: Workspace, root: Path) -> Workspace:
             shutil.copyfile(project.root / name, root / name)
     if not (root / ".dvc").is_dir():
         _dvc(root, "init", "--no-scm", "--quiet")
-        shutil.copyfile(project.root / ".dvc" / "config", root / ".dvc" / "config")
-        with (root / ".dvc" / "config").open("a") as stream:
-            stream.write("[core]\n    no_scm = true\n")
+        settings = (project.root / ".dvc" / "config").read_text("utf-8")
+        told = settings.replace("[core]\n", "[core]\n    no_scm = true\n", 1)
+        (root / ".dvc" / "config").write_text(told, "utf-8")
     return Workspace(root)
 
 
@@ -65,14 +65,16 @@ def _make_data(workspace: Workspace) -> None:
     shutil.rmtree(fresh, ignore_errors=True)
     make_demo_lines(fresh)
     fresh.rename(workspace.root / "data")
-    told = _dvc(workspace.root, "status", "data.dvc")
-    if "up to date" not in told:
+    tracked = workspace.root / "data.dvc"
+    recorded = tracked.read_bytes()
+    _dvc(workspace.root, "commit", "--force", "--quiet", "data.dvc")
+    if tracked.read_bytes() != recorded:
+        tracked.write_bytes(recorded)
         shutil.rmtree(workspace.root / "data")
         raise ConfigError(
-            f"{workspace.root / 'data.dvc'}: the demo images made here are not those recorded; "
-            "image code and data.dvc must come from one version of novad"
+            f"{tracked}: the demo images made here are not those recorded; image code and data.dvc must come "
+            "from one version of novad"
         )
-    _dvc(workspace.root, "commit", "--force", "--quiet", "data.dvc")
 
 
 def _dvc(root: Path, *arguments: str) -> str:
