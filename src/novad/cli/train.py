@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from novad.cli.output import JSON, answer, command, figure, progress, table, tell
-from novad.config import Workspace, line_settings
+from novad.config import Workspace
 from novad.errors import exit_code
 
 __all__ = ["demo", "train", "validate"]
@@ -19,13 +19,11 @@ KINDS = ("familiarity", "novelty", "hybrid")
 @command
 def validate(line: Annotated[str, typer.Argument()], as_json: bool = JSON) -> None:
     """Run the data gate of one line; every finding names its image."""
-    from novad.pipeline.locks import line_locks
-    from novad.pipeline.reproduce import reproduce
+    from novad.pipeline.train import validate_line
 
     workspace = Workspace.find()
-    line_settings(workspace.params, line)
-    with line_locks(workspace, [line]), progress(f"validating {line}"):
-        ran = reproduce(workspace, f"validate@{line}")
+    with progress(f"validating {line}"):
+        ran = validate_line(workspace, line)
     folder = workspace.artifacts(line, "validate")
     report = json.loads((folder / "report.json").read_text("utf-8"))
 

@@ -9,7 +9,7 @@ from typing import Any
 from novad.config import Workspace
 from novad.errors import ConfigError, ServiceError
 
-__all__ = ["PipelineStage", "line_stages", "stale_stages"]
+__all__ = ["PipelineStage", "line_stages", "open_repository", "stale_stages"]
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def line_stages(workspace: Workspace, lines: list[str]) -> list[PipelineStage]:
     Raises:
         ConfigError: a line has no stage, or ``dvc.yaml`` cannot be read.
     """
-    with _repository(workspace) as repository:
+    with open_repository(workspace) as repository:
         return _stages(workspace, repository, lines)
 
 
@@ -48,7 +48,7 @@ def stale_stages(workspace: Workspace, lines: list[str]) -> list[str]:
     Raises:
         ConfigError: a line has no stage, or ``dvc.yaml`` cannot be read.
     """
-    with _repository(workspace) as repository:
+    with open_repository(workspace) as repository:
         stages = [stage.address for stage in _stages(workspace, repository, lines)]
         # DVC reads and tells addresses relative to the current folder, which need not be the workspace.
         told = repository.status(targets=[f"{workspace.root / 'dvc.yaml'}:{address}" for address in stages])
@@ -83,8 +83,13 @@ def _upstream(graph: Any, stage: Any, line: str) -> tuple[str, ...]:
 
 
 @contextmanager
-def _repository(workspace: Workspace) -> Iterator[Any]:
-    """DVC's repository, locked so that nobody writes ``dvc.lock`` meanwhile; its errors become ours."""
+def open_repository(workspace: Workspace) -> Iterator[Any]:
+    """DVC's repository, locked so that nobody writes ``dvc.lock`` meanwhile; its errors become ours.
+
+    Raises:
+        ConfigError: the workspace is not DVC's.
+        ServiceError: DVC failed, on a damaged file for example.
+    """
     from dvc.exceptions import DvcException, NotDvcRepoError
     from dvc.repo import Repo, lock_repo
 

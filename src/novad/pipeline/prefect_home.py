@@ -7,9 +7,13 @@ import sys
 import time
 import urllib.error
 import urllib.request
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
 
 from novad.config import Workspace
 from novad.errors import ServiceError
@@ -22,20 +26,29 @@ _PATIENCE = 90.0
 
 
 @contextmanager
-def prefect_api(workspace: Workspace) -> Iterator[None]:
-    """Make Prefect's API reachable for this process and its children.
+def prefect_api(workspace: Workspace, lines: list[str]) -> Iterator[None]:
+    """Make Prefect's API reachable for this process and its children, and tag the flow runs inside.
 
     ``PREFECT_API_URL``, when set, is used as it is. Otherwise a server starts on loopback with its database
     in ``.novad/prefect/N``: SQLite takes one writing server, so each run at the same time has its own N. It
-    ends with this process, however that ends; flow runs that a dead process left running are closed.
+    ends with this process, however that ends. Flow runs that a dead process left running are closed.
 
     Must be entered before Prefect is imported, because Prefect reads its settings once.
+
+    Args:
+        workspace: whose flows run.
+        lines: that they train; the caller holds their locks.
 
     Raises:
         ServiceError: the server does not answer; the message names its log.
     """
+    identity = f"workspace:{_identity(workspace)}"
+    tags = [identity, *(f"line:{line}" for line in lines)]
     if os.environ.get("PREFECT_API_URL"):
-        yield
+        # Whoever trains a line holds its lock. This process holds it now: other claims are dead ones.
+        _close_abandoned_runs([[identity, tag] for tag in tags[1:]])
+        with _tagged(tags):
+            yield
         return
     with first_free(workspace.state / "prefect") as home:
         port = _free_port()
@@ -64,8 +77,10 @@ def prefect_api(workspace: Workspace) -> Iterator[None]:
             )  # fmt: skip
         try:
             _wait_until_healthy(server, port, log)
-            _close_abandoned_runs()
-            yield
+            # Nobody else writes to this home: whatever claims to run there has lost its process.
+            _close_abandoned_runs([[identity]])
+            with _tagged(tags):
+                yield
         finally:
             _send_logs()
             server.terminate()
@@ -104,14 +119,47 @@ def _wait_until_healthy(server: "subprocess.Popen[bytes]", port: int, log: Path)
     raise ServiceError(f"Prefect's server did not start; see {log}")
 
 
-def _close_abandoned_runs() -> None:
-    """Nobody else writes to this home, so whatever still claims to run there has lost its process."""
+def _identity(workspace: Workspace) -> str:
+    """A name for the workspace that no other one has, wherever it is mounted."""
+    path = workspace.state / "identity"
+    workspace.state.mkdir(parents=True, exist_ok=True)
+    with FileLock(workspace.state / "identity.lock"):
+        if not path.exists():
+            fresh = path.with_suffix(".new")
+            fresh.write_text(uuid.uuid4().hex, "ascii")
+            fresh.replace(path)
+    return path.read_text("ascii")
+
+
+@contextmanager
+def _tagged(names: list[str]) -> Iterator[None]:
+    """Give flow runs their tags; imports Prefect, which by now may read its settings."""
+    from prefect import tags
+
+    with tags(*names):
+        yield
+
+
+def _close_abandoned_runs(choices: list[list[str]]) -> None:
+    """Close the flow runs that have all tags of one of ``choices`` and claim to run."""
+    import httpx
     from prefect.client.orchestration import get_client
-    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
+    from prefect.client.schemas.filters import (
+        FlowRunFilter,
+        FlowRunFilterState,
+        FlowRunFilterStateType,
+        FlowRunFilterTags,
+    )
     from prefect.client.schemas.objects import StateType
     from prefect.states import Crashed
 
-    alive = FlowRunFilterStateType(any_=[StateType.RUNNING, StateType.PENDING, StateType.SCHEDULED])
-    with get_client(sync_client=True) as client:
-        for run in client.read_flow_runs(flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=alive))):
-            client.set_flow_run_state(run.id, Crashed(message="its process ended without a word"), force=True)
+    alive = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.RUNNING, StateType.PENDING]))
+    dead: Any = Crashed(message="its process ended without a word")
+    try:
+        with get_client(sync_client=True) as client:
+            for tags in choices:
+                chosen = FlowRunFilter(state=alive, tags=FlowRunFilterTags(all_=tags))
+                for run in client.read_flow_runs(flow_run_filter=chosen):
+                    client.set_flow_run_state(run.id, dead, force=True)
+    except httpx.HTTPError as error:
+        raise ServiceError(f"Prefect at {os.environ['PREFECT_API_URL']}: {error}") from error

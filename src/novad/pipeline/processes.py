@@ -14,8 +14,12 @@ _LIBC = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
 
 def end_with_parent() -> None:
     """Run in the child between fork and exec: Linux kills it when its parent dies."""
-    if _LIBC is not None:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if _LIBC is None:
+        return
+    parent = os.getppid()
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def child_environment(**changes: str) -> dict[str, str]:

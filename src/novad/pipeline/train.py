@@ -1,6 +1,7 @@
 """Training from outside a flow: what needs doing, and the launch of the flow that does it."""
 
 import importlib.util
+import logging
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,9 +11,13 @@ from novad.errors import ConfigError, NovadError, ServiceError
 from novad.pipeline.graph import stale_stages
 from novad.pipeline.locks import line_locks
 from novad.pipeline.prefect_home import prefect_api
+from novad.pipeline.recovery import mend
+from novad.pipeline.reproduce import reproduce
 from novad.tracking import output_digest, published_version
 
-__all__ = ["LineResult", "TrainingFailed", "train_lines"]
+__all__ = ["LineResult", "TrainingFailed", "train_lines", "validate_line"]
+
+_LOG = logging.getLogger(__name__)
 
 
 class TrainingFailed(Exception):  # noqa: N818
@@ -60,6 +65,7 @@ def train_lines(
         line_settings(workspace.params, line)
     started = time.perf_counter()
     with line_locks(workspace, lines, wait):
+        _mend(workspace)
         versions = {} if force else _unchanged(workspace, lines)
         todo = [line for line in lines if line not in versions]
         outcome = _run_flow(workspace, todo, force) if todo else {}
@@ -70,6 +76,27 @@ def train_lines(
         else _result(line, outcome[line], seconds)
         for line in lines
     ]
+
+
+def validate_line(workspace: Workspace, line: str) -> bool:
+    """Run the data gate of one line alone.
+
+    Returns:
+        False when nothing had changed since it last passed.
+    Raises:
+        ConfigError: an unknown line, wrong settings or missing images.
+        LineBusyError: another run holds the line.
+        RefusedError: the images do not pass; the message names them.
+    """
+    line_settings(workspace.params, line)
+    with line_locks(workspace, [line]):
+        _mend(workspace)
+        return reproduce(workspace, f"validate@{line}")
+
+
+def _mend(workspace: Workspace) -> None:
+    for mended in mend(workspace):
+        _LOG.warning("%s", mended)
 
 
 def _unchanged(workspace: Workspace, lines: list[str]) -> dict[str, int]:
@@ -87,7 +114,7 @@ def _unchanged(workspace: Workspace, lines: list[str]) -> dict[str, int]:
 
 def _run_flow(workspace: Workspace, lines: list[str], force: bool) -> dict[str, dict[str, Any]]:
     path = workspace.path("flows/train.py")
-    with prefect_api(workspace):
+    with prefect_api(workspace, lines):
         spec = importlib.util.spec_from_file_location("novad_flow_train", path)
         if spec is None or spec.loader is None or not path.is_file():
             raise ConfigError(f"{path}: the training flow is missing")

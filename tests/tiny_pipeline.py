@@ -1,0 +1,109 @@
+"""A workspace whose five stages are real to DVC, Prefect and MLflow, and take no time: they copy files."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fake_line import REPOSITORY, make_workspace
+from novad.config import Workspace
+from novad.tracking.digests import STAGES
+
+__all__ = ["MakeTiny", "make_tiny", "train_process", "wait_for"]
+
+MakeTiny = Callable[..., Workspace]
+
+STAGE = '''\
+"""Copies what a trained line leaves; obeys orders such as `memory_bank: refuse` in the line's input file."""
+
+import shutil
+import sys
+import time
+
+from novad.errors import ConfigError, RefusedError
+from novad.stages.runner import main, stage_output
+
+STAGE = sys.argv.pop(1)
+ERRORS = {"refuse": RefusedError("part-07.png is empty"), "wrong": ConfigError("params.yaml: lines: wrong"),
+          "crash": ZeroDivisionError("no such luck")}
+
+
+def run(workspace, line):
+    told = (workspace.root / "input" / line).read_text()
+    for order in told.split(";"):
+        stage, _, what = order.strip().partition(": ")
+        if stage == STAGE and what in ERRORS:
+            raise ERRORS[what]
+    with stage_output(workspace, line, STAGE) as folder:
+        (workspace.root / f"started-{STAGE}-{line}").touch()
+        while (workspace.root / f"hold-{STAGE}-{line}").exists():
+            time.sleep(0.02)
+        shutil.copytree(workspace.root / "template" / line / STAGE, folder, dirs_exist_ok=True)
+        (folder / "input.txt").write_text(told)
+
+
+main(run, STAGE)
+'''
+
+
+@pytest.fixture
+def make_tiny(
+    own_store: None, tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch
+) -> MakeTiny:
+    """Lines of the given names, untrained, beside an empty database."""
+    for name in ("PREFECT_API_URL", "NOVAD_WORKSPACE"):
+        monkeypatch.delenv(name, raising=False)
+
+    def make(*lines: str) -> Workspace:
+        root = tmp_path / "tiny"
+        workspace = make_workspace(root, *lines)
+        (root / "artifacts").rename(root / "template")
+        (root / "dvc.lock").unlink()
+        (root / "flows").symlink_to(REPOSITORY / "flows")
+        (root / "stage.py").write_text(STAGE)
+        (root / "dvc.yaml").write_text("stages:\n" + "".join(map(_stage, STAGES, ("", *STAGES))))
+        (root / ".dvc").mkdir()
+        (root / ".dvc/config").write_text("[core]\n    no_scm = true\n    analytics = false\n")
+        (root / "input").mkdir()
+        for line in lines:
+            (root / "input" / line).write_text("as usual")
+        workspace.state.mkdir()
+        shutil.copyfile(empty_database, workspace.state / "mlflow.db")
+        return workspace
+
+    return make
+
+
+def _stage(name: str, before: str) -> str:
+    after = f"        - artifacts/${{key}}/{before}\n" if before else ""
+    return (
+        f"  {name}:\n    foreach: ${{lines}}\n    do:\n"
+        f"      cmd: python stage.py {name} ${{key}}\n"
+        f"      deps:\n        - input/${{key}}\n{after}"
+        f"      outs:\n        - artifacts/${{key}}/{name}\n"
+    )
+
+
+def train_process(workspace: Workspace, *lines: str, wait: bool = False) -> "subprocess.Popen[str]":
+    """``novad train --json`` in a process of its own."""
+    arguments = ["train", *lines, "--json", *(["--wait"] if wait else [])]
+    return subprocess.Popen(
+        [sys.executable, "-c", "from novad.cli import main; main()", *arguments],
+        env={**os.environ, "NOVAD_WORKSPACE": str(workspace.root)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+    """Return as soon as ``condition`` holds, and fail when it never does."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
