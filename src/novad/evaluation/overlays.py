@@ -34,7 +34,7 @@ def overlay(image: NDArray[Any], heat: NDArray[np.floating], threshold: float, s
     if not span > 0 or heat.shape != image.shape[:2]:
         raise ValueError(f"span {span}, image {image.shape}, map {heat.shape}: want span > 0 and one size")
     base = _to_uint8(image).astype(np.float64)
-    strength = _strength(np.asarray(heat, np.float64), threshold, span)[..., None]
+    strength = _strength(heat, threshold, span)[..., None]
     at = strength * (len(_GLOW) - 1)
     left = np.minimum(at.astype(int), len(_GLOW) - 2)
     share = at - left
@@ -43,11 +43,13 @@ def overlay(image: NDArray[Any], heat: NDArray[np.floating], threshold: float, s
     return np.asarray(np.round(base * (1 - opacity) + colour * opacity), np.uint8)
 
 
-def _strength(heat: NDArray[np.float64], threshold: float, span: float) -> NDArray[np.float64]:
+def _strength(heat: NDArray[np.floating], threshold: float, span: float) -> NDArray[np.float64]:
     """Glow of each pixel, 0 to 1; an infinite threshold lets nothing glow, nor does a pixel without value."""
     if not np.isfinite(threshold):
         return np.zeros(heat.shape)
-    return np.asarray(np.clip(np.nan_to_num(heat - threshold, nan=0.0) / span, 0, 1), np.float64)
+    # Compared in the map's own precision: a float32 map may reach a threshold that was rounded from it.
+    above = np.where(heat > heat.dtype.type(threshold), heat.astype(np.float64) - threshold, 0.0)
+    return np.asarray(np.clip(above / span, 0, 1), np.float64)
 
 
 def panel(
