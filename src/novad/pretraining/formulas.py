@@ -10,6 +10,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
+from scipy.spatial import cKDTree
 
 __all__ = ["FIELDS", "Field", "smooth_noise"]
 
@@ -23,7 +24,7 @@ def _grid(size: int) -> tuple[Field, Field]:
 
 def _normalise(field: NDArray[np.floating]) -> Field:
     field = field - field.mean()
-    return np.clip(field / (2.0 * field.std() + 1e-6), -1.5, 1.5).astype(np.float32)
+    return np.asarray(np.clip(field / (2.0 * field.std() + 1e-6), -1.5, 1.5), np.float32)
 
 
 def _filtered_noise(gain: NDArray[np.floating], sample: Generator) -> Field:
@@ -32,7 +33,7 @@ def _filtered_noise(gain: NDArray[np.floating], sample: Generator) -> Field:
     return _normalise(np.fft.irfft2(noise * gain, s=(size, size)))
 
 
-def _frequencies(size: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _frequencies(size: int) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
     fy = np.fft.fftfreq(size)[:, None]
     fx = np.fft.rfftfreq(size)[None, :]
     return fx, fy
@@ -67,7 +68,7 @@ def band(size: int, traits: Generator, sample: Generator) -> Field:
     radius = np.sqrt(fx**2 + fy**2) + 1e-9
     facing = np.cos(np.arctan2(fy, fx) - angle) ** 2
     gain = np.exp(-((np.log(radius * wavelength) / width) ** 2) / 2) * (1 - anisotropy * facing)
-    return np.tanh(sharpness * (_filtered_noise(gain, sample) + offset)).astype(np.float32)
+    return np.asarray(np.tanh(sharpness * (_filtered_noise(gain, sample) + offset)), np.float32)
 
 
 def lattice(size: int, traits: Generator, sample: Generator) -> Field:
@@ -97,8 +98,6 @@ def cells(size: int, traits: Generator, sample: Generator) -> Field:
     step = size / side
     at = np.stack(np.meshgrid(np.arange(-1, side + 1), np.arange(-1, side + 1)), -1).reshape(-1, 2)
     points = (at + 0.5 + jitter * (sample.random((len(at), 2)) - 0.5) + sample.random(2)) * step
-    from scipy.spatial import cKDTree
-
     weight = np.array([stretch, 1.0], np.float32)
     distances, owner = cKDTree(points * weight).query(
         np.stack([x.ravel(), y.ravel()], -1) * weight, k=2, workers=1
@@ -196,7 +195,7 @@ def fractal(size: int, traits: Generator, sample: Generator) -> Field:
             at = ((points - low) * scale + origin).astype(np.int64)
             inside = ((at >= 0) & (at < size)).all(1)
             np.add.at(counts, (at[inside, 1], at[inside, 0]), 1.0)
-    return (np.tanh(counts / traits.uniform(0.8, 4)) * 2 - 1).astype(np.float32)
+    return np.asarray(np.tanh(counts / traits.uniform(0.8, 4)) * 2 - 1, np.float32)
 
 
 def glyphs(size: int, traits: Generator, sample: Generator) -> Field:
@@ -225,7 +224,7 @@ def _bend(field: Field, traits: Generator) -> Field:
     elif choice == 3:
         field = np.sin(strength * field)
     elif choice == 4:
-        field = np.round(field * strength) / strength
+        field = np.asarray(np.round(field * strength) / strength, np.float32)
     return field.astype(np.float32)
 
 

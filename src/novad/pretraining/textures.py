@@ -53,9 +53,8 @@ def _colour(field: Field, pair: Field) -> Field:
 def _emboss(field: Field, own: Generator) -> Field:
     angle = own.uniform(0, 2 * np.pi)
     down, right = np.gradient(field)
-    return np.clip(2.5 * (right * np.cos(angle) + down * np.sin(angle)) + 0.25 * field, -1, 1).astype(
-        np.float32
-    )
+    lit = 2.5 * (right * np.cos(angle) + down * np.sin(angle)) + 0.25 * field
+    return np.asarray(np.clip(lit, -1, 1), np.float32)
 
 
 def _cover(
@@ -82,7 +81,7 @@ def _photograph(image: Field, sample: Generator) -> NDArray[np.uint8]:
         slope = np.cos(angle) * x[None, :] + np.sin(angle) * x[:, None]
         image = image * (1 + sample.uniform(0, 0.4) * slope[..., None])
     if sample.random() < 0.5:
-        image = image + sample.normal(0, sample.uniform(0, 0.05), image.shape)
+        image = image + sample.normal(0, sample.uniform(0, 0.05), image.shape).astype(np.float32)
     picture = np.clip(image * 255, 0, 255).astype(np.uint8)
     if sample.random() < 0.3:
         small = int(size * sample.uniform(0.45, 0.9))

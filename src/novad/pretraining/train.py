@@ -5,6 +5,7 @@ import hashlib
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -37,7 +38,7 @@ class Teacher(nn.Module):
         weights = {name: tensor.float() for name, tensor in load_file(checkpoint).items()}
         whole = timm.create_model("mobilenetv2_100", num_classes=1001, pad_type="same")
         whole.load_state_dict(weights, strict=True)
-        self.network = timm.create_model(
+        self.network: Any = timm.create_model(
             "mobilenetv2_100", features_only=True, out_indices=(1, 2, 3), pad_type="same"
         )
         self.network.load_state_dict(whole.state_dict(), strict=False)
@@ -56,7 +57,7 @@ class Student(nn.Module):
 
     def __init__(self, categories: int, teacher_channels: tuple[int, ...]) -> None:
         super().__init__()
-        self.network = build_bcos_network(categories)
+        self.network: Any = build_bcos_network(categories)
         self.adapters = nn.ModuleList(
             nn.Conv2d(WIDTH * 2**depth, channels, 1) for depth, channels in enumerate(teacher_channels)
         )
@@ -87,37 +88,54 @@ def train(arguments: argparse.Namespace) -> Path:
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, arguments.learning_rate, total_steps=arguments.steps + 1, pct_start=0.1
     )
-    learn = torch.compile(student) if arguments.compile else student
-    watch = torch.compile(teacher) if arguments.compile and teacher else teacher
-    started, sums = time.perf_counter(), torch.zeros(3)
+    learn, watch = _compiled(student, arguments), _compiled(teacher, arguments)
+    report = _Report(arguments.steps)
     for step, (pixels, categories) in enumerate(loader, start=1):
         images = pixels.float() / 255
         logits, adapted = learn(images)
         classification = F.cross_entropy(logits, categories, label_smoothing=0.1)
-        distillation = torch.zeros(())
-        if watch is not None:
-            targets = watch(images)
-            distillation = torch.stack(
-                [F.mse_loss(mine, theirs) for mine, theirs in zip(adapted, targets, strict=True)]
-            ).mean()
+        distillation = _distance(adapted, watch(images)) if watch is not None else torch.zeros(())
         optimiser.zero_grad()
         (classification + arguments.distillation * distillation).backward()
         nn.utils.clip_grad_norm_(student.parameters(), 5.0)
         optimiser.step()
         schedule.step()
         accuracy = (logits.argmax(1) == categories).float().mean()
-        sums += torch.stack([classification.detach(), distillation.detach(), accuracy])
-        if step % 100 == 0 or step == arguments.steps:
-            means = (sums / (step % 100 or 100)).tolist()
-            sums.zero_()
-            print(
-                f"step {step} of {arguments.steps}: cross-entropy {means[0]:.3f}, distillation {means[1]:.3f}, "
-                f"accuracy {means[2]:.3f}, {time.perf_counter() - started:.0f} s",
-                flush=True,
-            )
+        report.add(step, classification, distillation, accuracy)
         if step % 1000 == 0 or step == arguments.steps:
             save(student.network, arguments)
     return Path(arguments.out)
+
+
+def _compiled(module: nn.Module | None, arguments: argparse.Namespace) -> Any:
+    return torch.compile(module) if arguments.compile and module is not None else module
+
+
+def _distance(adapted: list[Tensor], targets: list[Tensor]) -> Tensor:
+    """Mean squared distance to the teacher's standardised features, averaged over layers."""
+    pairs = zip(adapted, targets, strict=True)
+    return torch.stack([F.mse_loss(mine, theirs) for mine, theirs in pairs]).mean()
+
+
+class _Report:
+    """Means of the last hundred steps, printed."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps, self.started, self.sums, self.count = steps, time.perf_counter(), torch.zeros(3), 0
+
+    def add(self, step: int, *figures: Tensor) -> None:
+        """Take one step's cross-entropy, distillation loss and accuracy."""
+        self.sums += torch.stack([figure.detach() for figure in figures])
+        self.count += 1
+        if step % 100 and step != self.steps:
+            return
+        entropy, distance, accuracy = (self.sums / self.count).tolist()
+        self.sums, self.count = torch.zeros(3), 0
+        print(
+            f"step {step} of {self.steps}: cross-entropy {entropy:.3f}, distillation {distance:.3f}, "
+            f"accuracy {accuracy:.3f}, {time.perf_counter() - self.started:.0f} s",
+            flush=True,
+        )
 
 
 def save(network: nn.Module, arguments: argparse.Namespace) -> None:
