@@ -1,8 +1,14 @@
 """All commands in one place; each imports what it needs when it runs, so that ``--help`` is quick."""
 
+import sys
+from collections.abc import Sequence
+from typing import Annotated, NoReturn
+
 import typer
 
+from novad import __version__
 from novad.cli import doctor, governance, lines, score, train
+from novad.cli.outcome import conclude
 
 __all__ = ["app", "main"]
 
@@ -28,6 +34,21 @@ app.command("history")(governance.history)
 app.command("demo")(train.demo)
 
 
-def main() -> None:
-    """Entry point of the ``novad`` command."""
-    app()
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"novad {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Novelty-aware anomaly detection for visual inspection."""
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Entry point of the ``novad`` command; always raises ``SystemExit`` with its status."""
+    sys.exit(conclude(app, sys.argv[1:] if arguments is None else arguments))

@@ -1,35 +1,45 @@
 """``novad gate``, ``novad promote`` and ``novad history``."""
 
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
-from novad.cli.output import JSON, answer, command, table
+from novad.cli.output import JSON, answer, table, where_to_look
 from novad.config import Workspace, line_settings
 from novad.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 __all__ = ["gate", "history", "promote"]
 
 
-@command
 def gate(
-    line: Annotated[str, typer.Argument()],
-    version: Annotated[int | None, typer.Option(help="Default: the newest registered version.")] = None,
+    line: Annotated[str, typer.Argument(help="Product line.")],
+    version: Annotated[int | None, typer.Option(min=1, help="Default: the newest registered one.")] = None,
     as_json: bool = JSON,
 ) -> None:
     """Check the promotion gates without promoting; exits 1 when one fails."""
     from novad import tracking
 
     workspace = _workspace(line)
-    number = version or _newest(workspace, line)
+    number = _newest(workspace, line) if version is None else version
     verdicts = tracking.gate(workspace, line, number)
     passed = all(verdict.passed for verdict in verdicts)
 
-    def show(console: Console) -> None:
-        rows = [list(asdict(verdict).values()) for verdict in verdicts]
-        console.print(table(f"{line} version {number}", list(asdict(verdicts[0])), rows))
+    def show(console: "Console") -> None:
+        rows = [
+            ["passed" if verdict.passed else "FAILED", verdict.gate, verdict.measured, verdict.limit]
+            for verdict in verdicts
+        ]
+        console.print(table(f"Gates of {line} version {number}", ("", "gate", "measured", "limit"), rows))
+        if passed:
+            text = f"Next: novad promote {line} --version {number} --approver WHO --reason WHY"
+        else:
+            text = f"Version {number} would be refused."
+        console.print(text, soft_wrap=True)
+        console.print(where_to_look(workspace, [line]), soft_wrap=True)
 
     document = {
         "line": line,
@@ -42,10 +52,9 @@ def gate(
         raise typer.Exit(1)
 
 
-@command
 def promote(
-    line: Annotated[str, typer.Argument()],
-    version: Annotated[int, typer.Option()],
+    line: Annotated[str, typer.Argument(help="Product line.")],
+    version: Annotated[int, typer.Option(min=1, help="Registered version that becomes the champion.")],
     approver: Annotated[str, typer.Option(help="Who answers for it.")],
     reason: Annotated[str, typer.Option(help="Why, in their words.")],
     as_json: bool = JSON,
@@ -55,26 +64,40 @@ def promote(
 
     workspace = _workspace(line)
     event = tracking.promote(workspace, line, version, approver, reason)
-    answer(
-        asdict(event),
-        as_json,
-        lambda console: console.print(f"{line}: version {version} is champion, approved by {approver}"),
-    )
+
+    def show(console: "Console") -> None:
+        console.print(f"{line}: version {version} is champion, approved by {approver}", soft_wrap=True)
+        console.print(f"History:   novad history {line}")
+        console.print(where_to_look(workspace), soft_wrap=True)
+
+    answer(asdict(event), as_json, show)
 
 
-@command
-def history(line: Annotated[str, typer.Argument()], as_json: bool = JSON) -> None:
+def history(line: Annotated[str, typer.Argument(help="Product line.")], as_json: bool = JSON) -> None:
     """Every promotion and refusal of a line, oldest first."""
     from novad import tracking
 
     workspace = _workspace(line)
-    found = [asdict(event) for event in tracking.history(workspace, line)]
+    events = tracking.history(workspace, line)
+    columns = ("sequence", "at", "kind", "version", "actor", "reason", "failed gates")
 
-    def show(console: Console) -> None:
-        columns = ("sequence", "at", "kind", "version", "actor", "reason")
-        console.print(table(line, columns, [[event.get(column) for column in columns] for event in found]))
+    def show(console: "Console") -> None:
+        rows = [
+            [event.sequence, event.at, event.kind, event.version, event.actor, event.reason, _failed(event)]
+            for event in events
+        ]
+        console.print(table(f"Decisions on {line}", columns, rows))
+        if not rows:
+            console.print(f"Nobody has decided anything about {line} yet.")
+        console.print(where_to_look(workspace), soft_wrap=True)
 
-    answer({"line": line, "events": found}, as_json, show)
+    answer({"line": line, "events": [asdict(event) for event in events]}, as_json, show)
+
+
+def _failed(event: Any) -> str | None:
+    """Names of the gates that said no, for a refusal."""
+    names = [gate["gate"] for gate in event.detail.get("gates", []) if not gate.get("passed", True)]
+    return ", ".join(names) or None
 
 
 def _workspace(line: str) -> Workspace:
@@ -86,7 +109,7 @@ def _workspace(line: str) -> Workspace:
 def _newest(workspace: Workspace, line: str) -> int:
     from novad import tracking
 
-    found: list[Any] = tracking.publications(workspace, line)
+    found = tracking.publications(workspace, line)
     if not found:
         raise ConfigError(f"{line}: no version is registered; run `novad train {line}` first")
-    return int(found[-1].version)
+    return found[-1].version

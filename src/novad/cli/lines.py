@@ -1,18 +1,19 @@
 """``novad line``: add and list product lines."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
-from novad.cli.output import JSON, answer, command, table
+from novad.cli.output import JSON, answer, progress, table, where_to_look
 from novad.config import Workspace
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 __all__ = ["add", "listing"]
 
 
-@command
 def add(
     name: Annotated[str, typer.Argument(help="Lower-case letters, digits and '-'.")],
     data: Annotated[Path, typer.Option(help="Folder of images; they are copied into the workspace.")],
@@ -34,28 +35,34 @@ def add(
 
     workspace = Workspace.find()
     told = NewLine(name, data, layout, backbone, explainer, image_size, anomaly_type, schedule)
-    images = add_product_line(workspace, told)
+    with progress(f"copying and tracking the images of {name}"):
+        images = add_product_line(workspace, told)
 
-    def show(console: Console) -> None:
-        console.print(
-            f"Added {name}: {images} images tracked in lines/{name}.dvc, settings in {workspace.params}"
-        )
-        console.print(f"Next: novad train {name}")
+    def show(console: "Console") -> None:
+        console.print(f"Added {name}: {images} images, tracked by lines/{name}.dvc", soft_wrap=True)
+        console.print(f"Settings:  {workspace.params}", soft_wrap=True)
+        console.print(f"Next:      novad train {name}", soft_wrap=True)
 
-    answer({"line": name, "images": images, "params": str(workspace.params)}, as_json, show)
+    document = {
+        "line": name,
+        "images": images,
+        "data": f"lines/{name}",
+        "tracked_by": f"lines/{name}.dvc",
+        "params": str(workspace.params),
+    }
+    answer(document, as_json, show)
 
 
-@command
 def listing(as_json: bool = JSON) -> None:
     """List product lines with data digest, champion, last run and next run."""
     from novad.pipeline.lines import describe_lines
 
-    rows = describe_lines(Workspace.find())
-    columns = ("line", "data", "champion", "challenger", "last_run", "next_run")
-    answer(
-        {"lines": rows},
-        as_json,
-        lambda console: console.print(
-            table("Product lines", columns, [[row[column] for column in columns] for row in rows])
-        ),
-    )
+    workspace = Workspace.find()
+    rows = describe_lines(workspace)
+    columns = ("line", "data", "champion", "newest", "last_run", "next_run")
+
+    def show(console: "Console") -> None:
+        console.print(table("Product lines", columns, [[row[column] for column in columns] for row in rows]))
+        console.print(where_to_look(workspace), soft_wrap=True)
+
+    answer({"lines": rows}, as_json, show)

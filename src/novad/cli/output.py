@@ -1,71 +1,46 @@
-"""What a command prints: one JSON document, or tables for people; errors and exit codes in one place."""
+"""What a command prints for people: tables, figures, progress; or its JSON document instead."""
 
-import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import wraps
-from typing import Any, ParamSpec
+from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
-from novad.errors import NovadError, exit_code
+from novad.cli.outcome import document
 
-__all__ = ["JSON", "answer", "command", "figure", "progress", "table", "tell"]
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from novad.config import Workspace
+
+__all__ = ["JSON", "answer", "figure", "progress", "table", "where_to_look"]
 
 JSON = typer.Option(False, "--json", help="One JSON document on stdout, nothing else.")
-P = ParamSpec("P")
-_ERRORS = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-def command(function: Callable[P, None]) -> Callable[P, None]:
-    """Turn the errors of a command into a message on stderr (JSON when asked for) and its exit code."""
-
-    @wraps(function)
-    def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
-        try:
-            function(*args, **kwargs)
-        except NovadError as error:
-            code = exit_code(error)
-            if kwargs.get("as_json"):
-                print(json.dumps({"error": str(error), "kind": type(error).__name__, "code": code}))
-            else:
-                _ERRORS.print("[red]novad:[/red]", end=" ")
-                _ERRORS.print(str(error), markup=False)
-            raise typer.Exit(code) from None
-        except KeyboardInterrupt:
-            tell("stopped")
-            raise typer.Exit(130) from None
-        except BrokenPipeError:
-            sys.stderr.close()
-            raise typer.Exit(0) from None
-
-    return guarded
-
-
-def answer(document: Any, as_json: bool, show: Callable[[Console], None]) -> None:
-    """Print ``document`` as JSON, or let ``show`` draw it."""
+def answer(content: Any, as_json: bool, show: "Callable[[Console], None]") -> None:
+    """Print ``content`` as JSON, or let ``show`` draw it."""
     if as_json:
-        print(json.dumps(document, indent=2, ensure_ascii=False, default=str))
-    else:
-        show(Console(highlight=False))
+        document(content)
+        return
+    from rich.console import Console
+
+    show(Console(highlight=False, markup=False, emoji=False))
 
 
-def tell(message: str) -> None:
-    """A line for people, on stderr."""
-    _ERRORS.print(message, markup=False)
-
-
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> "Table":
     """A plain table; None shows as a dash."""
-    drawn = Table(title=title, title_justify="left")
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(title=Text(title), title_justify="left")
     for column in columns:
         drawn.add_column(column, overflow="fold")
     for row in rows:
-        drawn.add_row(*["-" if value is None else str(value) for value in row])
+        # Text, because names of images may hold square brackets, which are rich's markup.
+        drawn.add_row(*[Text("-" if value is None else str(value)) for value in row])
     return drawn
 
 
@@ -75,17 +50,43 @@ def figure(value: float | None) -> str | None:
 
 
 @contextmanager
-def progress(description: str, total: int | None = None) -> Iterator[Callable[[], None]]:
-    """A progress bar on stderr when it is a terminal; yields what to call after each step."""
+def progress(description: str, total: int | None = None) -> Iterator[Callable[..., None]]:
+    """A progress bar on stderr when it is a terminal.
+
+    Yields:
+        What to call after each step, with ``description=`` where the work has a new name.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+    from rich.progress import TimeElapsedColumn as Elapsed
+
+    counted = [MofNCompleteColumn()] if total else []
     bar = Progress(
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
-        TimeElapsedColumn(),
-        console=_ERRORS,
+        *counted,
+        Elapsed(),
+        console=Console(stderr=True),
         disable=not sys.stderr.isatty(),
         transient=True,
     )
     with bar:
         job = bar.add_task(description, total=total)
-        yield lambda: bar.advance(job)
+
+        def step(advance: float = 1, **changes: Any) -> None:
+            bar.update(job, advance=advance, **changes)
+
+        yield step
+
+
+def where_to_look(workspace: "Workspace", lines: Sequence[str] = ()) -> str:
+    """What to open next: runs and models, and the pictures and data report of lines."""
+    from novad.tracking.store import locate
+
+    text = f"MLflow:    mlflow ui --backend-store-uri {locate(workspace).uri}"
+    if lines:
+        some = lines[0] if len(lines) == 1 else "LINE"
+        text += f"\nHeatmaps:  {workspace.artifacts(some, 'evaluate') / 'heatmaps'}"
+        text += f"\nData Docs: {workspace.artifacts(some, 'validate') / 'docs' / 'index.html'}"
+    return text

@@ -3,14 +3,17 @@
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
-from novad.cli.output import JSON, answer, command, figure, progress, table, tell
+from novad.cli.outcome import tell
+from novad.cli.output import JSON, answer, figure, progress, table, where_to_look
 from novad.config import Workspace, line_settings
 from novad.errors import ConfigError, ImageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 __all__ = ["score"]
 
@@ -18,60 +21,90 @@ SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 KINDS = ("familiarity", "novelty", "hybrid")
 
 
-@command
 def score(
-    line: Annotated[str, typer.Argument()],
+    line: Annotated[str, typer.Argument(help="Product line.")],
     images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
     heatmaps: Annotated[Path | None, typer.Option(help="Folder for overlays, one per image.")] = None,
-    version: Annotated[int | None, typer.Option(help="Instead of the champion.")] = None,
+    version: Annotated[int | None, typer.Option(min=1, help="Instead of the champion.")] = None,
     as_json: bool = JSON,
 ) -> None:
-    """Judge images with the champion: PASS, REVIEW or FAIL, with maps on request."""
+    """Judge images with the champion: PASS, REVIEW or FAIL, with maps on request.
+
+    An image that cannot be read is named, the others are judged, and the command exits 2.
+    """
+    workspace = Workspace.find()
+    settings = line_settings(workspace.params, line)
+    paths = _found(images)
+    if heatmaps is not None:
+        _prepare(heatmaps)
+
     from novad.tracking import resolve
     from novad.vision import Detector
 
-    workspace = Workspace.find()
-    settings = line_settings(workspace.params, line)
-    paths = list(_found(images))
     model = resolve(workspace, line, version)
     if model.warning:
         tell(f"warning: {model.warning}")
     detector = Detector.load(model.folder)
     rows: list[dict[str, Any]] = []
-    unreadable: list[str] = []
-    with progress(f"scoring {len(paths)} images", len(paths)) as step:
+    unreadable: list[dict[str, str]] = []
+    with progress(f"scoring with {line} version {model.version}", len(paths)) as step:
         for path, image, detection in _judged(detector, paths, settings.validation.max_pixels, unreadable):
-            rows.append(_row(path, detection))
-            if heatmaps is not None:
-                rows[-1]["heatmap"] = str(_draw(heatmaps, path, image, detection, detector.thresholds.map))
+            drawn = None if heatmaps is None else _draw(heatmaps, path, image, detection, detector)
+            rows.append(_row(path, detection, drawn))
             step()
     document = {
         "line": line,
         "version": model.version,
+        "alias": model.alias,
         "digest": detector.digest,
         "thresholds": {"fail": detector.thresholds.fail, "review": detector.thresholds.review},
         "images": rows,
         "unreadable": unreadable,
     }
-    answer(document, as_json, lambda console: _show(console, document, heatmaps))
     if unreadable:
-        raise ImageError("; ".join(unreadable)) if not as_json else typer.Exit(2)
+        document |= {"error": "; ".join(each["error"] for each in unreadable), "code": ImageError.code}
+
+    def show(console: "Console") -> None:
+        _show(console, document)
+        if heatmaps is not None:
+            console.print(f"Heatmaps:  {heatmaps.absolute()}", soft_wrap=True)
+        console.print(where_to_look(workspace), soft_wrap=True)
+
+    answer(document, as_json, show)
+    for each in unreadable:
+        tell(f"novad: {each['error']}")
+    if unreadable:
+        raise typer.Exit(ImageError.code)
 
 
-def _found(images: list[Path]) -> Iterator[Path]:
+def _found(images: list[Path]) -> list[Path]:
+    """Every image named or inside a named folder, once each, in the order given."""
+    found: dict[Path, None] = {}
     for path in images:
         if path.is_dir():
-            inside = sorted(each for each in path.rglob("*") if each.suffix.lower() in SUFFIXES)
+            inside = sorted(
+                each for each in path.rglob("*") if each.suffix.lower() in SUFFIXES and each.is_file()
+            )
             if not inside:
                 raise ConfigError(f"{path}: no image in this folder")
-            yield from inside
+            found |= dict.fromkeys(inside)
         elif path.is_file():
-            yield path
+            found[path] = None
         else:
             raise ConfigError(f"{path}: no such image or folder")
+    return list(found)
 
 
-def _judged(detector: Any, paths: list[Path], max_pixels: int, unreadable: list[str]) -> Iterator[Any]:
+def _prepare(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--heatmaps: {folder} cannot be made: {error.strerror}") from None
+
+
+def _judged(
+    detector: Any, paths: list[Path], max_pixels: int, unreadable: list[dict[str, str]]
+) -> Iterator[tuple[Path, Any, Any]]:
     """(path, image, detection), one batch in memory; what cannot be read is noted and passed over."""
     from novad.images import decode_image
 
@@ -81,8 +114,8 @@ def _judged(detector: Any, paths: list[Path], max_pixels: int, unreadable: list[
         for path in paths:
             try:
                 image = decode_image(path, max_pixels)
-            except ImageError as error:
-                unreadable.append(str(error))
+            except (ImageError, OSError) as error:
+                unreadable.append({"path": str(path), "error": str(error)})
                 continue
             held.append((path, image))
             yield image
@@ -91,32 +124,41 @@ def _judged(detector: Any, paths: list[Path], max_pixels: int, unreadable: list[
         yield (*held.pop(0), detection)
 
 
-def _row(path: Path, detection: Any) -> dict[str, Any]:
+def _row(path: Path, detection: Any, heatmap: Path | None) -> dict[str, Any]:
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    nearest = detection.nearest
     return {
         "path": str(path),
-        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "sha256": digest,
         **{kind: round(getattr(detection, kind), 6) for kind in KINDS},
         "p_value": round(detection.p_value, 6),
         "decision": detection.decision,
-        "nearest": {"image": detection.nearest.image, "sha256": detection.nearest.sha256},
-        "heatmap": None,
+        "nearest": {
+            "image": nearest.image,
+            "sha256": nearest.sha256,
+            "row": nearest.row,
+            "column": nearest.column,
+            "distance": round(nearest.distance, 6),
+        },
+        "heatmap": None if heatmap is None else str(heatmap),
     }
 
 
-def _draw(folder: Path, path: Path, image: Any, detection: Any, thresholds: dict[str, float]) -> Path:
+def _draw(folder: Path, path: Path, image: Any, detection: Any, detector: Any) -> Path:
     """Write one overlay; a digest of the full path keeps images of one name apart."""
     from novad.evaluation.overlays import panel
 
-    folder.mkdir(parents=True, exist_ok=True)
-    mark = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
+    mark = hashlib.sha256(str(path.resolve()).encode("utf-8", "surrogateescape")).hexdigest()[:8]
     target = folder / f"{path.stem}-{mark}.png"
     caption = f"{path.name}: {detection.decision}, hybrid {detection.hybrid:.2f}, p {detection.p_value:.3f}"
     maps = {kind: getattr(detection, f"{kind}_map") for kind in KINDS}
-    panel(image, maps, thresholds, None, caption).save(target)
+    panel(image, maps, detector.thresholds.map, None, caption).save(target)
     return target
 
 
-def _show(console: Console, document: dict[str, Any], heatmaps: Path | None) -> None:
+def _show(console: "Console", document: dict[str, Any]) -> None:
+    images = document["images"]
     rows = [
         [
             row["path"],
@@ -124,11 +166,15 @@ def _show(console: Console, document: dict[str, Any], heatmaps: Path | None) -> 
             *(figure(row[kind]) for kind in ("hybrid", "familiarity", "novelty", "p_value")),
             row["nearest"]["image"],
         ]
-        for row in document["images"]
+        for row in images
     ]
     columns = ("image", "decision", "hybrid", "familiarity", "novelty", "p", "nearest normal image")
-    console.print(table(f"{document['line']} version {document['version']}", columns, rows))
-    counts = {name: sum(row[1] == name for row in rows) for name in ("PASS", "REVIEW", "FAIL")}
-    console.print(", ".join(f"{count} {name}" for name, count in counts.items()))
-    if heatmaps is not None:
-        console.print(f"Heatmaps: {heatmaps}")
+    if rows:
+        title = f"{document['line']} version {document['version']} ({document['alias'] or 'as named'})"
+        console.print(table(title, columns, rows))
+    counts = [
+        f"{sum(row['decision'] == name for row in images)} {name}" for name in ("PASS", "REVIEW", "FAIL")
+    ]
+    if document["unreadable"]:
+        counts.append(f"{len(document['unreadable'])} unreadable")
+    console.print(", ".join(counts))

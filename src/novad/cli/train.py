@@ -1,46 +1,58 @@
 """``novad validate``, ``novad train`` and ``novad demo``."""
 
 import json
+import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
-from novad.cli.output import JSON, answer, command, figure, progress, table, tell
+from novad.cli.outcome import DataRefusedError, tell
+from novad.cli.output import JSON, answer, figure, progress, table, where_to_look
 from novad.config import Workspace
-from novad.errors import exit_code
+from novad.errors import NovadError, RefusedError, exit_code
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 __all__ = ["demo", "train", "validate"]
 
 KINDS = ("familiarity", "novelty", "hybrid")
 
 
-@command
-def validate(line: Annotated[str, typer.Argument()], as_json: bool = JSON) -> None:
-    """Run the data gate of one line; every finding names its image."""
+def validate(line: Annotated[str, typer.Argument(help="Product line.")], as_json: bool = JSON) -> None:
+    """Run the data gate of one line; every finding names its image. Exits 1 when the images are refused."""
     from novad.pipeline.train import validate_line
 
     workspace = Workspace.find()
-    with progress(f"validating {line}"):
-        ran = validate_line(workspace, line)
+    started = time.time()
+    try:
+        with progress(f"validating {line}"):
+            ran = validate_line(workspace, line)
+    except RefusedError as error:
+        kept = workspace.state / "refused" / line / "report.json"
+        if kept.is_file() and kept.stat().st_mtime >= started:
+            raise DataRefusedError(
+                str(error), {"line": line, **json.loads(kept.read_text("utf-8"))}
+            ) from None
+        raise
     folder = workspace.artifacts(line, "validate")
     report = json.loads((folder / "report.json").read_text("utf-8"))
 
-    def show(console: Console) -> None:
-        for finding in report["warnings"]:
-            console.print(f"warning {finding['check']}: {finding['message']}", markup=False)
-        console.print(
-            f"{line} passed the data gate" + ("" if ran else " (nothing changed since the last run)")
-        )
-        console.print(f"Data Docs: {folder / 'docs' / 'index.html'}")
+    def show(console: "Console") -> None:
+        if report["warnings"]:
+            rows = [[each["check"], _some(each["images"]), each["message"]] for each in report["warnings"]]
+            console.print(table(f"Warnings about {line}", ("check", "images", "what"), rows))
+        what = "" if ran else " (nothing changed since the last run)"
+        console.print(f"{line} passed the data gate{what}", soft_wrap=True)
+        console.print(", ".join(f"{count} {name}" for name, count in report["counts"].items()))
+        console.print(f"Data Docs: {folder / 'docs' / 'index.html'}", soft_wrap=True)
 
     answer({"line": line, "ran": ran, **report}, as_json, show)
 
 
-@command
 def train(
-    lines: Annotated[list[str], typer.Argument()],
+    lines: Annotated[list[str], typer.Argument(help="Product lines.")],
     force: Annotated[
         bool, typer.Option("--force", help="Run every stage even when nothing changed.")
     ] = False,
@@ -54,46 +66,67 @@ def train(
     names = list(dict.fromkeys(lines))
     with progress(f"training {', '.join(names)}"):
         results = train_lines(workspace, names, force, wait)
-    _report(workspace, results, as_json)
+    _report(workspace, results, {}, as_json)
 
 
-@command
 def demo(
     workdir: Annotated[Path | None, typer.Option(help="Put every output into this folder.")] = None,
     as_json: bool = JSON,
 ) -> None:
     """The main job on made-up product lines: make them, train them, approve their first versions."""
-    from novad.pipeline.demo import DEMO_LINES, approve_first_versions, prepare_workspace
+    from novad.pipeline.demo import DEMO_LINES, approve_first_versions, changed_images, prepare_workspace
     from novad.pipeline.train import train_lines
 
-    workspace = prepare_workspace(workdir)
+    with progress("making the demo images"):
+        workspace = prepare_workspace(workdir)
+        changed = changed_images(workspace)
+    if changed:
+        tell(f"warning: {changed}")
     with progress("training the demo lines; the first time takes a few minutes"):
         results = train_lines(workspace, list(DEMO_LINES), wait=True)
-        approve_first_versions(workspace, results)
-    _report(workspace, results, as_json)
+        refused = approve_first_versions(workspace, results)
+    _report(workspace, results, refused, as_json)
 
 
-def _report(workspace: Workspace, results: Any, as_json: bool) -> None:
+def _report(
+    workspace: Workspace, results: list[Any], refused: dict[str, RefusedError], as_json: bool
+) -> None:
     """Print what training did, and end with the worst exit code among the lines."""
-    rows = [_row(workspace, result) for result in results]
+    rows = [_row(workspace, result, refused.get(result.line)) for result in results]
+    done = [row for row in rows if row["scores"] is not None]
+    failed = [row for row in rows if row["error"] is not None]
 
-    def show(console: Console) -> None:
-        done = [row for row in rows if row["error"] is None]
+    def show(console: "Console") -> None:
         if done:
             console.print(_figures(done))
-        if done and all(row["unchanged"] for row in done):
+        for row in done:
+            if not row["unchanged"]:
+                console.print(
+                    f"{row['line']}: registered as version {row['version']} in {row['seconds']:.0f} s, "
+                    f"{len(row['ran'])} stages ran",
+                    soft_wrap=True,
+                )
+        if done and all(row["unchanged"] for row in rows):
             console.print("Nothing to do: no image, setting or source file changed since the last run.")
-        for row in rows:
-            if row["error"] is not None:
-                tell(f"{row['line']}: {row['error']}")
         console.print(where_to_look(workspace, [row["line"] for row in done]), soft_wrap=True)
 
-    answer({"lines": rows}, as_json, show)
-    if errors := [result.error for result in results if result.error is not None]:
-        raise typer.Exit(max(exit_code(error) for error in errors))
+    document: dict[str, Any] = {"lines": rows}
+    if failed:
+        document |= {
+            "error": "; ".join(row["error"] for row in failed),
+            "code": max(row["code"] for row in failed),
+        }
+    answer(document, as_json, show)
+    for row in failed:
+        tell(f"novad: {row['error']}")
+    if failed:
+        raise typer.Exit(document["code"])
 
 
-def _row(workspace: Workspace, result: Any) -> dict[str, Any]:
+def _row(workspace: Workspace, result: Any, refused: RefusedError | None) -> dict[str, Any]:
+    from novad.tracking import champion_event
+
+    error: NovadError | None = result.error or refused
     row: dict[str, Any] = {
         "line": result.line,
         "version": result.version,
@@ -101,56 +134,52 @@ def _row(workspace: Workspace, result: Any) -> dict[str, Any]:
         "ran": result.ran,
         "unchanged": result.unchanged,
         "seconds": result.seconds,
-        "error": None if result.error is None else str(result.error),
-        "code": 0 if result.error is None else exit_code(result.error),
+        "champion": None,
+        "scores": None,
+        "error": None if error is None else _named(result.line, str(error)),
+        "code": 0 if error is None else exit_code(error),
     }
     if result.error is None:
-        from novad.tracking import champion_event
-
-        metrics = json.loads(
-            (workspace.artifacts(result.line, "evaluate") / "metrics.json").read_text("utf-8")
-        )
         champion = champion_event(workspace, result.line)
         row["champion"] = champion.version if champion else None
-        row["scores"] = {
-            kind: {key: metrics["scores"][kind][key] for key in ("image_auroc", "fnr_at_fpr_05")}
-            for kind in KINDS
-        }
+        row["scores"] = _scores(workspace.artifacts(result.line, "evaluate") / "metrics.json")
     return row
 
 
+def _named(line: str, message: str) -> str:
+    return message if line in message.splitlines()[0] else f"{line}: {message}"
+
+
+def _scores(metrics: Path) -> dict[str, dict[str, float | None]]:
+    """The two figures of each score that the table shows."""
+    found = json.loads(metrics.read_text("utf-8"))["scores"]
+    return {kind: {key: found[kind][key] for key in ("image_auroc", "fnr_at_fpr_05")} for kind in KINDS}
+
+
 def _figures(rows: list[dict[str, Any]]) -> Any:
-    return table(
-        "Test split: AUROC, and share of defects missed at 5 % false positives",
-        (
-            "line",
-            *(f"{kind} {what}" for kind in KINDS for what in ("AUROC", "missed")),
-            "version",
-            "champion",
-        ),
+    """One row per score of each line, so that the table fits an ordinary terminal."""
+    shown = [
         [
-            [
-                row["line"],
-                *(
-                    figure(row["scores"][kind][key])
-                    for kind in KINDS
-                    for key in ("image_auroc", "fnr_at_fpr_05")
-                ),
-                row["version"],
-                row["champion"],
-            ]
-            for row in rows
-        ],
-    )
+            row["line"] if at == 0 else "",
+            kind,
+            figure(row["scores"][kind]["image_auroc"]),
+            figure(row["scores"][kind]["fnr_at_fpr_05"]),
+            row["version"] if at == 0 else "",
+            _standing(row) if at == 0 else "",
+        ]
+        for row in rows
+        for at, kind in enumerate(KINDS)
+    ]
+    columns = ("line", "score", "AUROC", "FNR at 5 % FPR", "version", "alias")
+    return table("On the test split", columns, shown)
 
 
-def where_to_look(workspace: Workspace, lines: list[str]) -> str:
-    """What to open next."""
-    from novad.tracking.store import locate
+def _standing(row: dict[str, Any]) -> str:
+    if row["champion"] == row["version"]:
+        return "champion"
+    return "challenger" if row["champion"] is None else f"challenger of {row['champion']}"
 
-    text = f"MLflow:    mlflow ui --backend-store-uri {locate(workspace).tracking_uri}"
-    if lines:
-        some = lines[0] if len(lines) == 1 else "LINE"
-        text += f"\nHeatmaps:  {workspace.artifacts(some, 'evaluate') / 'heatmaps'}"
-        text += f"\nData Docs: {workspace.artifacts(some, 'validate') / 'docs' / 'index.html'}"
-    return text
+
+def _some(images: list[str], most: int = 5) -> str:
+    more = f" and {len(images) - most} more" if len(images) > most else ""
+    return ", ".join(images[:most]) + more

@@ -5,13 +5,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-from novad.config import Workspace
-from novad.errors import ConfigError, ServiceError
-from novad.pipeline.processes import child_environment
-from novad.pipeline.train import LineResult
-from novad.tracking import champion_event, promote
+from filelock import FileLock
 
-__all__ = ["DEMO_LINES", "approve_first_versions", "prepare_workspace"]
+from novad.config import Workspace
+from novad.errors import ConfigError, RefusedError, ServiceError
+from novad.pipeline.processes import child_environment, end_with_parent
+from novad.pipeline.train import LineResult
+from novad.tracking import history, promote
+
+__all__ = ["DEMO_LINES", "approve_first_versions", "changed_images", "prepare_workspace"]
 
 DEMO_LINES = ("brushed-metal", "woven-fabric", "printed-board")
 _LINKED = ("src", "flows", "mlflow", "requirements.lock", "dvc.yaml")
@@ -23,38 +25,79 @@ def prepare_workspace(workdir: Path | None) -> Workspace:
 
     Raises:
         ConfigError: ``workdir`` holds something else, or the images are not those that ``data.dvc`` records.
+        ServiceError: DVC failed.
     """
     project = Workspace.find()
-    workspace = project if workdir is None else _elsewhere(project, workdir.absolute())
-    if not (workspace.root / "data").is_dir():
-        _make_data(workspace)
-    return workspace
-
-
-def approve_first_versions(workspace: Workspace, results: list[LineResult]) -> None:
-    """Promote version 1 of every demo line that never had a champion, as a person would."""
-    for result in results:
-        if result.version == 1 and champion_event(workspace, result.line) is None:
-            promote(workspace, result.line, 1, "demo", "first version of a demo line")
-
-
-def _elsewhere(project: Workspace, root: Path) -> Workspace:
-    if root.is_dir() and any(root.iterdir()) and not (root / "params.yaml").is_file():
-        raise ConfigError(f"{root}: not empty and not a novad workspace; name an empty folder")
-    root.mkdir(parents=True, exist_ok=True)
-    for name in _LINKED:
-        link = root / name
-        if not link.is_symlink():
-            link.symlink_to(project.root / name)
-    for name in _COPIED:
-        if not (root / name).exists():
-            shutil.copyfile(project.root / name, root / name)
-    if not (root / ".dvc").is_dir():
-        _dvc(root, "init", "--no-scm", "--quiet")
-        settings = (project.root / ".dvc" / "config").read_text("utf-8")
-        told = settings.replace("[core]\n", "[core]\n    no_scm = true\n", 1)
-        (root / ".dvc" / "config").write_text(told, "utf-8")
+    root = project.root if workdir is None else workdir.absolute()
+    if root.exists() and not root.is_dir():
+        raise ConfigError(f"--workdir: {root} is not a folder")
+    locks = Workspace(root).state / "locks"
+    strangers = [path for path in root.iterdir() if path.name != ".novad"] if root.is_dir() else []
+    if strangers and not (root / "params.yaml").is_file():
+        raise ConfigError(f"--workdir: {root} is not empty and not a novad workspace; name an empty folder")
+    locks.mkdir(parents=True, exist_ok=True)
+    with FileLock(locks / "demo.lock"):
+        if root != project.root:
+            _lay_out(project, root)
+        if not (root / "data").is_dir():
+            _make_data(Workspace(root))
     return Workspace(root)
+
+
+def approve_first_versions(workspace: Workspace, results: list[LineResult]) -> dict[str, RefusedError]:
+    """Promote version 1 of every demo line that nobody has decided about, as a person would.
+
+    Returns:
+        Lines whose first version the gates refused, with the reason.
+    """
+    refused = {}
+    for result in results:
+        if result.version == 1 and not history(workspace, result.line):
+            try:
+                promote(workspace, result.line, 1, "demo", "first version of a demo line")
+            except RefusedError as error:
+                refused[result.line] = error
+    return refused
+
+
+def changed_images(workspace: Workspace) -> str | None:
+    """A sentence when somebody changed the demo images since they were made; None otherwise."""
+    from novad.pipeline.graph import open_repository
+
+    with open_repository(workspace) as repository:
+        if not repository.status(targets=[str(workspace.root / "data.dvc")]):
+            return None
+    return (
+        f"{workspace.root / 'data'}: the demo images are no longer those that data.dvc records, so the "
+        "figures will differ; `dvc checkout data.dvc` brings them back"
+    )
+
+
+def _lay_out(project: Workspace, root: Path) -> None:
+    """Make ``root`` a workspace on the project's code; params.yaml comes last, because it marks one."""
+    for name in _LINKED:
+        _link(root / name, project.root / name)
+    if not (root / ".dvc" / "config").is_file():
+        shutil.rmtree(root / ".dvc", ignore_errors=True)
+        _dvc(root, "init", "--no-scm", "--quiet")
+    settings = (project.root / ".dvc" / "config").read_text("utf-8")
+    told = settings.replace("[core]\n", "[core]\n    no_scm = true\n", 1)
+    (root / ".dvc" / "config").write_text(told, "utf-8")
+    for name in reversed(_COPIED):
+        if not (root / name).exists():
+            partial = root / f".{name}.partial"
+            shutil.copyfile(project.root / name, partial)
+            partial.replace(root / name)
+
+
+def _link(link: Path, target: Path) -> None:
+    """A symbolic link to ``target``, also where one of another project stood."""
+    if link.is_symlink() and link.readlink() == target:
+        return
+    fresh = link.with_name(f".{link.name}.partial")
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(target)
+    fresh.replace(link)
 
 
 def _make_data(workspace: Workspace) -> None:
@@ -77,13 +120,17 @@ def _make_data(workspace: Workspace) -> None:
         )
 
 
-def _dvc(root: Path, *arguments: str) -> str:
+def _dvc(root: Path, *arguments: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "dvc", *arguments],
-        cwd=root, env=child_environment(), capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=root,
+        env=child_environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        preexec_fn=end_with_parent,
+        check=False,
+    )
     if done.returncode:
-        raise ServiceError(
-            f"dvc {' '.join(arguments)} failed in {root}: {(done.stderr or done.stdout)[-500:]}"
-        )
-    return done.stdout
+        told = (done.stderr or done.stdout)[-500:].strip()
+        raise ServiceError(f"dvc {' '.join(arguments)} failed in {root}: {told}")

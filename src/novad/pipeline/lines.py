@@ -1,8 +1,12 @@
 """Adding a product line: its images into the workspace, its settings into ``params.yaml``, all or nothing."""
 
+import json
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,12 +16,14 @@ from cronsim import CronSim, CronSimError
 from filelock import FileLock
 from pydantic import ValidationError
 
-from novad.config import BackboneSettings, LineSettings, Workspace, add_line, load_lines
-from novad.config.settings import BUNDLED_CHECKPOINT
+from novad.config import LineSettings, Workspace, add_line, load_lines
+from novad.config.settings import LINE_NAME
 from novad.errors import ConfigError, ServiceError
 from novad.images import discover
+from novad.pipeline.checkpoints import Checkpoint, bundled, choose
+from novad.pipeline.importing import copy_images
 from novad.pipeline.locks import line_locks
-from novad.pipeline.processes import child_environment
+from novad.pipeline.processes import child_environment, end_with_parent
 
 __all__ = ["NewLine", "add_product_line", "describe_lines"]
 
@@ -37,35 +43,47 @@ class NewLine:
 
 
 def add_product_line(workspace: Workspace, new: NewLine) -> int:
-    """Copy the images, track them with DVC, write the settings; nothing is left behind by a failure.
+    """Copy the images, track them with DVC, write the settings; a failure or a kill leaves nothing behind.
 
     Returns:
         Number of images that the layout finds.
     Raises:
         ConfigError: bad or existing name, missing folder, no images, unknown backbone or layout.
+        RefusedError: the images lie elsewhere, behind symbolic links.
         ServiceError: DVC failed, or the hub cannot be reached.
     """
-    target, tracked = workspace.root / "lines" / new.name, workspace.root / "lines" / f"{new.name}.dvc"
-    with FileLock(_locks(workspace) / "params.lock"):
-        _refuse_name(workspace, new.name)
-        if not new.data.is_dir():
-            raise ConfigError(f"{new.data}: no such folder of images")
-        settings = _settings(workspace, new)
-        images = len(discover(new.data, settings.layout))
-        with line_locks(workspace, [new.name]):
-            try:
-                _copy(new.data, target)
-                _dvc_add(workspace, target)
-                add_line(workspace.params, new.name, settings)
-            except BaseException:
-                shutil.rmtree(target, ignore_errors=True)
-                tracked.unlink(missing_ok=True)
-                raise
+    lines = workspace.root / "lines"
+    locks = workspace.state / "locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    with FileLock(locks / "params.lock"):
+        _clear_leftovers(workspace)
+        _check_name(workspace, new.name)
+        settings = _settings(new)
+        images = _count_images(new, lines / new.name)
+        backbone, explained = _backbones(workspace, new)
+        settings = settings.model_copy(
+            update={
+                "backbone": backbone.settings,
+                "explainer": settings.explainer.model_copy(update={"backbone": explained.settings}),
+            }
+        )
+        with line_locks(workspace, [new.name]), _all_or_nothing(workspace, new.name, backbone):
+            backbone.keep(workspace)
+            partial = lines / f".{new.name}.partial"
+            copy_images(new.data, partial)
+            partial.rename(lines / new.name)
+            _dvc_add(workspace, lines / new.name)
+            add_line(workspace.params, new.name, settings)
     return images
 
 
 def describe_lines(workspace: Workspace) -> list[dict[str, Any]]:
-    """Every line with data digest, champion and challenger version, last run and next run."""
+    """Every line with data digest, champion, newest version, last run and next run.
+
+    Raises:
+        ConfigError: a wrong setting; names file and key.
+        ServiceError: the tracking store cannot be reached.
+    """
     from novad.tracking import champion_event, publications
 
     rows = []
@@ -77,53 +95,41 @@ def describe_lines(workspace: Workspace) -> list[dict[str, Any]]:
                 "line": name,
                 "data": _data_digest(workspace, settings.data),
                 "champion": champion.version if champion else None,
-                "challenger": published[-1].version if published else None,
+                "newest": published[-1].version if published else None,
                 "last_run": published[-1].published_at if published else None,
-                "next_run": _next_run(settings.schedule),
+                "next_run": _next_run(f"{workspace.params}: lines.{name}.schedule", settings.schedule),
             }
         )
     return rows
 
 
-def _next_run(schedule: str | None) -> str | None:
+def _next_run(where: str, schedule: str | None) -> str | None:
     """When the line's schedule comes round next, UTC."""
-    return None if schedule is None else next(CronSim(schedule, datetime.now(UTC))).isoformat()
+    if schedule is None:
+        return None
+    try:
+        return next(CronSim(schedule, datetime.now(UTC))).isoformat()
+    except (CronSimError, StopIteration):
+        raise ConfigError(f"{where}: '{schedule}' is not a cron expression (like '0 3 * * 1')") from None
 
 
-def _locks(workspace: Workspace) -> Path:
-    folder = workspace.state / "locks"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def _refuse_name(workspace: Workspace, name: str) -> None:
+def _check_name(workspace: Workspace, name: str) -> None:
+    if not re.fullmatch(LINE_NAME, name):
+        raise ConfigError(
+            f"{name!r}: a line name is 1 to 63 lower-case letters, digits or '-', beginning with a letter or "
+            "digit"
+        )
     if name in load_lines(workspace.params):
         raise ConfigError(f"{workspace.params}: lines.{name}: this line exists already")
-    LineName.check(workspace.params, name)
+    for taken in (workspace.root / "lines" / name, workspace.root / "lines" / f"{name}.dvc"):
+        if taken.exists():
+            raise ConfigError(f"{taken}: exists and belongs to no line; move it away or choose another name")
 
 
-class LineName:
-    """The rule for names, told as an error of ``params.yaml``."""
-
-    @staticmethod
-    def check(params: Path, name: str) -> None:
-        """Raise ``ConfigError`` unless ``name`` may name a line."""
-        import re
-
-        from novad.config.settings import LINE_NAME
-
-        if not re.fullmatch(LINE_NAME, name):
-            raise ConfigError(
-                f"{params}: lines.{name}: a line name is 1 to 63 lower-case letters, digits or '-', "
-                "beginning with a letter or digit"
-            )
-
-
-def _settings(workspace: Workspace, new: NewLine) -> LineSettings:
-    if new.schedule is not None:
-        _check_cron(new.schedule)
-    bundled = _bundled(workspace, new.image_size)
-    own = _backbone(workspace, new.backbone, new.image_size)
+def _settings(new: NewLine) -> LineSettings:
+    """Settings with no backbone yet: what is cheap to refuse is refused before anything is downloaded."""
+    _next_run("--schedule", new.schedule)
+    unknown = {"sha256": "0" * 64}
     try:
         return LineSettings.model_validate(
             {
@@ -131,103 +137,115 @@ def _settings(workspace: Workspace, new: NewLine) -> LineSettings:
                 "layout": new.layout,
                 "anomaly_type": new.anomaly_type,
                 "schedule": new.schedule,
-                "backbone": own,
-                "explainer": {
-                    "method": new.explainer,
-                    "backbone": bundled if new.explainer == "bcos" else own,
-                },
+                "backbone": unknown,
+                "explainer": {"method": new.explainer, "backbone": unknown},
             }
         )
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{new.name}: {key}: {first['msg']}") from None
+        option = str(first["loc"][0]).replace("_", "-")
+        raise ConfigError(f"--{option}: {first['msg']}") from None
 
 
-def _bundled(workspace: Workspace, image_size: int) -> dict[str, Any]:
-    return _checkpoint(workspace, workspace.path(BUNDLED_CHECKPOINT), BUNDLED_CHECKPOINT, image_size)
+def _count_images(new: NewLine, target: Path) -> int:
+    if not new.data.is_dir():
+        raise ConfigError(f"--data: {new.data}: no such folder of images")
+    if target.resolve().is_relative_to(new.data.resolve()):
+        raise ConfigError(f"--data: {new.data}: holds the workspace's own lines; name the folder of one line")
+    images = len(discover(new.data, new.layout))
+    if not images:
+        raise ConfigError(f"--data: {new.data}: the layout '{new.layout}' finds no image here")
+    return images
 
 
-def _backbone(workspace: Workspace, spec: str, image_size: int) -> dict[str, Any]:
-    """Settings of ``bundled``, ``timm:NAME`` or a checkpoint's path."""
-    if spec == "bundled":
-        return _bundled(workspace, image_size)
-    if spec.startswith("timm:"):
-        from novad.vision.hub import download
+def _backbones(workspace: Workspace, new: NewLine) -> tuple[Checkpoint, Checkpoint]:
+    """The network that gives features, and the one that is explained.
 
-        path = download(spec.removeprefix("timm:"), workspace.root / "weights")
-    else:
-        path = Path(spec).expanduser().absolute()
-    if not path.is_file():
-        raise ConfigError(
-            f"{path}: no such backbone checkpoint; --backbone takes bundled, timm:NAME or a path"
-        )
-    if not path.is_relative_to(workspace.root):
-        path = _kept(path, workspace.root / "weights")
-    return _checkpoint(workspace, path, path.relative_to(workspace.root).as_posix(), image_size)
+    Only B-cos networks explain themselves completely; beside another backbone the bundled one is explained,
+    unless a Captum method is asked for, which works on any network.
+    """
+    own = choose(workspace, new.backbone, new.image_size)
+    return own, own if new.explainer != "bcos" or own.exact else bundled(workspace, new.image_size)
 
 
-def _kept(path: Path, folder: Path) -> Path:
-    """A copy of a checkpoint from elsewhere, so that the line does not hang on a file outside."""
-    from novad.vision.backbones import file_sha256
-
-    folder.mkdir(exist_ok=True)
-    kept = folder / path.name
-    if kept.exists() and file_sha256(kept) != file_sha256(path):
-        kept = folder / f"{path.stem}-{file_sha256(path)[:12]}{path.suffix}"
-    if not kept.exists():
-        partial = kept.with_name(f".{kept.name}.partial")
-        shutil.copyfile(path, partial)
-        partial.replace(kept)
-    return kept
-
-
-def _checkpoint(workspace: Workspace, path: Path, told: str, image_size: int) -> dict[str, Any]:
-    from novad.vision.backbones import describe_checkpoint
-
-    architecture, sha256 = describe_checkpoint(path)
+@contextmanager
+def _all_or_nothing(workspace: Workspace, name: str, backbone: Checkpoint) -> Iterator[None]:
+    """Note what is about to appear, so that it can be taken away again, by the next call if need be."""
+    lines = workspace.root / "lines"
+    lines.mkdir(exist_ok=True)
+    ignored = lines / ".gitignore"
+    note = lines / f".{name}.adding"
+    known = {
+        "gitignore": ignored.read_text("utf-8") if ignored.is_file() else None,
+        "checkpoint": backbone.settings.checkpoint if backbone.source is not None else None,
+    }
+    note.write_text(json.dumps(known), "utf-8")
     try:
-        found = BackboneSettings(
-            architecture=architecture, checkpoint=told, sha256=sha256, image_size=image_size
-        )
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise ConfigError(f"backbone.{first['loc'][0]}: {first['msg']}") from None
-    return found.model_dump(mode="json")
+        yield
+    except BaseException:
+        _undo(workspace, name, known)
+        note.unlink(missing_ok=True)
+        raise
+    note.unlink()
 
 
-def _check_cron(schedule: str) -> None:
+def _clear_leftovers(workspace: Workspace) -> None:
+    """Take away what killed calls left; a call that wrote its settings had finished."""
+    finished = load_lines(workspace.params)
+    for note in (workspace.root / "lines").glob(".*.adding"):
+        name = note.name.removeprefix(".").removesuffix(".adding")
+        if name not in finished:
+            _undo(workspace, name, _noted(note))
+        note.unlink()
+
+
+def _noted(note: Path) -> dict[str, str | None]:
+    """A kill while the note was written leaves it empty, and nothing else."""
     try:
-        CronSim(schedule, datetime.now(UTC))
-    except CronSimError:
-        raise ConfigError(f"--schedule: '{schedule}' is not a cron expression (like '0 3 * * 1')") from None
+        return dict(json.loads(note.read_text("utf-8")))
+    except ValueError:
+        return {}
 
 
-def _copy(source: Path, target: Path) -> None:
-    """Copy the images beside their place and move them in whole; links stay links for the gate to judge."""
-    fresh = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(fresh, ignore_errors=True)
-    shutil.rmtree(target, ignore_errors=True)
-    target.parent.mkdir(exist_ok=True)
-    shutil.copytree(source, fresh, symlinks=True)
-    fresh.rename(target)
+def _undo(workspace: Workspace, name: str, known: dict[str, str | None]) -> None:
+    lines = workspace.root / "lines"
+    shutil.rmtree(lines / f".{name}.partial", ignore_errors=True)
+    shutil.rmtree(lines / name, ignore_errors=True)
+    (lines / f"{name}.dvc").unlink(missing_ok=True)
+    ignored = lines / ".gitignore"
+    if "gitignore" in known:
+        if known["gitignore"] is None:
+            ignored.unlink(missing_ok=True)
+        else:
+            ignored.write_text(known["gitignore"], "utf-8")
+    if checkpoint := known.get("checkpoint"):
+        kept = workspace.path(checkpoint)
+        kept.unlink(missing_ok=True)
+        kept.with_name(f".{kept.name}.partial").unlink(missing_ok=True)
 
 
 def _dvc_add(workspace: Workspace, folder: Path) -> None:
+    address = str(folder.relative_to(workspace.root))
     done = subprocess.run(
-        [sys.executable, "-m", "dvc", "add", "--quiet", str(folder.relative_to(workspace.root))],
-        cwd=workspace.root, env=child_environment(), capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [sys.executable, "-m", "dvc", "--wait-for-lock", "add", "--quiet", address],
+        cwd=workspace.root,
+        env=child_environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        preexec_fn=end_with_parent,
+        check=False,
+    )
     if done.returncode:
-        raise ServiceError(f"dvc add {folder} failed: {(done.stderr or done.stdout)[-500:]}")
+        raise ServiceError(f"dvc add {address} failed: {(done.stderr or done.stdout)[-500:].strip()}")
 
 
 def _data_digest(workspace: Workspace, data: str) -> str | None:
-    """Short DVC digest of the tracked folder that holds a line's images."""
+    """DVC's digest of the tracked folder that holds a line's images."""
     from ruamel.yaml import YAML
 
     tracked = workspace.root / f"{data}.dvc"
     whole = tracked if tracked.is_file() else workspace.root / f"{Path(data).parts[0]}.dvc"
     if not whole.is_file():
         return None
-    return str(YAML(typ="safe").load(whole.read_text("utf-8"))["outs"][0]["md5"])[:12]
+    return str(YAML(typ="safe").load(whole.read_text("utf-8"))["outs"][0]["md5"])

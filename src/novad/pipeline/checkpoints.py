@@ -1,0 +1,114 @@
+"""What ``--backbone`` may name, and the file and settings that it stands for."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from novad.config import BackboneSettings, Workspace
+from novad.config.settings import BUNDLED_ARCHITECTURE, BUNDLED_CHECKPOINT
+from novad.errors import ConfigError
+
+__all__ = ["Checkpoint", "bundled", "choose"]
+
+_WEIGHTS = "weights"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A backbone that a line may use.
+
+    Attributes:
+        settings: for ``params.yaml``.
+        source: file outside the workspace that must be copied to ``settings.checkpoint``, or None.
+    """
+
+    settings: BackboneSettings
+    source: Path | None = None
+
+    @property
+    def exact(self) -> bool:
+        """Whether it is a B-cos network, which explains itself completely."""
+        return self.settings.architecture.startswith((BUNDLED_ARCHITECTURE, "bcos:"))
+
+    def keep(self, workspace: Workspace) -> None:
+        """Copy the file into the workspace, so that the line does not hang on one elsewhere."""
+        if self.source is None:
+            return
+        kept = workspace.path(self.settings.checkpoint)
+        kept.parent.mkdir(exist_ok=True)
+        partial = kept.with_name(f".{kept.name}.partial")
+        shutil.copyfile(self.source, partial)
+        partial.replace(kept)
+
+
+def bundled(workspace: Workspace, image_size: int) -> Checkpoint:
+    """The network that comes with novad.
+
+    Raises:
+        ConfigError: its file is missing, or the image size is out of range.
+    """
+    return Checkpoint(_described(workspace.path(BUNDLED_CHECKPOINT), BUNDLED_CHECKPOINT, image_size))
+
+
+def choose(workspace: Workspace, spec: str, image_size: int) -> Checkpoint:
+    """The backbone that ``spec`` names: ``bundled``, ``timm:NAME`` or the path of a safetensors file.
+
+    ``timm:NAME`` downloads, once, into ``weights/``. A relative path is relative to the current folder.
+    The weights are loaded once, so that a file that does not fit is refused now and not in training.
+
+    Raises:
+        ConfigError: no such file or network, or weights that do not fit.
+        ServiceError: the hub cannot be reached.
+    """
+    if spec == "bundled":
+        return bundled(workspace, image_size)
+    if spec.startswith("timm:"):
+        from novad.vision.hub import download
+
+        path = download(spec.removeprefix("timm:"), workspace.root / _WEIGHTS)
+    else:
+        path = Path(spec).expanduser().absolute()
+        if not path.is_file():
+            raise ConfigError(
+                f"--backbone: {path}: no such checkpoint; it takes bundled, timm:NAME or a .safetensors file"
+            )
+    if path.is_relative_to(workspace.root):
+        chosen = Checkpoint(_described(path, path.relative_to(workspace.root).as_posix(), image_size))
+    else:
+        chosen = _from_elsewhere(workspace, path, image_size)
+    _try_out(path, chosen.settings)
+    return chosen
+
+
+def _from_elsewhere(workspace: Workspace, path: Path, image_size: int) -> Checkpoint:
+    """Settings that name the copy to be made; a different file of the same name stays as it is."""
+    from novad.vision.backbones import file_sha256
+
+    settings = _described(path, f"{_WEIGHTS}/{path.name}", image_size)
+    kept = workspace.path(settings.checkpoint)
+    if kept.exists() and file_sha256(kept) != settings.sha256:
+        name = f"{_WEIGHTS}/{path.stem}-{settings.sha256[:12]}{path.suffix}"
+        settings = settings.model_copy(update={"checkpoint": name})
+        kept = workspace.path(name)
+    return Checkpoint(settings, None if kept.exists() else path)
+
+
+def _described(path: Path, told: str, image_size: int) -> BackboneSettings:
+    from novad.vision.backbones import describe_checkpoint
+
+    architecture, sha256 = describe_checkpoint(path)
+    try:
+        return BackboneSettings(
+            architecture=architecture, checkpoint=told, sha256=sha256, image_size=image_size
+        )
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise ConfigError(f"--{str(first['loc'][0]).replace('_', '-')}: {first['msg']}") from None
+
+
+def _try_out(path: Path, settings: BackboneSettings) -> None:
+    from novad.vision.backbones import load_backbone
+
+    load_backbone(settings.architecture, path, settings.sha256, settings.layers)
