@@ -44,11 +44,11 @@ def overlay(image: NDArray[Any], heat: NDArray[np.floating], threshold: float, s
 
 
 def _strength(heat: NDArray[np.floating], threshold: float, span: float) -> NDArray[np.float64]:
-    """Glow of each pixel, 0 to 1; an infinite threshold lets nothing glow, nor does a pixel without value."""
-    if not np.isfinite(threshold):
-        return np.zeros(heat.shape)
+    """Glow of each pixel, 0 to 1; nothing lies above an infinite threshold, nor does a pixel without value."""
     # Compared in the map's own precision: a float32 map may reach a threshold that was rounded from it.
-    above = np.where(heat > heat.dtype.type(threshold), heat.astype(np.float64) - threshold, 0.0)
+    glows = heat > heat.dtype.type(threshold)
+    above = np.zeros(heat.shape)
+    above[glows] = heat[glows].astype(np.float64) - threshold
     return np.asarray(np.clip(above / span, 0, 1), np.float64)
 
 
@@ -70,8 +70,7 @@ def panel(
     """
     pictures = {"image": _outlined(_to_uint8(image), mask)}
     for name, heat in maps.items():
-        span = max(1.0, abs(thresholds[name])) if np.isfinite(thresholds[name]) else 1.0
-        pictures[name] = overlay(image, heat, thresholds[name], span)
+        pictures[name] = overlay(image, heat, thresholds[name], max(1.0, abs(thresholds[name])))
     scale = _SIDE / max(image.shape[:2])
     width, height = (max(1, round(side * scale)) for side in (image.shape[1], image.shape[0]))
     font = ImageFont.load_default(13)

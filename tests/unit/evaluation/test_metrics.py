@@ -26,7 +26,7 @@ def test_threshold_is_the_smallest_normal_score_that_keeps_the_rate() -> None:
     rng = np.random.default_rng(0)
     for count in (1, 2, 19, 20, 21, 99, 100, 101, 200):
         normals = np.round(rng.normal(size=count), 1)  # one decimal: many ties
-        for rate in (0.0, 0.01, 0.05, 0.07, 0.29, 0.5):
+        for rate in (0.0, 0.01, 0.05, 0.07, 0.29, 0.5, 1.0):
             kept = [value for value in normals if (normals > value).sum() <= rate * count + 1e-9]
             assert threshold_at_fpr(normals, rate) == min(kept), (count, rate)
 

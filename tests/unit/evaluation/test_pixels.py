@@ -95,6 +95,12 @@ def test_maps_below_zero_keep_their_order() -> None:
     assert figures(shifted)["pixel_auroc"] == pytest.approx(roc_auc_score(truth, values), abs=5e-4)
 
 
+def test_zero_and_minus_zero_are_one_value() -> None:
+    mask = np.eye(4, dtype=bool)
+    heat = np.where(mask, np.float32(0), -np.float32(0))
+    assert figures([(heat, mask)])["pixel_auroc"] == 0.5
+
+
 @pytest.mark.parametrize("decimals", [None, 1])
 def test_aupro_equals_exact_counting_of_every_region(decimals: int | None) -> None:
     case = made(3, side=24, decimals=decimals)

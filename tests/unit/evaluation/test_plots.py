@@ -63,6 +63,9 @@ def test_missed_defects_agree_with_the_figure_at_each_rate(figures: list[Figure]
     scores = made()
     plots.false_negatives_plot(scores, tmp_path)
     for line in figures[0].axes[0].lines:
+        assert line.get_drawstyle() == "steps-post", (
+            "a rate that is not reached has the misses of the one below"
+        )
         x, y = np.asarray(line.get_xdata()), np.asarray(line.get_ydata())
         for rate in (0.02, 0.05, 0.1):
             at_rate = y[x <= rate + 1e-12][-1]
@@ -82,7 +85,9 @@ def test_histograms_count_every_image_and_draw_finite_thresholds(
 def test_histograms_of_equal_scores_of_one_class_are_drawn(figures: list[Figure], tmp_path: Path) -> None:
     constant = pd.DataFrame({"label": [0, 0]} | {name: [3e9, 3e9] for name in plots.COLOURS})
     plots.score_histograms(constant, THRESHOLDS, tmp_path)
-    assert sum(bar.get_height() for bar in figures[0].axes[0].patches) == 2
+    bars = figures[0].axes[0].patches
+    assert sum(bar.get_height() for bar in bars) == 2
+    assert all(bar.get_width() > 0 for bar in bars)
 
 
 def test_candidates_are_ordered_by_their_best(figures: list[Figure], tmp_path: Path) -> None:

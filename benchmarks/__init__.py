@@ -1,0 +1,1 @@
+"""What novad costs and what it finds, measured on real images: ``python -m benchmarks``."""

@@ -1,0 +1,75 @@
+"""Run the benchmarks; one that lacks its input says so and is skipped."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from benchmarks import coreset, detection, stage_cost
+from benchmarks.inputs import Request
+from benchmarks.report import MissingInput, Report
+from novad.errors import NovadError, exit_code
+
+ROOT = Path(__file__).parents[1]
+BENCHMARKS: dict[str, Callable[[Request], Report]] = {
+    "coreset": coreset.measure,
+    "stage_cost": stage_cost.measure,
+    "detection": detection.measure,
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure, print and write what was asked for; exit status as the command line's."""
+    asked = _parser().parse_args(arguments)
+    torch.set_num_threads(asked.threads)
+    told = {name: value for name, value in vars(asked).items() if name in Request.__dataclass_fields__}
+    request = Request(**told)
+    for name in asked.benchmarks or BENCHMARKS:
+        try:
+            report = BENCHMARKS[name](request)
+        except MissingInput as missing:
+            print(f"{name}: skipped: {missing}", file=sys.stderr)
+            continue
+        except NovadError as error:
+            print(f"{name}: {error}", file=sys.stderr)
+            return exit_code(error)
+        report.write(asked.results / name)
+        print(report.markdown())
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument(
+        "benchmarks",
+        nargs="*",
+        type=_known,
+        metavar="NAME",
+        help=f"{', '.join(BENCHMARKS)}; without any, all",
+    )
+    parser.add_argument(
+        "--data", type=Path, default=ROOT.parent / "shared/data/elpv-mono", help="MVTec layout"
+    )
+    parser.add_argument("--checkpoint", type=Path, help="backbone to measure; else the bundled one")
+    parser.add_argument("--images", type=int, default=0, help="most training images for the bank; 0: all")
+    parser.add_argument("--coreset-images", type=int, default=96, help="the same where exact greedy runs too")
+    parser.add_argument("--scored", type=int, default=64, help="images that scoring is timed on")
+    parser.add_argument("--size", type=int, default=224, help="side of the network's input, in pixels")
+    parser.add_argument("--artifacts", type=Path, default=ROOT / "artifacts", help="of trained lines")
+    parser.add_argument("--repeats", type=int, default=3, help="the fastest of so many counts")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of torch")
+    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks/results")
+    return parser
+
+
+def _known(name: str) -> str:
+    if name not in BENCHMARKS:
+        raise argparse.ArgumentTypeError(f"no benchmark '{name}'; there are {', '.join(BENCHMARKS)}")
+    return name
+
+
+if __name__ == "__main__":
+    sys.exit(main())

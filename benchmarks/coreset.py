@@ -1,0 +1,100 @@
+"""Greedy coreset, many centres per pass, against the exact one: covering radius and time."""
+
+import time
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from benchmarks.inputs import Request, image_files, read, requested_backbone
+from benchmarks.report import Report
+from novad.config import MemoryBankSettings
+from novad.vision.backbones import Backbone
+from novad.vision.coreset import covering_radius, greedy_coreset
+from novad.vision.familiarity import feature_grids
+from novad.vision.memory_bank import PatchStore
+from novad.vision.preprocess import to_batch
+
+__all__ = ["measure", "plain_k_center", "random_choice"]
+
+Chosen = NDArray[np.int64]
+Method = Callable[[Tensor, int], Chosen]
+
+
+def plain_k_center(patches: Tensor, count: int, seed: int = 0) -> Chosen:
+    """Exact greedy k-center (Gonzalez 1985) as the textbook has it: one centre, one pass of differences."""
+    points = patches.float().numpy()
+    chosen = [int(np.random.default_rng(seed).integers(len(points)))]
+    distances = np.full(len(points), np.inf, np.float32)
+    while len(chosen) < count:
+        differences = points - points[chosen[-1]]
+        np.minimum(distances, np.einsum("nd,nd->n", differences, differences), out=distances)
+        chosen.append(int(distances.argmax()))
+    return np.asarray(chosen)
+
+
+def random_choice(patches: Tensor, count: int, seed: int = 0) -> Chosen:
+    """What costs nothing."""
+    return np.random.default_rng(seed).choice(len(patches), count, replace=False)
+
+
+METHODS: dict[str, Method] = {
+    "novad: 64 centres per pass": greedy_coreset,
+    "32 centres per pass": partial(greedy_coreset, centres_per_pass=32),
+    "exact greedy, in blocks": partial(greedy_coreset, centres_per_pass=1, candidates=1),
+    "exact greedy, plain k-center": plain_k_center,
+    "random": random_choice,
+}
+
+
+def measure(request: Request) -> Report:
+    """Choose the share of patches that a line keeps by default, in every way."""
+    settings = MemoryBankSettings()
+    patches = _patches(request, settings)
+    count = round(len(patches) * settings.coreset_share)
+    found = {name: _timed(method, patches, count) for name, method in METHODS.items()}
+    seconds, radius = found["exact greedy, in blocks"]
+    return Report(
+        "Coreset: covering radius and time",
+        {
+            "data": request.data.name,
+            "patches": len(patches),
+            "dimensions": int(patches.shape[1]),
+            "chosen": count,
+        },
+        [
+            {
+                "method": name,
+                "seconds": round(taken, 3),
+                "time / exact": round(taken / seconds, 4),
+                "covering radius": round(reach, 4),
+                "radius / exact": round(reach / radius, 4),
+            }
+            for name, (taken, reach) in found.items()
+        ],
+    )
+
+
+def _timed(method: Method, patches: Tensor, count: int) -> tuple[float, float]:
+    started = time.perf_counter()
+    chosen = method(patches, count)
+    return time.perf_counter() - started, covering_radius(patches, chosen)
+
+
+def _patches(request: Request, settings: MemoryBankSettings) -> Tensor:
+    """Whitened patches of the training images in half precision, as the memory bank sees them."""
+    files, backbone = image_files(request, request.coreset_images), requested_backbone(request)
+    side = _grid(backbone, read(files[0]), request.size).shape[-1]
+    store = PatchStore(len(files), side * side, settings.max_patches)
+    for number, path in enumerate(files):
+        store.add(number, _grid(backbone, read(path), request.size))
+    whitening = store.whitening(settings.dimensions, settings.whiten)
+    return torch.cat([whitening(block).half() for block in torch.split(store.patches(), 16_384)])
+
+
+def _grid(backbone: Backbone, image: NDArray[np.uint8], size: int) -> Tensor:
+    with torch.inference_mode():
+        return feature_grids(backbone(to_batch([image], size)), "sensory")[0]

@@ -1,0 +1,78 @@
+"""What the benchmarks measure on: real images and a network."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.report import MissingInput
+from novad.config.settings import BUNDLED_CHECKPOINT, ValidateSettings
+from novad.images import decode_image, discover
+from novad.vision.backbones import Backbone, describe_checkpoint, load_backbone
+
+__all__ = ["Request", "bundled_backbone", "fastest", "image_files", "read", "requested_backbone"]
+
+ROOT = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for on the command line."""
+
+    data: Path
+    checkpoint: Path | None
+    images: int
+    coreset_images: int
+    scored: int
+    size: int
+    artifacts: Path
+    repeats: int
+
+
+def image_files(request: Request, most: int) -> list[Path]:
+    """At most ``most`` training images of the data folder (0: all), spread evenly over it.
+
+    Raises:
+        MissingInput: there is no such folder.
+        ConfigError: it is not in MVTec layout.
+    """
+    if not request.data.is_dir():
+        raise MissingInput(f"no images at {request.data}; name a folder in MVTec layout with --data")
+    files = [request.data / each.path for each in discover(request.data, "mvtec") if each.source == "train"]
+    wanted = min(most or len(files), len(files))
+    return [files[number * len(files) // wanted] for number in range(wanted)]
+
+
+def read(path: Path) -> Any:
+    """One decoded image (H, W, 3), by the limits of a line's default settings."""
+    return decode_image(path, ValidateSettings().max_pixels)
+
+
+def requested_backbone(request: Request) -> Backbone:
+    """The network that ``--checkpoint`` names, else the bundled one."""
+    return bundled_backbone() if request.checkpoint is None else _loaded(request.checkpoint)
+
+
+def bundled_backbone() -> Backbone:
+    """The B-cos network that ships with novad."""
+    return _loaded(ROOT / BUNDLED_CHECKPOINT)
+
+
+def _loaded(checkpoint: Path) -> Backbone:
+    architecture, sha256 = describe_checkpoint(checkpoint)
+    return load_backbone(architecture, checkpoint, sha256)
+
+
+def fastest(actions: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Seconds of each action: the fastest of ``repeats`` rounds in which all take their turn.
+
+    Turns spread what else the machine does over all of them, and the fastest is the least disturbed.
+    """
+    seconds = dict.fromkeys(actions, float("inf"))
+    for _ in range(repeats):
+        for name, action in actions.items():
+            started = time.perf_counter()
+            action()
+            seconds[name] = min(seconds[name], time.perf_counter() - started)
+    return seconds

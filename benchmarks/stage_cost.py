@@ -1,0 +1,162 @@
+"""What a line costs beyond its network's bare forward pass over the same images, in one run."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.inputs import Request, bundled_backbone, fastest, image_files, read, requested_backbone
+from benchmarks.report import Report
+from novad.config import CalibrateExplainerSettings, MemoryBankSettings
+from novad.vision import Detector, Thresholds
+from novad.vision.backbones import Backbone, BcosBackbone
+from novad.vision.calibration import NormalScale
+from novad.vision.candidates import CandidateGrid, fit_normal_statistics
+from novad.vision.detector import FamiliarityModel, FusionModel, NoveltyModel
+from novad.vision.explainers import build_explainer
+from novad.vision.familiarity import feature_grids
+from novad.vision.maps import MapScale
+from novad.vision.memory_bank import MemoryBank, fit_memory_bank
+from novad.vision.preprocess import batches, to_batch
+
+__all__ = ["measure"]
+
+BATCH = 8
+STATISTIC, SMOOTHING = "weight_norm", 2.0
+FORWARD = "bare forward pass"
+Actions = dict[str, Callable[[], object]]
+
+
+def measure(request: Request) -> Report:
+    """Time the bank stage and scoring, and divide each by the bare forward pass over the same images."""
+    files, backbone = image_files(request, request.images), requested_backbone(request)
+    scored = [read(path) for path in image_files(request, request.scored)]
+    explained = backbone if isinstance(backbone, BcosBackbone) else bundled_backbone()
+    familiarity = _familiarity(backbone, _bank(backbone, files, request.size), len(files))
+    rows = [
+        *_rows(_bank_actions(backbone, files, request.size), len(files), request.repeats),
+        *_rows(_scoring_actions(familiarity, explained, scored, request.size), len(scored), request.repeats),
+    ]
+    return Report(
+        "Cost beyond the bare forward pass",
+        {
+            "data": request.data.name,
+            "side": request.size,
+            "backbone": backbone.architecture,
+            "explained": explained.architecture,
+            "vectors in the bank": len(familiarity.bank.vectors),
+            "fastest of": request.repeats,
+        },
+        rows,
+    )
+
+
+def _rows(actions: Actions, images: int, repeats: int) -> list[dict[str, Any]]:
+    seconds = fastest(actions, repeats)
+    return [
+        {
+            "what": name,
+            "images": images,
+            "seconds": round(taken, 3),
+            "ms per image": round(1000 * taken / images, 2),
+            "ratio": round(taken / seconds[FORWARD], 2),
+        }
+        for name, taken in seconds.items()
+    ]
+
+
+def _bank_actions(backbone: Backbone, files: list[Path], size: int) -> Actions:
+    tensors = [to_batch(group, size) for group in batches((read(path) for path in files), BATCH)]
+    return {
+        FORWARD: partial(_forward, backbone, tensors),
+        "memory-bank stage: decoding, features, coreset": partial(_bank, backbone, files, size),
+    }
+
+
+def _scoring_actions(
+    familiarity: FamiliarityModel, explained: Backbone, images: list[Any], size: int
+) -> Actions:
+    tensors = [to_batch(group, size) for group in batches(images, BATCH)]
+    actions: Actions = {
+        FORWARD: partial(_forward, familiarity.backbone, tensors),
+        "decoded images to batches": partial(_prepare, images, size),
+        "scoring: familiarity only": partial(_score_familiarity, familiarity, images, size),
+    }
+    for novelty in _novelties(explained, tensors):
+        detector = Detector("benchmark", size, familiarity, novelty, _fusion())
+        name = f"scoring: hybrid, {novelty.candidate.target} explained"
+        actions[name] = partial(_score, detector, images)
+    return actions
+
+
+def _forward(backbone: Backbone, tensors: list[Tensor]) -> None:
+    with torch.inference_mode():
+        for batch in tensors:
+            backbone(batch)
+
+
+def _bank(backbone: Backbone, files: list[Path], size: int) -> MemoryBank:
+    """A bank from the files, by a line's default settings."""
+    settings = MemoryBankSettings()
+    with torch.inference_mode():
+        return fit_memory_bank(
+            _grids(backbone, files, size),
+            len(files),
+            coreset_share=settings.coreset_share,
+            min_vectors=settings.min_vectors,
+            max_vectors=settings.max_vectors,
+            dimensions=settings.dimensions,
+            whiten=settings.whiten,
+            max_patches=settings.max_patches,
+        )
+
+
+def _grids(backbone: Backbone, files: list[Path], size: int) -> Iterator[Tensor]:
+    for group in batches((read(path) for path in files), BATCH):
+        yield from feature_grids(backbone(to_batch(group, size)), "sensory")
+
+
+def _familiarity(backbone: Backbone, bank: MemoryBank, images: int) -> FamiliarityModel:
+    settings = MemoryBankSettings()
+    sources = tuple((f"{number}.png", "") for number in range(images))
+    return FamiliarityModel(backbone, bank, "sensory", settings.neighbours, settings.top_share, sources)
+
+
+def _score_familiarity(familiarity: FamiliarityModel, images: list[Any], size: int) -> None:
+    with torch.inference_mode():
+        for group in batches(images, BATCH):
+            familiarity.score(familiarity.backbone(to_batch(group, size)))
+
+
+def _prepare(images: list[Any], size: int) -> None:
+    for group in batches(images, BATCH):
+        to_batch(group, size)
+
+
+def _score(detector: Detector, images: list[Any]) -> None:
+    for _ in detector.score(images, BATCH):
+        pass
+
+
+def _novelties(explained: Backbone, tensors: list[Tensor]) -> Iterator[NoveltyModel]:
+    """One model per target; which statistic is read from the explanation hardly matters to its cost."""
+    explainer = build_explainer("bcos", explained)
+    shares = CalibrateExplainerSettings().top_shares
+    for target in explainer.targets:
+        grid = CandidateGrid.of(explainer, [target], [STATISTIC], [SMOOTHING], shares[:1])
+        fits = fit_normal_statistics(explainer, grid, tensors[:2])
+        candidate = next(each for each in grid.candidates(target) if each.located and each.side == "both")
+        yield NoveltyModel(explainer, candidate, fits[target, SMOOTHING])
+
+
+def _fusion() -> FusionModel:
+    """Equal weights and unit scales: their values cost nothing."""
+    limits = dict.fromkeys(("familiarity", "novelty", "hybrid"), 1.0)
+    score, each = NormalScale(0.0, 1.0), MapScale(0.0, 1.0)
+    return FusionModel(
+        score, score, each, each, 0.5, Thresholds(1.0, 0.5, 0.05, limits), np.linspace(0, 1, 100)
+    )

@@ -1,0 +1,109 @@
+"""The benchmarks run on any folder of images, and say what they lack."""
+
+import importlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., int]]:
+    """``python -m benchmarks`` without a process of its own; gives the exit status."""
+    monkeypatch.syspath_prepend(ROOT)
+    main = importlib.import_module("benchmarks.__main__").main
+    threads = torch.get_num_threads()
+    yield lambda *arguments: main(["--threads", "1", *map(str, arguments)])
+    torch.set_num_threads(threads)
+
+
+def figures(auroc: float) -> dict:
+    image = {"image_auroc": auroc, "image_aupr": 0.5, "fnr_at_fpr_01": 0.5, "fnr_at_fpr_05": 0.25, "f1": 0.5}
+    pixels = {"pixel_auroc": None, "aupro": None, "aupimo": None}
+    return {**image, **pixels, "ci95": {"image_auroc": [auroc - 0.1, auroc + 0.1]}}
+
+
+@pytest.fixture
+def evaluated(tmp_path: Path) -> Path:
+    """Artifacts of one line that has been evaluated."""
+    folder = tmp_path / "artifacts/some-line/evaluate"
+    folder.mkdir(parents=True)
+    document = {
+        "line": "some-line",
+        "backbone": "novad-bcos",
+        "counts": {"test_normal": 7, "test_anomalous": 5},
+        "scores": {"hybrid": figures(0.875), "novelty": figures(0.75), "familiarity": figures(0.625)},
+        "false_negative_reduction": {"at_fpr_01": None, "at_fpr_05": 0.3125},
+        "fusion": {"weight": 0.5, "tuned_on": {"split": "tuning"}},
+    }
+    (folder / "metrics.json").write_text(json.dumps(document), "utf-8")
+    return tmp_path / "artifacts"
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for name in ("train/good", "test/good"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for number in range(4):
+            pixels = rng.integers(0, 256, (64, 64, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "data" / name / f"{number}.png")
+    return tmp_path / "data"
+
+
+def test_every_benchmark_leaves_its_table(
+    run: Callable[..., int], images: Path, evaluated: Path, tmp_path: Path
+) -> None:
+    results = tmp_path / "results"
+    asked = ("--data", images, "--artifacts", evaluated, "--size", 64, "--repeats", 1, "--results", results)
+    assert run(*asked) == 0
+    told = {path.stem: json.loads(path.read_text("utf-8"))["rows"] for path in results.glob("*.json")}
+    assert set(told) == {path.stem for path in results.glob("*.md")} == {"coreset", "stage_cost", "detection"}
+    radius = {row["method"]: row["covering radius"] for row in told["coreset"]}
+    # 4 images of 8 x 8 patches: 3 of 256 are chosen, and both exact methods choose the same.
+    blocks, plain = radius["exact greedy, in blocks"], radius["exact greedy, plain k-center"]
+    assert blocks == pytest.approx(plain, abs=1e-3)
+    assert [row["ratio"] for row in told["stage_cost"] if row["what"] == "bare forward pass"] == [1, 1]
+    assert all(row["images"] == 4 for row in told["stage_cost"])
+    assert all(row["ratio"] > 1 for row in told["stage_cost"] if row["what"].startswith("scoring: hybrid"))
+    assert [row["score"] for row in told["detection"]] == ["familiarity", "novelty", "hybrid"]
+    assert [row["AUROC"] for row in told["detection"]] == [0.625, 0.75, 0.875]
+    assert told["detection"][2]["fewer missed at 5 % FPR"] == 0.3125
+    assert "| some-line | novad-bcos | 7 + 5 | hybrid | 0.875 |" in (results / "detection.md").read_text(
+        "utf-8"
+    )
+
+
+def test_what_is_missing_is_said_and_skipped(
+    run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = tmp_path / "results"
+    asked = ("--data", tmp_path / "nowhere", "--artifacts", tmp_path / "none", "--results", results)
+    assert run(*asked) == 0
+    said = capsys.readouterr().err
+    assert said.count("skipped") == 3
+    assert "--data" in said
+    assert "--artifacts" in said
+    assert not results.exists()
+
+
+def test_a_folder_of_another_layout_is_refused_by_name(
+    run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("coreset", "--data", tmp_path) == 2
+    assert str(tmp_path) in capsys.readouterr().err
+
+
+def test_an_unknown_benchmark_is_refused_with_those_that_exist(
+    run: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run("speed")
+    assert ended.value.code == 2
+    assert "stage_cost" in capsys.readouterr().err
