@@ -61,7 +61,9 @@ def run(workspace: Workspace, name: str) -> None:
         line.settings.tune_fusion.max_false_positive_rate,
         line.settings.tune_fusion.equal_weight_prior,
     )
-    best = choose(candidates, table)
+    best = choose(
+        candidates, grid.reference(explainer), scored.novelty, (scored.rows["label"] == 1).to_numpy()
+    )
     novelty = NoveltyModel(explainer, best, fits[best.target, best.smoothing])
     scores = scored.rows.assign(
         familiarity=scored.familiarity, novelty=scored.novelty[:, candidates.index(best)].astype(np.float64)

@@ -9,7 +9,7 @@ from novad.vision.backbones import BcosBackbone
 from novad.vision.candidates import CandidateGrid, candidate_scores, fit_normal_statistics
 from novad.vision.detector import NoveltyModel
 from novad.vision.explainers import BcosExplainer, Explanation
-from novad.vision.novelty import StatisticMoments, deviation, map_step, statistic_maps
+from novad.vision.novelty import Candidate, StatisticMoments, deviation, map_step, statistic_maps
 from novad.vision.pooling import smooth, top_means
 from novad.vision.selection import candidate_table, choose
 
@@ -163,7 +163,7 @@ def test_a_grid_refuses_what_the_explainer_does_not_offer(random_backbone: BcosB
         CandidateGrid.of(explainer, (), ("mood",), (0.0,), (0.01,))
 
 
-def test_the_candidate_that_finds_most_alone_is_chosen(random_backbone: BcosBackbone) -> None:
+def test_a_candidate_that_is_surely_better_is_chosen(random_backbone: BcosBackbone) -> None:
     grid = CandidateGrid.of(BcosExplainer(random_backbone), ("layer1",), ("contribution",), (0.0,), (0.01,))
     candidates = grid.candidates("layer1")
     rng = np.random.default_rng(0)
@@ -173,5 +173,43 @@ def test_the_candidate_that_finds_most_alone_is_chosen(random_backbone: BcosBack
     table = candidate_table(
         candidates, rng.normal(size=60), novelty, np.arange(60) < 20, anomalous, 0.05, 1.0
     )
-    assert choose(candidates, table) == candidates[3]
+    assert choose(candidates, candidates[0], novelty, anomalous) == candidates[3]
     assert table[3]["auroc"] == max(row["auroc"] for row in table)
+
+
+def test_luck_among_many_candidates_does_not_replace_the_reference(random_backbone: BcosBackbone) -> None:
+    grid = CandidateGrid.of(BcosExplainer(random_backbone), (), (), (0.0, 2.0), (0.002, 0.05))
+    candidates = [candidate for target in grid.targets for candidate in grid.candidates(target)]
+    rng = np.random.default_rng(4)
+    anomalous = np.arange(60) >= 40
+    kept = 0
+    for _ in range(20):
+        shared = rng.normal(size=(60, 1))
+        novelty = shared + 0.5 * rng.normal(size=(60, len(candidates)))
+        luckiest = choose(candidates, candidates[5], novelty, anomalous, confidence=0.0)
+        kept += choose(candidates, candidates[5], novelty, anomalous) == candidates[5]
+        assert luckiest != candidates[5]
+    assert kept >= 10
+
+
+def test_a_gain_is_measured_in_delongs_standard_errors() -> None:
+    rng = np.random.default_rng(0)
+    anomalous = np.arange(50) >= 30
+    novelty = rng.normal(size=(50, 2))
+    novelty[anomalous, 1] += 1
+    names = [Candidate("layer1", name, 0.0, False, "high", 0.01) for name in ("contribution", "alignment")]
+    good, bad = novelty[~anomalous], novelty[anomalous]
+    wins = (bad[:, None, :] > good[None, :, :]).astype(float)
+    difference = wins[..., 1] - wins[..., 0]
+    error = np.sqrt(difference.mean(1).var(ddof=1) / 20 + difference.mean(0).var(ddof=1) / 30)
+    z = difference.mean() / error
+    assert choose(names, names[0], novelty, anomalous, confidence=0.99 * z) == names[1]
+    assert choose(names, names[0], novelty, anomalous, confidence=1.01 * z) == names[0]
+
+
+def test_the_reference_is_the_nearest_that_the_grid_offers(random_backbone: BcosBackbone) -> None:
+    explainer = BcosExplainer(random_backbone)
+    whole = CandidateGrid.of(explainer, (), (), (0.0, 2.0, 4.0), (0.002, 0.01))
+    assert whole.reference(explainer) == Candidate("layer1", "weight_norm", 2.0, True, "high", 0.002)
+    narrow = CandidateGrid.of(explainer, ("layer3",), ("alignment",), (4.0,), (0.05,))
+    assert narrow.reference(explainer) == Candidate("layer3", "alignment", 4.0, True, "high", 0.05)

@@ -23,6 +23,7 @@ class BcosExplainer(Explainer):
     method = "bcos"
     exact = True
     statistics = ("contribution", "weight_norm", "alignment", "colour_residual", "joint")
+    reference = ("weight_norm", "high")
 
     def __init__(self, backbone: Backbone) -> None:
         if not isinstance(backbone, BcosBackbone):

@@ -44,11 +44,13 @@ class Explainer(ABC):
         targets: what can be explained: layers, or sums of layers as ``layer2+layer3``.
         statistics: names of the per-pixel statistics that its explanations support.
         exact: whether completeness holds to float tolerance.
+        reference: statistic and side that novelty is asked by until a line's own data say better.
     """
 
     method: str
     exact: bool = False
     statistics: tuple[str, ...] = ("contribution", "magnitude")
+    reference: tuple[str, str] = ("magnitude", "both")
 
     def __init__(self, backbone: Backbone) -> None:
         self.backbone = backbone
