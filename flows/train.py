@@ -75,12 +75,14 @@ def train(root: Path, lines: list[str], force: bool = False) -> dict[str, dict[s
         running[stage.address] = run_stage.submit(
             root, stage, force, threads, wait_for=before, return_state=False
         )
+    checking: dict[str, Any] = {}
     publishing: dict[str, Any] = {}
     for line in lines:
         done: Any = [running[stage.address] for stage in stages if stage.line == line]
-        fresh = assert_fresh.submit(root, line, wait_for=done, return_state=False)
-        publishing[line] = publish_line.submit(root, line, flow_run.id, wait_for=[fresh], return_state=False)
-    results = _collect(stages, running, publishing)
+        checking[line] = assert_fresh.submit(root, line, wait_for=done, return_state=False)
+        after: Any = [checking[line]]
+        publishing[line] = publish_line.submit(root, line, flow_run.id, wait_for=after, return_state=False)
+    results = _collect(stages, running, checking, publishing)
     _summarise(results)
     if failed := [line for line, result in results.items() if "error" in result]:
         raise TrainingFailed(f"{', '.join(failed)} failed", results)
@@ -90,6 +92,7 @@ def train(root: Path, lines: list[str], force: bool = False) -> dict[str, dict[s
 def _collect(
     stages: list[PipelineStage],
     running: dict[str, Any],
+    checking: dict[str, Any],
     publishing: dict[str, Any],
 ) -> dict[str, dict[str, Any]]:
     progress = create_progress_artifact(0.0, key="training", description="stages and publications done")
@@ -98,8 +101,11 @@ def _collect(
     for count, stage in enumerate(stages, start=1):
         _keep(results[stage.line], running[stage.address], "ran")
         update_progress_artifact(progress, 100 * count / total)  # type: ignore[arg-type]
-    for line, future in publishing.items():
-        _keep(results[line], future, "published")
+    for line, result in results.items():
+        _keep(result, checking[line], "checked")
+        _keep(result, publishing[line], "published")
+        if "error" not in result and "published" not in result:
+            result["error"] = ServiceError(f"{line}: Prefect ended the flow before the line was published")
     update_progress_artifact(progress, 100.0)  # type: ignore[arg-type]
     return results
 

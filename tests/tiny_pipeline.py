@@ -5,16 +5,17 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from fake_line import REPOSITORY, make_workspace
 from novad.config import Workspace
+from novad.pipeline.prefect_home import prefect_api
 from novad.tracking.digests import STAGES
 
-__all__ = ["MakeTiny", "make_tiny", "train_process", "wait_for"]
+__all__ = ["MakeTiny", "make_tiny", "prefect_server", "running_prefect", "train_process", "wait_for"]
 
 MakeTiny = Callable[..., Workspace]
 
@@ -51,13 +52,37 @@ main(run, STAGE)
 '''
 
 
+@pytest.fixture(scope="session")
+def running_prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """Address and database of a Prefect server that outlives the trainings, as in a plant."""
+    root = tmp_path_factory.mktemp("prefect")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.delenv("PREFECT_API_URL", raising=False)
+        with prefect_api(Workspace(root), []):
+            url = os.environ.pop("PREFECT_API_URL")
+            yield url, root / ".novad/prefect/0/prefect.db"
+
+
+@pytest.fixture
+def prefect_server(running_prefect: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Train through the running server instead of starting one each time; its database."""
+    url, database = running_prefect
+    monkeypatch.setenv("PREFECT_API_URL", url)
+    return database
+
+
 @pytest.fixture
 def make_tiny(
-    own_store: None, tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch
+    own_store: None,
+    tmp_path: Path,
+    empty_database: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> MakeTiny:
     """Lines of the given names, untrained, beside an empty database."""
-    for name in ("PREFECT_API_URL", "NOVAD_WORKSPACE"):
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("NOVAD_WORKSPACE", raising=False)
+    if "prefect_server" not in request.fixturenames:
+        monkeypatch.delenv("PREFECT_API_URL", raising=False)
 
     def make(*lines: str) -> Workspace:
         root = tmp_path / "tiny"
@@ -89,12 +114,23 @@ def _stage(name: str, before: str) -> str:
     )
 
 
-def train_process(workspace: Workspace, *lines: str, wait: bool = False) -> "subprocess.Popen[str]":
-    """``novad train --json`` in a process of its own."""
-    arguments = ["train", *lines, "--json", *(["--wait"] if wait else [])]
+TRAIN = """
+import json, sys
+from pathlib import Path
+from novad.config import Workspace
+from novad.errors import exit_code
+from novad.pipeline.train import train_lines
+[result] = train_lines(Workspace(Path(sys.argv[1])), sys.argv[2:])
+print(json.dumps({"version": result.version, "ran": result.ran, "error": str(result.error or "")}))
+raise SystemExit(exit_code(result.error) if result.error else 0)
+"""
+
+
+def train_process(workspace: Workspace, line: str) -> "subprocess.Popen[str]":
+    """Train one line in a process of its own, which prints its version, what ran and its error."""
     return subprocess.Popen(
-        [sys.executable, "-c", "from novad.cli import main; main()", *arguments],
-        env={**os.environ, "NOVAD_WORKSPACE": str(workspace.root)},
+        [sys.executable, "-c", TRAIN, str(workspace.root), line],
+        cwd="/",
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

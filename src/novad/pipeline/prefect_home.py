@@ -33,8 +33,6 @@ def prefect_api(workspace: Workspace, lines: list[str]) -> Iterator[None]:
     in ``.novad/prefect/N``: SQLite takes one writing server, so each run at the same time has its own N. It
     ends with this process, however that ends. Flow runs that a dead process left running are closed.
 
-    Must be entered before Prefect is imported, because Prefect reads its settings once.
-
     Args:
         workspace: whose flows run.
         lines: that they train; the caller holds their locks.
@@ -46,8 +44,8 @@ def prefect_api(workspace: Workspace, lines: list[str]) -> Iterator[None]:
     tags = [identity, *(f"line:{line}" for line in lines)]
     if os.environ.get("PREFECT_API_URL"):
         # Whoever trains a line holds its lock. This process holds it now: other claims are dead ones.
-        _close_abandoned_runs([[identity, tag] for tag in tags[1:]])
         with _tagged(tags):
+            _close_abandoned_runs([[identity, tag] for tag in tags[1:]])
             yield
         return
     with first_free(workspace.state / "prefect") as home:
@@ -78,8 +76,8 @@ def prefect_api(workspace: Workspace, lines: list[str]) -> Iterator[None]:
         try:
             _wait_until_healthy(server, port, log)
             # Nobody else writes to this home: whatever claims to run there has lost its process.
-            _close_abandoned_runs([[identity]])
             with _tagged(tags):
+                _close_abandoned_runs([[identity]])
                 yield
         finally:
             _send_logs()
@@ -133,10 +131,10 @@ def _identity(workspace: Workspace) -> str:
 
 @contextmanager
 def _tagged(names: list[str]) -> Iterator[None]:
-    """Give flow runs their tags; imports Prefect, which by now may read its settings."""
-    from prefect import tags
+    """Give flow runs their tags. Where Prefect is loaded already, tell it the settings of this time too."""
+    from prefect import settings, tags
 
-    with tags(*names):
+    with settings.temporary_settings({settings.PREFECT_API_URL: os.environ["PREFECT_API_URL"]}), tags(*names):
         yield
 
 

@@ -114,10 +114,10 @@ def _unchanged(workspace: Workspace, lines: list[str]) -> dict[str, int]:
 
 def _run_flow(workspace: Workspace, lines: list[str], force: bool) -> dict[str, dict[str, Any]]:
     path = workspace.path("flows/train.py")
+    spec = importlib.util.spec_from_file_location("novad_flow_train", path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise ConfigError(f"{path}: the training flow is missing")
     with prefect_api(workspace, lines):
-        spec = importlib.util.spec_from_file_location("novad_flow_train", path)
-        if spec is None or spec.loader is None or not path.is_file():
-            raise ConfigError(f"{path}: the training flow is missing")
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         try:
