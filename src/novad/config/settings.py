@@ -86,7 +86,7 @@ class CalibrateExplainerSettings(Section):
 
     targets: tuple[str, ...] = ()
     statistics: tuple[str, ...] = ()
-    max_normals: Annotated[int, Field(ge=2)] = 256
+    max_normals: Annotated[int, Field(ge=2)] = 128
     smoothing: tuple[Annotated[float, Field(ge=0)], ...] = (0.0, 2.0, 4.0)
     top_shares: tuple[Share, ...] = (0.002, 0.01, 0.05)
 
