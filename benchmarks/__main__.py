@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import coreset, detection, stage_cost
+from benchmarks import coreset, detection, selection, stage_cost
 from benchmarks.inputs import Request
 from benchmarks.report import MissingInput, Report
 from novad.errors import NovadError, exit_code
@@ -18,6 +18,7 @@ BENCHMARKS: dict[str, Callable[[Request], Report]] = {
     "coreset": coreset.measure,
     "stage_cost": stage_cost.measure,
     "detection": detection.measure,
+    "selection": selection.measure,
 }
 
 

@@ -24,7 +24,7 @@ from novad.vision.preprocess import batches, to_batch
 from novad.vision.selection import candidate_table, choose
 from novad.vision.synthetic import synthetic_anomaly
 
-__all__ = ["run"]
+__all__ = ["Scored", "image_tensors", "load_models", "run", "score_candidates"]
 
 STAGE = "calibrate_explainer"
 BATCH = 8
@@ -44,13 +44,13 @@ def run(workspace: Workspace, name: str) -> None:
     """Compare the candidates of one line, keep the best and its normal distribution."""
     line = Line.open(workspace, name)
     settings = line.settings.calibrate_explainer
-    familiarity, explainer = _models(line)
+    familiarity, explainer = load_models(line)
     grid = CandidateGrid.of(
         explainer, settings.targets, settings.statistics, settings.smoothing, settings.top_shares
     )
     normals = line.rows("bank").head(settings.max_normals)
-    fits = fit_normal_statistics(explainer, grid, _tensors(line, line.images(normals)))
-    scored = _score(line, familiarity, explainer, grid, fits)
+    fits = fit_normal_statistics(explainer, grid, image_tensors(line, line.images(normals)))
+    scored = score_candidates(line, familiarity, explainer, grid, fits)
     candidates = [candidate for target in grid.targets for candidate in grid.candidates(target)]
     table = candidate_table(
         candidates,
@@ -75,7 +75,8 @@ def run(workspace: Workspace, name: str) -> None:
         write_json(folder / "candidates.json", _report(line, explainer, best, table, scores))
 
 
-def _models(line: Line) -> tuple[FamiliarityModel, Explainer]:
+def load_models(line: Line) -> tuple[FamiliarityModel, Explainer]:
+    """The line's familiarity and its explainer, on one network where both use the same."""
     settings = line.settings
     backbone = line.backbone(settings.backbone)
     explained = backbone if settings.explainer.backbone == settings.backbone else None
@@ -90,17 +91,19 @@ def _models(line: Line) -> tuple[FamiliarityModel, Explainer]:
     )
 
 
-def _tensors(line: Line, images: Iterator[Any]) -> Iterator[Tensor]:
+def image_tensors(line: Line, images: Iterator[Any]) -> Iterator[Tensor]:
+    """Batches (N, 3, S, S) of decoded images."""
     for group in batches(images, BATCH):
         yield to_batch(group, line.settings.backbone.image_size)
 
 
-def _score(
+def score_candidates(
     line: Line, familiarity: FamiliarityModel, explainer: Explainer, grid: CandidateGrid, fits: Any
 ) -> Scored:
+    """Raw scores of every calibration and tuning image, by familiarity and by every candidate."""
     rows, images = _tuning_images(line)
     known, unknown = [], []
-    for batch in _tensors(line, images):
+    for batch in image_tensors(line, images):
         novelty, features = candidate_scores(explainer, grid, fits, batch)
         with torch.inference_mode():
             if explainer.backbone is not familiarity.backbone:
@@ -140,7 +143,7 @@ def _tuning_images(line: Line) -> tuple[pd.DataFrame, Iterator[Any]]:
 def _normal_maps(line: Line, familiarity: FamiliarityModel, novelty: NoveltyModel) -> dict[str, Tensor]:
     """Raw maps of calibration normals: what maps of good parts look like."""
     rows = line.rows("calibration").head(MOST_NORMAL_MAPS)
-    raw = [raw_scores(familiarity, novelty, batch) for batch in _tensors(line, line.images(rows))]
+    raw = [raw_scores(familiarity, novelty, batch) for batch in image_tensors(line, line.images(rows))]
     return {
         "familiarity": torch.cat([each.familiarity.distances for each in raw]).contiguous(),
         "novelty": torch.cat([each.novelty_maps for each in raw]).contiguous(),
