@@ -1,5 +1,6 @@
 """One run per product line at a time; a lock dies with its process."""
 
+import itertools
 import json
 import os
 import time
@@ -63,13 +64,16 @@ def _told(holder: Path) -> str:
 @contextmanager
 def first_free(folder: Path) -> Iterator[Path]:
     """The first numbered sub-folder of ``folder`` that no living process holds; held while inside."""
-    number = 0
-    while True:
+    for number in itertools.count():
         place = folder / str(number)
         place.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(place / ".lock", timeout=0)
         try:
-            with FileLock(place / ".lock", timeout=0):
-                yield place
-                return
+            lock.acquire()
         except Timeout:
-            number += 1
+            continue
+        try:
+            yield place
+        finally:
+            lock.release()
+        return
