@@ -44,7 +44,7 @@ def overlay(image: NDArray[Any], heat: NDArray[np.floating], threshold: float, s
 
 
 def _strength(heat: NDArray[np.floating], threshold: float, span: float) -> NDArray[np.float64]:
-    """Glow of each pixel, 0 to 1; nothing lies above an infinite threshold, nor does a pixel without value."""
+    """Glow of each pixel, 0 to 1; none above an infinite threshold, none where the map has no value."""
     # Compared in the map's own precision: a float32 map may reach a threshold that was rounded from it.
     glows = heat > heat.dtype.type(threshold)
     above = np.zeros(heat.shape)

@@ -73,6 +73,16 @@ def test_missed_defects_agree_with_the_figure_at_each_rate(figures: list[Figure]
             assert at_rate == pytest.approx(expected)
 
 
+def test_missed_defects_keep_every_step_of_tied_scores(figures: list[Figure], tmp_path: Path) -> None:
+    values = np.repeat(np.arange(20.0), 2)
+    scores = pd.DataFrame({"label": [0, 1] * 20} | {name: values for name in plots.COLOURS})
+    plots.false_negatives_plot(scores, tmp_path)
+    line = figures[0].axes[0].lines[0]
+    x, y = np.asarray(line.get_xdata()), np.asarray(line.get_ydata())
+    np.testing.assert_allclose(x, np.arange(21) / 20)
+    np.testing.assert_allclose(y, 1 - x)
+
+
 def test_histograms_count_every_image_and_draw_finite_thresholds(
     figures: list[Figure], tmp_path: Path
 ) -> None:
