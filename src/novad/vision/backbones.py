@@ -72,17 +72,29 @@ class BcosBackbone(Backbone):
     def features(self, encoded: Tensor) -> dict[str, Tensor]:
         return self.stage_features(encoded, self.layers)
 
-    def stage_features(self, encoded: Tensor, layers: Collection[str]) -> dict[str, Tensor]:
-        """Feature maps of any of the network's stages, run no deeper than needed."""
+    def stage_features(
+        self, encoded: Tensor, layers: Collection[str], explained: Collection[str] | None = None
+    ) -> dict[str, Tensor]:
+        """Feature maps of any of the network's stages, run no deeper than needed.
+
+        Args:
+            encoded: (N, 6, H, W).
+            layers: names of the stages to return.
+            explained: those among them that gradients are wanted of; deeper stages then run without the
+                cost of remembering. None: all.
+        """
         net, found = self.network, {}
+        remembered = set(layers if explained is None else explained)
         x = net.bn1(net.conv1(encoded))
         if net.pool is not None:
             x = net.pool(x)
         for name in self.available:
-            x = getattr(net, name)(x)
+            with torch.set_grad_enabled(torch.is_grad_enabled() and bool(remembered)):
+                x = getattr(net, name)(x)
+            remembered.discard(name)
             if name in layers:
                 found[name] = x
-            if len(found) == len(layers):
+            if len(found) == len(set(layers)):
                 break
         return found
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -70,18 +71,22 @@ class NoveltyModel:
     candidate: Candidate
     normal: NormalStatistics
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Statistics that are computed, in the order of ``normal``."""
-        return tuple(name for name in self.explainer.statistics if name != JOINT)
+    @cached_property
+    def _needed(self) -> tuple[tuple[str, ...], NormalStatistics]:
+        """Statistics that the candidate looks at, and their distribution: all for the joint one, else one."""
+        names = tuple(name for name in self.explainer.statistics if name != JOINT)
+        if self.candidate.statistic == JOINT:
+            return names, self.normal
+        return (self.candidate.statistic,), self.normal.only(names.index(self.candidate.statistic))
 
     def maps(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Raw novelty maps (N, h, w) of images (N, 3, H, W), and the features seen on the way."""
         chosen = self.candidate
         explanation = self.explainer.explain(images, chosen.target)
-        statistics = statistic_maps(explanation, self.names, map_step(images.shape[-1]))
+        names, normal = self._needed
+        statistics = statistic_maps(explanation, names, map_step(images.shape[-1]))
         statistics = smooth(statistics, chosen.smoothing)
-        maps = deviation(statistics, self.names, self.normal, chosen.statistic, chosen.located, chosen.side)
+        maps = deviation(statistics, names, normal, chosen.statistic, chosen.located, chosen.side)
         return maps, dict(explanation.features)
 
 

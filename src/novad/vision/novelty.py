@@ -82,8 +82,8 @@ def _statistic(explanation: Explanation, name: str) -> Tensor:
 
 
 def _length(vectors: Tensor) -> Tensor:
-    lengths: Tensor = torch.linalg.vector_norm(vectors, dim=1)
-    return lengths
+    # Not torch's norm: along the channel dimension it takes 100 times as long.
+    return vectors.square().sum(dim=1).sqrt()
 
 
 def _colour_residual(weight: Tensor, encoded: Tensor) -> Tensor:
@@ -114,6 +114,12 @@ class NormalStatistics:
     scale: Tensor
     precision: Tensor
     located_precision: Tensor
+
+    def only(self, at: int) -> "NormalStatistics":
+        """The distribution of the statistic at position ``at`` alone, without any joint one."""
+        row = slice(at, at + 1)
+        fields = {name: tensor[row] for name, tensor in self.tensors().items() if "precision" not in name}
+        return NormalStatistics(**fields, precision=torch.eye(1), located_precision=torch.eye(1))
 
     def tensors(self) -> dict[str, Tensor]:
         """Fields by name, for saving."""

@@ -40,7 +40,7 @@ class BcosExplainer(Explainer):
         layers = target.split("+")
         with torch.enable_grad():
             encoded = self.network.encode(images).requires_grad_()
-            features = self.network.stage_features(encoded, {*layers, *self.network.layers})
+            features = self.network.stage_features(encoded, {*layers, *self.network.layers}, layers)
             lengths = {name: features[name].norm(dim=1, keepdim=True) for name in layers}
             directions = [(features[name] / lengths[name].clamp_min(1e-12)).detach() for name in layers]
             (weight,) = torch.autograd.grad([features[name] for name in layers], encoded, directions)
