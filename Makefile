@@ -3,7 +3,10 @@
 # make lint   ruff and mypy        make bench  benchmarks on real images        make clean  remove outputs
 
 VENV ?= .venv
-PYTHON ?= python3
+# The first interpreter that fits; PYTHON=... names another.
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+  $$python -c 'import sys; raise SystemExit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null \
+  && command -v $$python && break; done)
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.novad-set-up
 
@@ -19,17 +22,18 @@ export UV_LINK_MODE = copy
 
 setup: $(STAMP)
 
+# uv reads no pip settings, so where an index is known to pip alone, pip does the work.
 $(STAMP): requirements.lock pyproject.toml
-	@if command -v uv >/dev/null 2>&1; then \
-	  set -e; \
-	  uv venv --quiet --allow-existing --python "$$(command -v $(PYTHON))" $(VENV); \
-	  uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock; \
-	  uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .; \
-	else \
-	  set -e; \
-	  $(PYTHON) -m venv $(VENV); \
-	  $(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock; \
-	  $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .; \
+	@test -n "$(PYTHON)" || { echo "novad needs Python 3.11, 3.12 or 3.13 (PYTHON=...)" >&2; exit 2; }
+	@rm -f $@
+	@echo "Setting up $(VENV) from requirements.lock" >&2
+	@if command -v uv >/dev/null 2>&1 \
+	  && uv venv --quiet --allow-existing --python "$(PYTHON)" $(VENV) \
+	  && uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock \
+	  && uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .; then :; else \
+	  "$(PYTHON)" -m venv $(VENV) \
+	  && $(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock \
+	  && $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .; \
 	fi
 	@touch $@
 
