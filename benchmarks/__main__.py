@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import coreset, detection, selection, stage_cost
+from benchmarks import coreset, detection, interval_coverage, pixel_figures, selection, stage_cost
 from benchmarks.inputs import Request
 from benchmarks.report import MissingInput, Report
 from novad.errors import NovadError, exit_code
@@ -19,6 +19,8 @@ BENCHMARKS: dict[str, Callable[[Request], Report]] = {
     "stage_cost": stage_cost.measure,
     "detection": detection.measure,
     "selection": selection.measure,
+    "interval_coverage": interval_coverage.measure,
+    "pixel_figures": pixel_figures.measure,
 }
 
 

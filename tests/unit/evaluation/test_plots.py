@@ -75,7 +75,7 @@ def test_missed_defects_agree_with_the_figure_at_each_rate(figures: list[Figure]
 
 def test_missed_defects_keep_every_step_of_tied_scores(figures: list[Figure], tmp_path: Path) -> None:
     values = np.repeat(np.arange(20.0), 2)
-    scores = pd.DataFrame({"label": [0, 1] * 20} | {name: values for name in plots.COLOURS})
+    scores = pd.DataFrame({"label": [0, 1] * 20} | dict.fromkeys(plots.COLOURS, values))
     plots.false_negatives_plot(scores, tmp_path)
     line = figures[0].axes[0].lines[0]
     x, y = np.asarray(line.get_xdata()), np.asarray(line.get_ydata())
