@@ -83,7 +83,15 @@ def history(line: Annotated[str, typer.Argument(help="Product line.")], as_json:
 
     def show(console: "Console") -> None:
         rows = [
-            [event.sequence, event.at, event.kind, event.version, event.actor, event.reason, _failed(event)]
+            [
+                event.sequence,
+                event.at[:19],
+                event.kind,
+                event.version,
+                event.actor,
+                event.reason,
+                _failed(event),
+            ]
             for event in events
         ]
         console.print(table(f"Decisions on {line}", columns, rows))

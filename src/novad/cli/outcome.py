@@ -10,11 +10,11 @@ from typing import Any, TextIO
 
 import typer
 
+from novad.cli.interrupt import INTERRUPTED, stops_children
 from novad.errors import NovadError, RefusedError, exit_code
 
 __all__ = ["DataRefusedError", "conclude", "document", "tell"]
 
-INTERRUPTED = 130
 _stdout: list[TextIO] = []
 
 
@@ -29,20 +29,27 @@ class DataRefusedError(RefusedError):
 def conclude(app: typer.Typer, arguments: Sequence[str]) -> int:
     """Run a command and return its exit status: 0 done, 1 refused, 2 wrong use, 3 service, 130 stopped."""
     as_json = "--json" in arguments
+
+    def stopped() -> None:
+        _fail("stopped", "Interrupted", INTERRUPTED, as_json)
+
     try:
-        with _documents_only(as_json):
+        with stops_children(stopped), _documents_only(as_json):
             status = app(list(arguments), prog_name="novad", standalone_mode=False)
             sys.stdout.flush()
         status = status if isinstance(status, int) else 0
         if status == INTERRUPTED:
-            _fail("stopped", "Interrupted", status, as_json)
+            stopped()
         return status
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit) as ended:
+        if isinstance(ended, SystemExit) and not isinstance(ended.__context__, BrokenPipeError):
+            raise
         # Whoever read the output has seen enough; what is left must not fail at exit either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
     except (KeyboardInterrupt, typer.Abort):
-        return _fail("stopped", "Interrupted", INTERRUPTED, as_json)
+        stopped()
+        return INTERRUPTED
     except typer.TyperException as error:
         if not as_json:
             _show_usage(error)

@@ -1,8 +1,12 @@
 """What ``--backbone`` may name, and the file and settings that it stands for."""
 
+import os
 import shutil
+import socket
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from pydantic import ValidationError
 
@@ -13,6 +17,7 @@ from novad.errors import ConfigError
 __all__ = ["Checkpoint", "bundled", "choose"]
 
 _WEIGHTS = "weights"
+_HUB_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,7 @@ def choose(workspace: Workspace, spec: str, image_size: int) -> Checkpoint:
     if spec == "bundled":
         return bundled(workspace, image_size)
     if spec.startswith("timm:"):
+        _do_not_wait_for_hub()
         from novad.vision.hub import download
 
         path = download(spec.removeprefix("timm:"), workspace.root / _WEIGHTS)
@@ -80,6 +86,21 @@ def choose(workspace: Workspace, spec: str, image_size: int) -> Checkpoint:
         chosen = _from_elsewhere(workspace, path, image_size)
     _try_out(path, chosen.settings)
     return chosen
+
+
+def _do_not_wait_for_hub() -> None:
+    """Let a hub that cannot be reached fail at once: its client would try again for most of a minute.
+
+    What the client has in its own cache is found either way.
+    """
+    address = urlsplit(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
+    if address.hostname is None or address.scheme in getproxies():
+        return
+    try:
+        socket.create_connection((address.hostname, address.port or 443), _HUB_SECONDS).close()
+    except OSError:
+        # Read when the client is imported, which is why this comes before.
+        os.environ["HF_HUB_OFFLINE"] = "1"
 
 
 def _from_elsewhere(workspace: Workspace, path: Path, image_size: int) -> Checkpoint:

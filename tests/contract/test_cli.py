@@ -1,0 +1,414 @@
+"""What every command promises: help, one JSON document, exit codes, messages that name what is wrong."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import typer
+from PIL import Image
+
+from novad.cli import main
+from novad.cli.app import app
+from novad.config import Workspace
+from novad.pipeline.graph import stale_stages
+from novad.pipeline.locks import line_locks
+from novad.tracking import publish
+from novad.vision import Detection, NearestNormal, Thresholds
+from tiny_pipeline import MakeTiny, wait_for
+
+Told = tuple[int, str, str]
+Novad = Callable[..., Told]
+HEAVY = ("torch", "mlflow", "prefect", "dvc", "pandas", "great_expectations")
+COMMANDS = (
+    "demo", "doctor", "gate", "history", "line add", "line list", "promote", "score", "train", "validate",
+)  # fmt: skip
+
+
+@pytest.fixture
+def novad(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Novad:
+    """Run a command in this process: (exit code, stdout, stderr)."""
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("NO_COLOR", "1")
+
+    def run(*arguments: object) -> Told:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main([str(argument) for argument in arguments])
+        told = capsys.readouterr()
+        code = ended.value.code
+        assert isinstance(code, int)
+        return code, told.out, told.err
+
+    return run
+
+
+@pytest.fixture
+def line(tracked: Workspace, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    """Line `metal`, registered as version 1, as the workspace that commands find."""
+    monkeypatch.setenv("NOVAD_WORKSPACE", str(tracked.root))
+    publish(tracked, "metal")
+    return tracked
+
+
+def _document(told: Told) -> Any:
+    return json.loads(told[1])
+
+
+def test_every_command_is_known_to_these_tests() -> None:
+    plain = {each.name for each in app.registered_commands}
+    grouped = {
+        f"{group.name} {each.name}"
+        for group in app.registered_groups
+        if group.typer_instance is not None
+        for each in group.typer_instance.registered_commands
+    }
+    assert plain | grouped == set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself_and_speaks_json(command: str, novad: Novad) -> None:
+    code, out, err = novad(*command.split(), "--help")
+    assert (code, err) == (0, "")
+    assert "--json" in out
+    assert len([word for word in out.split() if word[0].isalpha()]) > 15
+
+
+def test_help_loads_none_of_the_big_libraries() -> None:
+    program = (
+        "import sys\nfrom novad.cli import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit:\n"
+        f"    print([name for name in {HEAVY} if name in sys.modules])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("arguments", [("train",), ("frobnicate",), ("score", "metal", "--version", "none")])
+def test_wrong_use_exits_2_and_is_told_in_json_too(arguments: tuple[str, ...], novad: Novad) -> None:
+    code, out, err = novad(*arguments)
+    assert (code, out) == (2, "")
+    assert "Usage: novad" in err
+    told = novad(*arguments, "--json")
+    assert told[0] == 2
+    assert _document(told) | {"error": ""} == {"error": "", "kind": "UsageError", "code": 2}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("train", "glass"), ("params.yaml", "lines.glass", "metal")),
+        (("score", "metal", "nowhere.png"), ("nowhere.png",)),
+        (("gate", "metal", "--version", "9"), ("metal", "version 9")),
+        (("promote", "metal", "--version", "1", "--approver", " ", "--reason", "why"), ("--approver",)),
+        (("history", "glass"), ("params.yaml", "lines.glass")),
+    ],
+)
+def test_errors_name_what_is_wrong(
+    arguments: tuple[str, ...], words: tuple[str, ...], novad: Novad, line: Workspace
+) -> None:
+    code, out, err = novad(*arguments)
+    assert (code, out) == (2, "")
+    assert all(word in err for word in words)
+    told = novad(*arguments, "--json")
+    assert told[0] == 2
+    document = _document(told)
+    assert set(document) == {"error", "kind", "code"}
+    assert all(word in document["error"] for word in words)
+    assert (document["kind"], document["code"]) == ("ConfigError", 2)
+
+
+def test_outside_a_workspace_the_way_back_is_named(
+    novad: Novad, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NOVAD_WORKSPACE", raising=False)
+    monkeypatch.chdir(tmp_path)
+    code, _, err = novad("line", "list")
+    assert code == 2
+    assert str(tmp_path) in err
+    assert "NOVAD_WORKSPACE" in err
+
+
+def test_a_service_that_fails_exits_3(novad: Novad, line: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("NOVAD_DATABASE_URI", f"sqlite:///{line.root / 'elsewhere.db'}")
+    told = novad("gate", "metal", "--version", "1", "--json")
+    assert told[0] == 3
+    assert (_document(told)["code"], _document(told)["kind"]) == (3, "ServiceError")
+    assert "127.0.0.1:9" in _document(told)["error"]
+
+
+def test_a_fault_of_novad_itself_is_no_refusal_and_still_one_document(
+    novad: Novad, line: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        print("a library talks")
+        raise ZeroDivisionError("no such luck")
+
+    monkeypatch.setattr("novad.tracking.history", broken)
+    told = novad("history", "metal", "--json")
+    assert told[0] == 2
+    assert "no such luck" in _document(told)["error"]
+    assert "a library talks" in told[2]
+    assert "Traceback" in told[2]
+
+
+def test_an_interrupt_from_the_keyboard_exits_130(
+    novad: Novad, line: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("novad.tracking.history", interrupted)
+    assert novad("history", "metal") == (130, "", "novad: stopped\n")
+    told = novad("history", "metal", "--json")
+    assert (told[0], _document(told)["code"]) == (130, 130)
+
+
+def test_a_reader_who_has_seen_enough_is_no_error(line: Workspace) -> None:
+    program = "from novad.cli import main; main(['line', 'list', '--json'])"
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-c", program], stdout=write, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_gates_promotion_and_history_tell_one_story(novad: Novad, line: Workspace) -> None:
+    told = novad("gate", "metal", "--json")
+    assert told[0] == 0
+    document = _document(told)
+    assert (document["line"], document["version"], document["passed"]) == ("metal", 1, True)
+    assert {gate["passed"] for gate in document["gates"]} == {True}
+    assert novad("history", "metal", "--json")[1].split() == [
+        '{"line":',
+        '"metal",',
+        '"events":',
+        "[]",
+        "}",
+    ] or (_document(novad("history", "metal", "--json"))["events"] == [])
+    told = novad(
+        "promote", "metal", "--version", 1, "--approver", "ada", "--reason", "good [enough]", "--json"
+    )
+    assert told[0] == 0
+    assert (_document(told)["kind"], _document(told)["actor"]) == ("promotion", "ada")
+    [event] = _document(novad("history", "metal", "--json"))["events"]
+    assert event == _document(told)
+    code, out, _ = novad("history", "metal")
+    assert code == 0
+    assert "good [enough]" in out
+    [row] = _document(novad("line", "list", "--json"))["lines"]
+    assert (row["line"], row["champion"], row["newest"], row["next_run"]) == ("metal", 1, 1, None)
+    assert row["last_run"] is not None
+
+
+def test_a_refused_promotion_exits_1_and_names_the_gate(novad: Novad, line: Workspace) -> None:
+    policy = line.root / "mlflow"
+    text = (policy / "gates.yaml").read_text("utf-8")
+    policy.unlink()
+    policy.mkdir()
+    assert "hybrid_auroc: {min: 0.6}" in text
+    (policy / "gates.yaml").write_text(
+        text.replace("hybrid_auroc: {min: 0.6}", "hybrid_auroc: {min: 0.99}"), "utf-8"
+    )
+    assert novad("gate", "metal")[0] == 1
+    arguments = ("promote", "metal", "--version", 1, "--approver", "ada", "--reason", "why", "--json")
+    told = novad(*arguments)
+    assert told[0] == 1
+    assert "hybrid_auroc" in _document(told)["error"]
+    assert (_document(told)["kind"], _document(told)["code"]) == ("RefusedError", 1)
+    _, out, _ = novad("history", "metal")
+    assert "refusal" in out
+    assert "hybrid_auroc" in out
+
+
+def test_tables_end_by_saying_where_to_look(novad: Novad, line: Workspace) -> None:
+    for arguments in (("gate", "metal"), ("history", "metal"), ("line", "list")):
+        _, out, _ = novad(*arguments)
+        assert f"mlflow ui --backend-store-uri sqlite:///{line.state / 'mlflow.db'}" in out
+
+
+def test_training_tells_what_ran_and_then_that_nothing_did(
+    novad: Novad, make_tiny: MakeTiny, prefect_server: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = make_tiny("metal", "fabric")
+    monkeypatch.setenv("NOVAD_WORKSPACE", str(workspace.root))
+    (workspace.root / "input/fabric").write_text("memory_bank: refuse")
+    told = novad("train", "metal", "fabric", "--json")
+    assert told[0] == 1
+    document = _document(told)
+    metal, fabric = document["lines"]
+    assert (metal["line"], metal["version"], metal["error"], metal["unchanged"]) == ("metal", 1, None, False)
+    assert len(metal["ran"]) == 5
+    assert metal["scores"]["hybrid"] == {"image_auroc": 0.93, "fnr_at_fpr_05": 0.2}
+    assert (fabric["version"], fabric["scores"], fabric["code"]) == (None, None, 1)
+    assert "part-07.png is empty" in fabric["error"]
+    assert (document["code"], document["error"]) == (1, fabric["error"])
+
+    code, out, _ = novad("train", "metal")
+    assert code == 0
+    assert "Nothing to do" in out
+    assert "0.930" in out
+    assert str(workspace.artifacts("metal", "evaluate") / "heatmaps") in out
+
+
+def test_ctrl_c_in_a_training_stops_its_stages_and_exits_130(
+    make_tiny: MakeTiny, prefect_server: Path
+) -> None:
+    workspace = make_tiny("metal")
+    hold, started = (workspace.root / f"{word}-memory_bank-metal" for word in ("hold", "started"))
+    hold.touch()
+    command = [sys.executable, "-c", "from novad.cli import main; main(['train', 'metal', '--json'])"]
+    with subprocess.Popen(
+        command,
+        env={**os.environ, "NOVAD_WORKSPACE": str(workspace.root)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as training:
+        wait_for(lambda: started.exists() or training.poll() is not None)
+        children = psutil.Process(training.pid).children(recursive=True)
+        training.send_signal(signal.SIGINT)
+        try:
+            out, err = training.communicate(timeout=60)
+        finally:
+            training.kill()
+    assert (training.returncode, json.loads(out)["code"]) == (130, 130), err
+    assert len(children) >= 2
+    assert psutil.wait_procs(children, 20)[1] == []
+    with line_locks(workspace, ["metal"]):
+        assert stale_stages(workspace, ["metal"])[0] == "memory_bank@metal"
+
+
+class FakeDetector:
+    """Judges an image by its brightness; counts how many it holds at once."""
+
+    digest = "ab" * 32
+    thresholds = Thresholds(
+        fail=0.5, review=0.25, alpha=0.05, map={"familiarity": 0.5, "novelty": 0.5, "hybrid": 0.5}
+    )
+
+    def score(self, images: Any, batch_size: int = 8) -> Any:
+        for image in images:
+            value = float(image.mean()) / 255
+            height, width = image.shape[:2]
+            yield Detection(
+                familiarity=value,
+                novelty=value / 2,
+                hybrid=value,
+                p_value=1 - value,
+                decision=self.thresholds.decide(value),
+                nearest=NearestNormal("train/good/7.png", "cd" * 32, 1, 2, 0.25),
+                size=(height, width),
+                coarse_maps={
+                    kind: np.full((4, 4), value, np.float32) for kind in ("familiarity", "novelty", "hybrid")
+                },
+            )
+
+
+@pytest.fixture
+def parts(line: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Images of parts in two folders, one name in both, and one that is broken."""
+    monkeypatch.setattr("novad.vision.Detector.load", lambda _: FakeDetector())
+    folder = tmp_path / "parts"
+    for place, brightness in (("a/one.png", 10), ("a/two [bold].png", 90), ("b/one.png", 250)):
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((16, 24, 3), brightness, np.uint8)).save(folder / place)
+    (folder / "a/note.txt").write_text("not an image, and not taken for one")
+    return folder
+
+
+def test_scoring_judges_every_image_and_draws_each_into_a_file_of_its_own(
+    novad: Novad, parts: Path, tmp_path: Path
+) -> None:
+    told = novad(
+        "score",
+        "metal",
+        parts / "a",
+        parts / "b",
+        parts / "a/one.png",
+        "--heatmaps",
+        tmp_path / "h",
+        "--json",
+    )
+    assert told[0] == 0
+    assert "no champion" in told[2]
+    document = _document(told)
+    assert (document["version"], document["alias"], document["unreadable"]) == (1, "challenger", [])
+    rows = document["images"]
+    assert [Path(row["path"]).relative_to(parts).as_posix() for row in rows] == [
+        "a/one.png", "a/two [bold].png", "b/one.png",
+    ]  # fmt: skip
+    assert [row["decision"] for row in rows] == ["PASS", "REVIEW", "FAIL"]
+    assert {
+        "path",
+        "sha256",
+        "familiarity",
+        "novelty",
+        "hybrid",
+        "p_value",
+        "decision",
+        "nearest",
+        "heatmap",
+    } == set(rows[0])
+    assert rows[0]["nearest"]["image"] == "train/good/7.png"
+    assert len({row["heatmap"] for row in rows}) == 3
+    sizes = [Image.open(row["heatmap"]).size for row in rows]
+    assert all(width > 3 * height / 2 for width, height in sizes)
+
+
+def test_scores_for_people_name_the_images_as_they_are_called(novad: Novad, parts: Path) -> None:
+    code, out, _ = novad("score", "metal", parts)
+    assert code == 0
+    assert "two [bold].png" in out
+    assert "1 PASS, 1 REVIEW, 1 FAIL" in out
+
+
+def test_an_unreadable_image_is_named_and_the_others_are_judged(novad: Novad, parts: Path) -> None:
+    (parts / "a/torn.png").write_bytes((parts / "a/one.png").read_bytes()[:60])
+    told = novad("score", "metal", parts, "--json")
+    assert told[0] == 2
+    document = _document(told)
+    assert [row["decision"] for row in document["images"]] == ["PASS", "REVIEW", "FAIL"]
+    [unreadable] = document["unreadable"]
+    assert unreadable["path"] == str(parts / "a/torn.png")
+    assert "torn.png" in document["error"]
+    assert document["code"] == 2
+    code, out, err = novad("score", "metal", parts)
+    assert code == 2
+    assert "1 unreadable" in out
+    assert "torn.png" in err
+
+
+def test_a_folder_without_images_and_a_heatmap_folder_that_is_a_file_are_refused(
+    novad: Novad, parts: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    assert "empty: no image" in novad("score", "metal", tmp_path / "empty")[2]
+    told = novad("score", "metal", parts, "--heatmaps", parts / "a/one.png")
+    assert told[0] == 2
+    assert "--heatmaps" in told[2]
+
+
+def test_a_model_that_was_tampered_with_is_refused(novad: Novad, parts: Path, line: Workspace) -> None:
+    [bank] = line.state.rglob("detector/bank.safetensors")
+    bank.write_bytes(bank.read_bytes()[:-1] + b"x")
+    told = novad("score", "metal", parts, "--json")
+    assert (told[0], _document(told)["kind"]) == (1, "IntegrityError")
+
+
+def test_exit_from_a_command_keeps_its_status(novad: Novad, monkeypatch: pytest.MonkeyPatch) -> None:
+    def leave() -> None:
+        raise typer.Exit(3)
+
+    monkeypatch.setattr("novad.config.Workspace.find", leave)
+    assert novad("line", "list")[0] == 3
