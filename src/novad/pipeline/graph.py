@@ -1,12 +1,13 @@
 """DVC's own view of the pipeline: which stages a line has, in which order, and which are stale."""
 
+import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from novad.config import Workspace
+from novad.config import Workspace, line_settings
 from novad.errors import ConfigError, ServiceError
 
 __all__ = ["PipelineStage", "line_stages", "open_repository", "stale_stages"]
@@ -36,7 +37,7 @@ def line_stages(workspace: Workspace, lines: list[str]) -> list[PipelineStage]:
     """Stages of some lines in topological order, read from DVC's graph.
 
     Raises:
-        ConfigError: a line has no stage, or ``dvc.yaml`` cannot be read.
+        ConfigError: a line has no stage, or a setting that DVC watches is not in ``params.yaml``.
     """
     with open_repository(workspace) as repository:
         return _stages(workspace, repository, lines)
@@ -46,7 +47,7 @@ def stale_stages(workspace: Workspace, lines: list[str]) -> list[str]:
     """Addresses of the lines' stages whose inputs, settings or outputs differ from the last run's.
 
     Raises:
-        ConfigError: a line has no stage, or ``dvc.yaml`` cannot be read.
+        ConfigError: a line has no stage, or a setting that DVC watches is not in ``params.yaml``.
     """
     with open_repository(workspace) as repository:
         stages = [stage.address for stage in _stages(workspace, repository, lines)]
@@ -70,7 +71,35 @@ def _stages(workspace: Workspace, repository: Any, lines: list[str]) -> list[Pip
     for line in lines:
         if not any(stage.line == line for stage in found):
             raise ConfigError(f"{workspace.root / 'dvc.yaml'}: no stage for the line '{line}'")
+    _check_settings(workspace, [stage for stage in ordered if _line_of(stage) in lines])
     return found
+
+
+def _check_settings(workspace: Workspace, stages: list[Any]) -> None:
+    """DVC can watch only what is written down, so a default has to be written too."""
+    from dvc.dependency import ParamsDependency
+
+    missing = {
+        key
+        for stage in stages
+        for watched in stage.deps
+        if isinstance(watched, ParamsDependency)
+        for key in set(watched.params) - set(watched.read_params())
+    }
+    missing -= {key for key in missing if key.rpartition(".")[0] in missing}
+    if missing:
+        raise ConfigError(
+            "\n".join(f"{workspace.params}: {key}: {_default(workspace, key)}" for key in sorted(missing))
+        )
+
+
+def _default(workspace: Workspace, key: str) -> str:
+    """What to write for a missing ``lines.LINE.SECTION[.KEY]``."""
+    _, line, *names = key.split(".")
+    value: Any = line_settings(workspace.params, line).model_dump(mode="json", by_alias=True)
+    for name in names:
+        value = value[name]
+    return f"missing; the default is {json.dumps(value)}"
 
 
 def _line_of(stage: Any) -> str:
@@ -87,11 +116,14 @@ def open_repository(workspace: Workspace) -> Iterator[Any]:
     """DVC's repository, locked so that nobody writes ``dvc.lock`` meanwhile; its errors become ours.
 
     Raises:
-        ConfigError: the workspace is not DVC's.
-        ServiceError: DVC failed, on a damaged file for example.
+        ConfigError: the workspace is not DVC's, or a file of its pipeline is wrong.
+        ServiceError: DVC failed.
     """
     from dvc.exceptions import DvcException, NotDvcRepoError
+    from dvc.parsing import ResolveError
     from dvc.repo import Repo, lock_repo
+    from dvc.utils.serialize import ParseError
+    from dvc.utils.strictyaml import YAMLSyntaxError, YAMLValidationError
 
     logging.getLogger("dvc").setLevel(logging.ERROR)
     try:
@@ -99,5 +131,7 @@ def open_repository(workspace: Workspace) -> Iterator[Any]:
             yield repository
     except NotDvcRepoError:
         raise ConfigError(f"{workspace.root}: not a DVC workspace; run `novad demo` or `dvc init`") from None
+    except (ParseError, ResolveError, YAMLSyntaxError, YAMLValidationError) as error:
+        raise ConfigError(f"{workspace.root}: DVC: {error}") from error
     except DvcException as error:
         raise ServiceError(f"{workspace.root}: DVC: {error}") from error

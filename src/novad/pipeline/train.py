@@ -8,7 +8,7 @@ from typing import Any
 
 from novad.config import Workspace, line_settings
 from novad.errors import ConfigError, NovadError, ServiceError
-from novad.pipeline.graph import stale_stages
+from novad.pipeline.graph import line_stages, stale_stages
 from novad.pipeline.locks import line_locks
 from novad.pipeline.prefect_home import prefect_api
 from novad.pipeline.recovery import mend
@@ -91,6 +91,7 @@ def validate_line(workspace: Workspace, line: str) -> bool:
     line_settings(workspace.params, line)
     with line_locks(workspace, [line]):
         _mend(workspace)
+        line_stages(workspace, [line])
         return reproduce(workspace, f"validate@{line}")
 
 
