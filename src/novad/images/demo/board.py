@@ -67,12 +67,12 @@ def paint(dice: Dice, defect: str | None) -> tuple[Integers, Mask]:
     board = _coloured(dice, at, layers)
     if defect == "mask_tint":
         weight = blob(dice, at, _place(dice), (dice.integer(13, 20), dice.integer(13, 20)), 140)
-        tint = np.array([120, -60, 100], np.int64) * dice.sign() * dice.integer(90, 130)
+        tint = np.array([120, -60, 100], np.int64) * dice.sign() * dice.integer(140, 200)
         board = board * (65536 + weight[..., None] * tint // 256) // 65536
     if defect == "flux_residue":
         weight = blob(dice, at, _place(dice), (dice.integer(13, 20), dice.integer(13, 20)), 180)
         film = abs(lattice_noise(dice, at.y * 128, at.x * 128, 256)) - 60
-        board = board + (film * weight // 256 * dice.integer(40, 60) * UNIT // 256)[..., None]
+        board = board + (film * weight // 256 * dice.integer(70, 110) * UNIT // 256)[..., None]
     blurred = box_blur(box_blur(board, 1, 0), 1, 1)
     shade = light(dice, moved, 24)
     return blurred * shade[..., None] // 256 + grain(dice, 3 * UNIT, (SIZE, SIZE, 3)), weight >= 64
@@ -113,13 +113,13 @@ def _rectangle(at: Grid, row: int, column: int, half_height: int, half_width: in
 
 def _gap(dice: Dice, at: Grid) -> Integers:
     row, column = dice.integer(24, 168), dice.pick(_BUS)
-    return near_segment(at, (row, column - 3), (row, column + 3), dice.integer(50, 90))
+    return near_segment(at, (row, column - 3), (row, column + 3), dice.integer(90, 150))
 
 
 def _bridge(dice: Dice, at: Grid) -> Integers:
     row, column = dice.integer(24, 168), dice.pick(_BUS[:-1])
-    reach = dice.integer(5, 9)
-    return near_segment(at, (row, column), (row + dice.integer(-2, 2), column + reach), dice.integer(24, 40))
+    reach = dice.integer(7, 9)
+    return near_segment(at, (row, column), (row + dice.integer(-2, 2), column + reach), dice.integer(40, 70))
 
 
 def _place(dice: Dice) -> tuple[int, int]:

@@ -43,10 +43,10 @@ def paint(dice: Dice, defect: str | None) -> tuple[Integers, Mask]:
     warp = _thread(dice, thread_x, _profile(x), over)
     weft = _thread(dice, thread_y, _profile(y), ~over)
     if defect == "broken_thread":
-        warp = warp - weight * 120 // 256
+        warp = warp - weight * 170 // 256
         over = over & (weight < 128)
     if defect == "slub":
-        weft = weft + weight * dice.integer(80, 120) // 256
+        weft = weft + weight * dice.integer(60, 100) // 256
         over = over & (weight < 200)
     cloth = np.where(over[..., None], _WARP * warp[..., None], _WEFT * weft[..., None]) * UNIT // 256
     cloth = _stained(dice, cloth, weight, defect)
@@ -85,12 +85,12 @@ def _where(dice: Dice, at: Grid, y: Integers, x: Integers, defect: str | None) -
         return np.zeros((SIZE, SIZE), np.int64)
     if defect == "broken_thread":
         same_thread = x // (_PERIOD * 256) == x[centre] // (_PERIOD * 256)
-        return np.where(same_thread & (abs(at.y - centre[0]) <= dice.integer(9, 17)), 256, 0)
+        return np.where(same_thread & (abs(at.y - centre[0]) <= dice.integer(16, 30)), 256, 0)
     if defect == "slub":
         same_thread = y // (_PERIOD * 256) == y[centre] // (_PERIOD * 256)
         half = dice.integer(12, 26)
         return np.where(same_thread, np.clip((half - abs(at.x - centre[1])) * 64, 0, 256), 0)
-    radii = (dice.integer(13, 22), dice.integer(13, 22))
+    radii = (dice.integer(18, 28), dice.integer(18, 28))
     return blob(dice, at, centre, radii, {"misweave": 200, "dye_shift": 150, "oil_stain": 256}[defect])
 
 
@@ -98,6 +98,6 @@ def _stained(dice: Dice, cloth: Integers, weight: Integers, defect: str | None) 
     if defect == "oil_stain":
         return cloth * (256 - weight[..., None] * dice.integer(95, 140) // 256) // 256
     if defect == "dye_shift":
-        strength = dice.sign() * dice.integer(75, 110)
+        strength = dice.sign() * dice.integer(130, 190)
         return cloth * (65536 + weight[..., None] * strength * _HUE // 256) // 65536
     return cloth

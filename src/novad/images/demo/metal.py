@@ -92,7 +92,7 @@ def _dent(dice: Dice, at: Grid, _brush: Integers) -> tuple[Integers, Integers]:
     radius = dice.integer(9, 15)
     bowl = np.clip(256 - ((at.y - row) ** 2 + (at.x - column) ** 2) * 256 // radius**2, 0, 256)
     slope = ((at.y - row) * 2 + (at.x - column)) * 256 // (2 * radius)
-    return slope * bowl // 256 * dice.sign() * dice.integer(34, 60) * UNIT // 256, bowl * 2
+    return slope * bowl // 256 * dice.sign() * dice.integer(70, 120) * UNIT // 256, bowl * 2
 
 
 def _pits(dice: Dice, at: Grid, _brush: Integers) -> tuple[Integers, Integers]:
@@ -101,13 +101,13 @@ def _pits(dice: Dice, at: Grid, _brush: Integers) -> tuple[Integers, Integers]:
     for _ in range(dice.integer(5, 9)):
         spot = (row + dice.integer(-9, 9), column + dice.integer(-9, 9))
         weight = np.maximum(weight, near_segment(at, spot, spot, dice.integer(6, 16)))
-    return -weight * dice.integer(34, 56) * UNIT // 256, weight
+    return -weight * dice.integer(42, 66) * UNIT // 256, weight
 
 
 def _polished(dice: Dice, at: Grid, brush: Integers) -> tuple[Integers, Integers]:
-    weight = blob(dice, at, _place(dice), (dice.integer(15, 24), dice.integer(18, 28)), 120)
+    weight = blob(dice, at, _place(dice), (dice.integer(22, 32), dice.integer(24, 36)), 120)
     smooth = box_blur(box_blur(brush, 5, 0), 5, 1)
-    return (smooth - brush) * weight * dice.integer(190, 250) // 65536, weight
+    return (smooth - brush) * weight * dice.integer(230, 256) // 65536, weight
 
 
 def _scratch(dice: Dice, at: Grid, _brush: Integers) -> tuple[Integers, Integers]:
@@ -120,4 +120,4 @@ def _scratch(dice: Dice, at: Grid, _brush: Integers) -> tuple[Integers, Integers
 def _weave_imprint(dice: Dice, at: Grid, _brush: Integers) -> tuple[Integers, Integers]:
     weight = blob(dice, at, _place(dice), (dice.integer(16, 24), dice.integer(16, 24)), 160)
     pattern = 2 * (((at.y + at.x) // 2 + (at.y - at.x) // 2) % 2) - 1
-    return pattern * weight * dice.integer(72, 120) // 256, weight
+    return pattern * weight * dice.integer(150, 240) // 256, weight
