@@ -3,8 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,12 +16,12 @@ from pydantic import ValidationError
 
 from novad.config import LineSettings, Workspace, add_line, load_lines
 from novad.config.settings import LINE_NAME
-from novad.errors import ConfigError, ServiceError
+from novad.errors import ConfigError
 from novad.images import discover
 from novad.pipeline.checkpoints import Checkpoint, bundled, choose
+from novad.pipeline.graph import open_repository
 from novad.pipeline.importing import copy_images
 from novad.pipeline.locks import line_locks
-from novad.pipeline.processes import child_environment, end_with_parent
 
 __all__ = ["NewLine", "add_product_line", "describe_lines"]
 
@@ -225,19 +223,8 @@ def _undo(workspace: Workspace, name: str, known: dict[str, str | None]) -> None
 
 
 def _dvc_add(workspace: Workspace, folder: Path) -> None:
-    address = str(folder.relative_to(workspace.root))
-    done = subprocess.run(
-        [sys.executable, "-m", "dvc", "--wait-for-lock", "add", "--quiet", address],
-        cwd=workspace.root,
-        env=child_environment(),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        preexec_fn=end_with_parent,
-        check=False,
-    )
-    if done.returncode:
-        raise ServiceError(f"dvc add {address} failed: {(done.stderr or done.stdout)[-500:].strip()}")
+    with open_repository(workspace) as repository:
+        repository.add([str(folder)])
 
 
 def _data_digest(workspace: Workspace, data: str) -> str | None:
