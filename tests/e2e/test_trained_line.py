@@ -1,0 +1,279 @@
+"""One small line from images to verdicts, through the commands that people use."""
+
+import base64
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from novad.config import LineSettings, Workspace, add_line
+from novad.config.settings import BUNDLED_ARCHITECTURE, BUNDLED_CHECKPOINT
+from novad.evaluation.overlays import overlay
+from novad.images import decode_image, make_demo_lines
+from novad.pipeline.graph import stale_stages
+from novad.vision import Detector
+from novad.vision.backbones import file_sha256
+
+REPOSITORY = Path(__file__).parents[2]
+LINE = "cloth"
+KINDS = ("familiarity", "novelty", "hybrid")
+STAGES = ("validate", "memory_bank", "calibrate_explainer", "tune_fusion", "evaluate")
+FIGURES = {
+    "image_auroc", "image_aupr", "fnr_at_fpr_01", "fnr_at_fpr_05", "f1",
+    "pixel_auroc", "aupro", "aupimo", "ci95",
+}  # fmt: skip
+
+pytestmark = pytest.mark.slow
+
+
+def novad(workspace: Workspace, *arguments: str, code: int = 0) -> Any:
+    """Run the command with ``--json``; its document."""
+    environment = {
+        key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW", "PREFECT"))
+    }
+    done = subprocess.run(
+        [Path(sys.executable).with_name("novad"), *arguments, "--json"],
+        cwd=workspace.root, env=environment, capture_output=True, text=True, check=False, timeout=400,
+    )  # fmt: skip
+    assert done.returncode == code, done.stdout + done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A workspace of its own, sources copied, with a part of a demo line, trained once."""
+    root = tmp_path_factory.mktemp("plant")
+    for name in ("flows", "mlflow"):
+        shutil.copytree(REPOSITORY / name, root / name)
+    shutil.copytree(
+        REPOSITORY / "src", root / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info")
+    )
+    for name in ("dvc.yaml", "requirements.lock", ".dvcignore"):
+        shutil.copyfile(REPOSITORY / name, root / name)
+    (root / "params.yaml").write_text("lines:\n")
+    subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "-q"], cwd=root, check=True)
+    drawn = tmp_path_factory.mktemp("drawn")
+    make_demo_lines(drawn)
+    source, target = drawn / "woven-fabric", root / "lines" / LINE
+    for folder, most in (("train/good", 48), ("test/good", 16), ("test/oil_stain", 10), ("test/slub", 10)):
+        for image in sorted((source / folder).iterdir())[:most]:
+            (target / folder).mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(image, target / folder / image.name)
+            mask = source / "ground_truth" / Path(folder).name / f"{image.stem}_mask.png"
+            if mask.is_file():
+                (target / "ground_truth" / mask.parent.name).mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(mask, target / "ground_truth" / mask.parent.name / mask.name)
+    network = {
+        "architecture": BUNDLED_ARCHITECTURE,
+        "checkpoint": BUNDLED_CHECKPOINT,
+        "sha256": file_sha256(REPOSITORY / BUNDLED_CHECKPOINT),
+        "image_size": 128,
+    }
+    settings = LineSettings.model_validate(
+        {
+            "data": f"lines/{LINE}",
+            "layout": "mvtec",
+            "validate": {"calibration_share": 0.4, "tuning_share": 0.5},
+            "backbone": network,
+            "explainer": {"backbone": network},
+            "calibrate_explainer": {
+                "targets": ["layer1", "layer2"],
+                "smoothing": [2.0],
+                "top_shares": [0.002],
+            },
+            "evaluate": {"bootstrap": 100, "heatmaps": 4},
+        }
+    )
+    workspace = Workspace(root)
+    add_line(workspace.params, LINE, settings)
+    told = novad(workspace, "train", LINE)
+    assert [address.split("@")[0] for address in told["lines"][0]["ran"]] == list(STAGES)
+    return workspace
+
+
+def test_a_trained_line_leaves_the_files_of_the_contract(trained: Workspace) -> None:
+    files = {
+        "validate": ("manifest.parquet", "report.json", "docs/index.html"),
+        "memory_bank": ("bank.safetensors", "bank.json"),
+        "calibrate_explainer": ("calibration.safetensors", "candidates.json"),
+        "tune_fusion": ("fusion.json",),
+        "evaluate": ("metrics.json", "scores.parquet", "detector/detector.json"),
+    }
+    for stage, names in files.items():
+        for name in names:
+            assert (trained.artifacts(LINE, stage) / name).is_file(), f"{stage}/{name}"
+    assert len(list((trained.artifacts(LINE, "evaluate") / "heatmaps").glob("*.png"))) == 4
+    assert len(list((trained.artifacts(LINE, "evaluate") / "plots").glob("*.png"))) == 4
+
+
+def test_metrics_have_the_keys_of_the_contract_and_count_the_test_split(trained: Workspace) -> None:
+    metrics = json.loads((trained.artifacts(LINE, "evaluate") / "metrics.json").read_text())
+    scores = pd.read_parquet(trained.artifacts(LINE, "evaluate") / "scores.parquet")
+    manifest = pd.read_parquet(trained.artifacts(LINE, "validate") / "manifest.parquet")
+    for kind in KINDS:
+        assert set(metrics["scores"][kind]) == FIGURES
+        assert metrics["scores"][kind]["aupro"] is not None
+    assert set(metrics["counts"]) == {"train", "calibration", "tuning", "test_normal", "test_anomalous"}
+    assert {"at_fpr_01", "at_fpr_05"} <= set(metrics["false_negative_reduction"])
+    assert {"seconds_per_stage", "score_ms_per_image", "bank_bytes", "peak_rss_mb"} == set(metrics["cost"])
+    assert list(scores.columns) == [
+        "path", "sha256", "split", "label", "defect_type",
+        "familiarity", "novelty", "hybrid", "p_value", "decision",
+    ]  # fmt: skip
+    assert set(scores["split"]) == {"test"}
+    assert set(scores["path"]) == set(manifest.loc[manifest["split"] == "test", "path"])
+    assert metrics["counts"]["test_anomalous"] == int((scores["label"] == 1).sum()) == 10
+    assert metrics["explanation"]["completeness_error_max"] < 1e-4
+    from sklearn.metrics import roc_auc_score
+
+    for kind in KINDS:
+        assert metrics["scores"][kind]["image_auroc"] == pytest.approx(
+            roc_auc_score(scores["label"], scores[kind]), abs=1e-6
+        )
+
+
+def test_decisions_follow_from_scores_and_thresholds(trained: Workspace) -> None:
+    scores = pd.read_parquet(trained.artifacts(LINE, "evaluate") / "scores.parquet")
+    fusion = json.loads((trained.artifacts(LINE, "tune_fusion") / "fusion.json").read_text())
+    told = fusion["thresholds"]
+    hybrid = (1 - fusion["weight"]) * scores["familiarity"] + fusion["weight"] * scores["novelty"]
+    assert np.allclose(hybrid, scores["hybrid"])
+    expected = np.select([hybrid > told["fail"], hybrid > told["review"]], ["FAIL", "REVIEW"], "PASS")
+    assert list(scores["decision"]) == list(expected)
+    assert fusion["tuned_on"] == {"split": "tuning", "normals": len(_rows(trained, 0)), "anomalies": 10}
+
+
+def _rows(workspace: Workspace, label: int) -> pd.DataFrame:
+    scores = pd.read_parquet(workspace.artifacts(LINE, "calibrate_explainer") / "scores.parquet")
+    return scores[scores["label"] == label]
+
+
+def test_a_second_training_does_nothing_and_a_forced_one_gives_the_same_bytes(trained: Workspace) -> None:
+    again = novad(trained, "train", LINE)["lines"][0]
+    assert again["unchanged"]
+    assert again["ran"] == []
+    outputs = (
+        "memory_bank/bank.safetensors",
+        "calibrate_explainer/candidates.json",
+        "tune_fusion/fusion.json",
+    )
+    folder = trained.root / "artifacts" / LINE
+    before = {name: (folder / name).read_bytes() for name in outputs}
+    metrics = _metrics(folder)
+    forced = novad(trained, "train", LINE, "--force")["lines"][0]
+    assert len(forced["ran"]) == 5
+    assert forced["version"] == again["version"]
+    assert {name: (folder / name).read_bytes() for name in outputs} == before
+    assert _metrics(folder) == metrics
+
+
+def _metrics(folder: Path) -> dict[str, Any]:
+    metrics: dict[str, Any] = json.loads((folder / "evaluate" / "metrics.json").read_text())
+    del metrics["cost"]
+    return metrics
+
+
+def stale(workspace: Workspace) -> set[str]:
+    return {address.split("@")[0] for address in stale_stages(workspace, [LINE])}
+
+
+@pytest.mark.parametrize(
+    ("change", "concerned"),
+    [
+        (("params.yaml", "heatmaps: 4", "heatmaps: 5"), {"evaluate"}),
+        (("params.yaml", "review_alpha: 0.1", "review_alpha: 0.2"), {"tune_fusion"}),
+        (
+            ("params.yaml", "coreset_share: 0.01", "coreset_share: 0.02"),
+            {"memory_bank", "calibrate_explainer", "evaluate"},
+        ),
+        (("params.yaml", "min_normals: 20", "min_normals: 21"), {"validate"}),
+        (("src/novad/evaluation/plots.py", '"""Plots', '"""The plots'), {"evaluate"}),
+        (("src/novad/images/checks.py", '"""', '""" '), set(STAGES) - {"tune_fusion"}),
+        (("src/novad/tracking/store.py", '"""', '""" '), set()),
+    ],
+)  # fmt: skip
+def test_a_change_makes_exactly_its_stages_stale(
+    trained: Workspace, change: tuple[str, str, str], concerned: set[str]
+) -> None:
+    assert stale(trained) == set()
+    name, old, new = change
+    path = trained.root / name
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    try:
+        assert stale(trained) == concerned
+    finally:
+        path.write_text(text)
+
+
+def test_a_changed_image_makes_every_stage_that_reads_images_stale(trained: Workspace) -> None:
+    path = next((trained.root / "lines" / LINE / "train" / "good").iterdir())
+    content = path.read_bytes()
+    path.unlink()
+    Image.new("RGB", (192, 192), "grey").save(path)
+    try:
+        assert stale(trained) == {"validate", "memory_bank", "calibrate_explainer", "evaluate"}
+    finally:
+        path.write_bytes(content)
+
+
+def test_scoring_writes_overlays_and_names_what_it_cannot_read(trained: Workspace, tmp_path: Path) -> None:
+    folder = tmp_path / "parts"
+    shutil.copytree(trained.root / "lines" / LINE / "test" / "oil_stain", folder / "bad")
+    shutil.copytree(trained.root / "lines" / LINE / "test" / "good", folder / "good")
+    (folder / "good" / "broken.png").write_bytes(b"\x89PNG but not for long")
+    told = novad(trained, "score", LINE, str(folder), "--heatmaps", str(tmp_path / "maps"), code=2)
+    assert "broken.png" in json.dumps(told)
+    rows = told["images"]
+    assert len(rows) == 26
+    assert len({row["heatmap"] for row in rows}) == 26
+    assert all(Path(row["heatmap"]).is_file() for row in rows)
+    evaluated = pd.read_parquet(trained.artifacts(LINE, "evaluate") / "scores.parquet").set_index("sha256")
+    for row in rows:
+        if row["sha256"] in evaluated.index:
+            assert row["hybrid"] == pytest.approx(evaluated.loc[row["sha256"], "hybrid"], abs=1e-3)
+
+
+def test_a_good_part_below_the_map_threshold_does_not_glow(trained: Workspace) -> None:
+    detector = Detector.load(trained.artifacts(LINE, "evaluate") / "detector")
+    images = [
+        decode_image(path, 10**7)
+        for path in sorted((trained.root / "lines" / LINE / "test" / "good").iterdir())
+    ]
+    dark = 0
+    for image, result in zip(images, detector.score(images), strict=True):
+        heat, threshold = result.hybrid_map, detector.thresholds.map["hybrid"]
+        glowing = (overlay(image, heat, threshold) != image).any(axis=2)
+        assert not glowing[heat <= threshold].any()
+        dark += not glowing.any()
+    assert dark >= 0.8 * len(images)
+
+
+def test_the_registered_model_judges_like_the_detector(trained: Workspace) -> None:
+    path = sorted((trained.root / "lines" / LINE / "test" / "slub").iterdir())[0]
+    code = (
+        "import json, sys, mlflow, pandas\n"
+        "model = mlflow.pyfunc.load_model('models:/cloth@challenger')\n"
+        "frame = pandas.DataFrame({'image': [sys.argv[1]]})\n"
+        "print('RESULT' + model.predict(frame).to_json(orient='records'))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, base64.b64encode(path.read_bytes()).decode()],
+        env={**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{trained.state / 'mlflow.db'}"},
+        cwd=trained.root, capture_output=True, text=True, check=True, timeout=200,
+    )  # fmt: skip
+    told = json.loads(done.stdout.split("RESULT")[1])[0]
+    detector = Detector.load(trained.artifacts(LINE, "evaluate") / "detector")
+    expected = next(detector.score([decode_image(path, 10**7)]))
+    assert told["hybrid"] == pytest.approx(expected.hybrid, abs=1e-4)
+    assert told["decision"] == expected.decision
+    assert told["digest"] == detector.digest
