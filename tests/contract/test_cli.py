@@ -367,9 +367,12 @@ def test_scoring_judges_every_image_and_draws_each_into_a_file_of_its_own(
 
 
 def test_scores_for_people_name_the_images_as_they_are_called(novad: Novad, parts: Path) -> None:
-    code, out, _ = novad("score", "metal", parts)
+    relative = os.path.relpath(parts / "b")
+    code, out, _ = novad("score", "metal", parts / "a", relative)
     assert code == 0
-    assert "two [bold].png" in out
+    assert f"Images in {parts}\n" in out
+    assert "a/two [bold].png" in out
+    assert "b/one.png" in out
     assert "1 PASS, 1 REVIEW, 1 FAIL" in out
 
 

@@ -1,6 +1,7 @@
 """``novad score``: judge images with the champion."""
 
 import hashlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -159,22 +160,31 @@ def _draw(folder: Path, path: Path, image: Any, detection: Any, detector: Any) -
 
 def _show(console: "Console", document: dict[str, Any]) -> None:
     images = document["images"]
+    folder, names = _within([Path(row["path"]) for row in images])
     rows = [
         [
-            row["path"],
+            name,
             row["decision"],
             *(figure(row[kind]) for kind in ("hybrid", "familiarity", "novelty", "p_value")),
             row["nearest"]["image"],
         ]
-        for row in images
+        for name, row in zip(names, images, strict=True)
     ]
     columns = ("image", "decision", "hybrid", "familiarity", "novelty", "p", "nearest normal image")
     if rows:
         title = f"{document['line']} version {document['version']} ({document['alias'] or 'as named'})"
         console.print(table(title, columns, rows))
+        console.print(f"Images in {folder}", soft_wrap=True)
     counts = [
         f"{sum(row['decision'] == name for row in images)} {name}" for name in ("PASS", "REVIEW", "FAIL")
     ]
     if document["unreadable"]:
         counts.append(f"{len(document['unreadable'])} unreadable")
     console.print(", ".join(counts))
+
+
+def _within(paths: list[Path]) -> tuple[Path, list[Path]]:
+    """The folder that all images lie in, and their paths from there: named once, it leaves room."""
+    whole = [Path(os.path.abspath(path)) for path in paths]  # noqa: PTH100 - drops '..', follows no link
+    folder = Path(os.path.commonpath([path.parent for path in whole])) if whole else Path()
+    return folder, [path.relative_to(folder) for path in whole]

@@ -39,7 +39,7 @@ def prepare_workspace(workdir: Path | None) -> Workspace:
     with FileLock(locks / "demo.lock"):
         if root != project.root:
             _lay_out(project, root)
-        if not (root / "data").is_dir():
+        if not (root / "data").is_dir() or _unchecked(Workspace(root)).exists():
             _make_data(Workspace(root))
     return Workspace(root)
 
@@ -107,6 +107,8 @@ def _make_data(workspace: Workspace) -> None:
     fresh = workspace.state / "demo-data"
     shutil.rmtree(fresh, ignore_errors=True)
     make_demo_lines(fresh)
+    _unchecked(workspace).touch()
+    shutil.rmtree(workspace.root / "data", ignore_errors=True)
     fresh.rename(workspace.root / "data")
     tracked = workspace.root / "data.dvc"
     recorded = tracked.read_bytes()
@@ -114,10 +116,17 @@ def _make_data(workspace: Workspace) -> None:
     if tracked.read_bytes() != recorded:
         tracked.write_bytes(recorded)
         shutil.rmtree(workspace.root / "data")
+        _unchecked(workspace).unlink()
         raise ConfigError(
             f"{tracked}: the demo images made here are not those recorded; image code and data.dvc must come "
             "from one version of novad"
         )
+    _unchecked(workspace).unlink()
+
+
+def _unchecked(workspace: Workspace) -> Path:
+    """Lies there while the images are in place and not yet compared with ``data.dvc``; a kill leaves it."""
+    return workspace.state / "demo-data.unchecked"
 
 
 def _dvc(root: Path, *arguments: str) -> None:
