@@ -86,7 +86,7 @@ class _Evidence:
         maps = {kind: getattr(detection, f"{kind}_map") for kind in KINDS}
         if row.label == 0 or mask is not None:
             for kind, figures in self.pixels.items():
-                figures.add(maps[kind], mask)
+                figures.add(maps[kind], mask, row.path)
         self.explanation.add(image, maps, mask)
         self.gallery.offer(row, image, maps, mask, detection)
 
