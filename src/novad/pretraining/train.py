@@ -81,7 +81,7 @@ def train(arguments: argparse.Namespace) -> Path:
     data = FormulaTextures(
         arguments.steps * arguments.batch, arguments.categories, arguments.size, arguments.seed
     )
-    loader = DataLoader(data, arguments.batch, num_workers=arguments.workers, prefetch_factor=8)
+    loader = DataLoader(data, arguments.batch, num_workers=arguments.workers)
     teacher = Teacher(arguments.teacher) if arguments.teacher else None
     student = Student(arguments.categories, Teacher.channels if teacher else ())
     optimiser = torch.optim.AdamW(student.parameters(), lr=arguments.learning_rate, weight_decay=1e-4)
