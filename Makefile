@@ -8,6 +8,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
   $$python -c 'import sys; raise SystemExit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null \
   && command -v $$python && break; done)
 BIN := $(VENV)/bin
+TEST_PROCESSES ?= 2
 STAMP := $(VENV)/.novad-set-up
 
 export DO_NOT_TRACK = 1
@@ -41,7 +42,7 @@ demo: setup
 	@$(BIN)/novad demo $(if $(WORKDIR),--workdir "$(WORKDIR)")
 
 test: setup
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile
 
 lint: setup
 	@$(BIN)/ruff check .

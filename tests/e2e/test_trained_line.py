@@ -1,6 +1,5 @@
 """One small line from images to verdicts, through the commands that people use."""
 
-import base64
 import json
 import os
 import shutil
@@ -261,13 +260,14 @@ def test_a_good_part_below_the_map_threshold_does_not_glow(trained: Workspace) -
 def test_the_registered_model_judges_like_the_detector(trained: Workspace) -> None:
     path = sorted((trained.root / "lines" / LINE / "test" / "slub").iterdir())[0]
     code = (
-        "import json, sys, mlflow, pandas\n"
+        "import base64, pathlib, sys, mlflow, pandas\n"
         "model = mlflow.pyfunc.load_model('models:/cloth@challenger')\n"
-        "frame = pandas.DataFrame({'image': [sys.argv[1]]})\n"
+        "image = base64.b64encode(pathlib.Path(sys.argv[1]).read_bytes()).decode()\n"
+        "frame = pandas.DataFrame({'image': [image]})\n"
         "print('RESULT' + model.predict(frame).to_json(orient='records'))\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, base64.b64encode(path.read_bytes()).decode()],
+        [sys.executable, "-c", code, path],
         env={**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{trained.state / 'mlflow.db'}"},
         cwd=trained.root, capture_output=True, text=True, check=True, timeout=200,
     )  # fmt: skip
