@@ -41,6 +41,8 @@ def measure(request: Request) -> Report:
         *_rows(_bank_actions(backbone, files, request.size), len(files), request.repeats),
         *_rows(_scoring_actions(familiarity, explained, scored, request.size), len(scored), request.repeats),
     ]
+    for folder in sorted(request.artifacts.glob("*/evaluate/detector")):
+        rows += _rows(_trained_actions(Detector.load(folder), scored), len(scored), request.repeats)
     return Report(
         "Cost beyond the bare forward pass",
         {
@@ -91,6 +93,20 @@ def _scoring_actions(
         name = f"scoring: hybrid, {novelty.candidate.target} explained"
         actions[name] = partial(_score, detector, images)
     return actions
+
+
+def _trained_actions(detector: Detector, images: list[Any]) -> Actions:
+    """A trained line as it is deployed: its network, its size, its candidate."""
+    tensors = [to_batch(group, detector.image_size) for group in batches(images, BATCH)]
+    chosen = detector.novelty.candidate
+    as_trained = f"line {detector.line}, {chosen.target} {chosen.statistic}, side {detector.image_size}"
+    return {
+        FORWARD: partial(_forward, detector.familiarity.backbone, tensors),
+        f"scoring: familiarity only, {as_trained}": partial(
+            _score_familiarity, detector.familiarity, images, detector.image_size
+        ),
+        f"scoring: hybrid, {as_trained}": partial(_score, detector, images),
+    }
 
 
 def _forward(backbone: Backbone, tensors: list[Tensor]) -> None:

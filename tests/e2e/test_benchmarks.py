@@ -10,6 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
+from novad.vision import Detector
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -79,6 +81,45 @@ def test_every_benchmark_leaves_its_table(
     assert "| some-line | novad-bcos | 7 + 5 | hybrid | 0.875 |" in (results / "detection.md").read_text(
         "utf-8"
     )
+
+
+def test_trained_lines_are_timed_as_they_were_trained(
+    run: Callable[..., int], images: Path, evaluated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage_cost = importlib.import_module("benchmarks.stage_cost")
+    folder = evaluated / "some-line/evaluate/detector"
+    folder.mkdir()
+    opened: list[Path] = []
+    sizes: list[int] = []
+    to_batch = stage_cost.to_batch
+
+    def sized(group: list[np.ndarray], size: int) -> torch.Tensor:
+        sizes.append(size)
+        return to_batch(group, size)
+
+    def load(path: Path) -> Detector:
+        opened.append(path)
+        backbone = stage_cost.bundled_backbone()
+        files = sorted((images / "train/good").iterdir())
+        tensors = [stage_cost.to_batch([stage_cost.read(file) for file in files], 32)]
+        familiarity = stage_cost._familiarity(backbone, stage_cost._bank(backbone, files, 32), len(files))
+        novelty = next(stage_cost._novelties(backbone, tensors))
+        sizes.clear()
+        return Detector("some-line", 32, familiarity, novelty, stage_cost._fusion())
+
+    monkeypatch.setattr(stage_cost, "to_batch", sized)
+    monkeypatch.setattr(Detector, "load", load)
+    asked = ("--data", images, "--artifacts", evaluated, "--size", 64, "--repeats", 1, "--results", tmp_path)
+    assert run("stage_cost", *asked) == 0
+    assert opened == [folder]
+    rows = json.loads((tmp_path / "stage_cost.json").read_text("utf-8"))["rows"]
+    bare, familiarity, hybrid = rows[-3:]
+    assert bare["what"] == "bare forward pass"
+    assert familiarity["what"] == "scoring: familiarity only, line some-line, layer1 weight_norm, side 32"
+    assert hybrid["what"] == "scoring: hybrid, line some-line, layer1 weight_norm, side 32"
+    assert bare["ratio"] == 1 < hybrid["ratio"]
+    assert sizes
+    assert set(sizes) == {32}
 
 
 def test_simulated_benchmarks_need_no_input(
