@@ -97,6 +97,7 @@ def make_tiny(
         (root / "input").mkdir()
         for line in lines:
             (root / "input" / line).write_text("as usual")
+            (root / "data" / line).mkdir(parents=True)
         workspace.state.mkdir()
         shutil.copyfile(empty_database, workspace.state / "mlflow.db")
         return workspace

@@ -18,6 +18,7 @@ from PIL import Image
 from novad.cli import main
 from novad.cli.app import app
 from novad.config import Workspace
+from novad.errors import RefusedError
 from novad.pipeline.graph import stale_stages
 from novad.pipeline.locks import line_locks
 from novad.tracking import publish
@@ -415,3 +416,64 @@ def test_exit_from_a_command_keeps_its_status(novad: Novad, monkeypatch: pytest.
 
     monkeypatch.setattr("novad.config.Workspace.find", leave)
     assert novad("line", "list")[0] == 3
+
+
+def test_a_refused_data_gate_gives_its_findings_by_image(
+    novad: Novad, line: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = line.state / "refused/metal/report.json"
+    kept.parent.mkdir(parents=True)
+    kept.write_text('{"passed": false, "errors": [{"images": ["train/good/old.png"]}]}')
+    os.utime(kept, (1, 1))
+
+    def refuse(*_: object) -> bool:
+        raise RefusedError("train/good/7.png: the file is empty")
+
+    monkeypatch.setattr("novad.pipeline.train.validate_line", refuse)
+    told = novad("validate", "metal", "--json")
+    assert told[0] == 1
+    assert set(_document(told)) == {"error", "kind", "code"}
+
+    def refuse_and_report(*_: object) -> bool:
+        kept.write_text('{"passed": false, "errors": [{"images": ["train/good/7.png"]}]}')
+        return refuse()
+
+    monkeypatch.setattr("novad.pipeline.train.validate_line", refuse_and_report)
+    document = _document(novad("validate", "metal", "--json"))
+    assert (document["code"], document["line"], document["passed"]) == (1, "metal", False)
+    assert document["errors"][0]["images"] == ["train/good/7.png"]
+    code, _, err = novad("validate", "metal")
+    assert code == 1
+    assert "train/good/7.png" in err
+
+
+def test_doctor_names_a_bad_pair_a_missing_package_and_damaged_weights(
+    novad: Novad, line: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from novad.cli.doctor import check_pairs, check_requirements
+
+    [bad] = check_pairs({"prefect": "3.8.8", "fastapi": "0.155.1"})
+    assert not bad.well
+    assert "fastapi" in bad.mend
+    assert all(check.well for check in check_pairs({"prefect": "3.8.8", "fastapi": "0.150.0"}))
+    wanted = ["numpy<3,>=2", "torch>=2.9", "faiss-cpu", 'ruff; extra == "dev"']
+    found = {
+        check.name: check.well
+        for check in check_requirements(wanted, {"numpy": "1.26", "torch": "2.15.0+cpu"})
+    }
+    assert found == {"numpy": False, "torch": True, "faiss-cpu": False}
+
+    told = novad("doctor", "--json")
+    assert told[0] == 1
+    checks = {check["name"]: check for check in _document(told)["checks"]}
+    weights = checks["weights src/novad/vision/weights/novad-bcos.safetensors"]
+    assert not weights["well"]
+    assert "metal" in weights["found"]
+    assert weights["mend"] != ""
+    assert not checks["dvc set up"]["well"]
+    assert checks["mlflow store"]["well"]
+    assert checks["write access"]["well"]
+    assert checks["torch with torchvision"]["well"]
+    code, out, _ = novad("doctor")
+    assert code == 1
+    assert f"Mend: {weights['mend']}" in out

@@ -1,7 +1,6 @@
 """``novad validate``, ``novad train`` and ``novad demo``."""
 
 import json
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,16 +24,15 @@ def validate(line: Annotated[str, typer.Argument(help="Product line.")], as_json
     from novad.pipeline.train import validate_line
 
     workspace = Workspace.find()
-    started = time.time()
+    kept = workspace.state / "refused" / line / "report.json"
+    before = _written(kept)
     try:
         with progress(f"validating {line}"):
             ran = validate_line(workspace, line)
     except RefusedError as error:
-        kept = workspace.state / "refused" / line / "report.json"
-        if kept.is_file() and kept.stat().st_mtime >= started:
-            raise DataRefusedError(
-                str(error), {"line": line, **json.loads(kept.read_text("utf-8"))}
-            ) from None
+        if _written(kept) != before:
+            details = {"line": line, **json.loads(kept.read_text("utf-8"))}
+            raise DataRefusedError(str(error), details) from None
         raise
     folder = workspace.artifacts(line, "validate")
     report = json.loads((folder / "report.json").read_text("utf-8"))
@@ -183,3 +181,7 @@ def _standing(row: dict[str, Any]) -> str:
 def _some(images: list[str], most: int = 5) -> str:
     more = f" and {len(images) - most} more" if len(images) > most else ""
     return ", ".join(images[:most]) + more
+
+
+def _written(path: Path) -> int | None:
+    return path.stat().st_mtime_ns if path.is_file() else None

@@ -62,7 +62,7 @@ def train_lines(
         ServiceError: Prefect or DVC failed as a whole.
     """
     for line in lines:
-        line_settings(workspace.params, line)
+        _require_images(workspace, line)
     started = time.perf_counter()
     with line_locks(workspace, lines, wait):
         _mend(workspace)
@@ -88,11 +88,17 @@ def validate_line(workspace: Workspace, line: str) -> bool:
         LineBusyError: another run holds the line.
         RefusedError: the images do not pass; the message names them.
     """
-    line_settings(workspace.params, line)
+    _require_images(workspace, line)
     with line_locks(workspace, [line]):
         _mend(workspace)
         line_stages(workspace, [line])
         return reproduce(workspace, f"validate@{line}")
+
+
+def _require_images(workspace: Workspace, line: str) -> None:
+    folder = workspace.path(line_settings(workspace.params, line).data)
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: the images of {line} are missing; `dvc checkout` brings them back")
 
 
 def _mend(workspace: Workspace) -> None:

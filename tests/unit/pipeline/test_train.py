@@ -137,3 +137,12 @@ def test_a_workspace_without_the_flow_says_so(make_tiny: MakeTiny) -> None:
     (workspace.root / "flows").unlink()
     with pytest.raises(ConfigError, match=r"flows/train\.py: the training flow is missing"):
         _train(workspace, "metal")
+
+
+def test_images_that_are_not_there_are_named_before_anything_runs(make_tiny: MakeTiny) -> None:
+    workspace = make_tiny("metal")
+    (workspace.root / "data/metal").rmdir()
+    for work in (lambda: train_lines(workspace, ["metal"]), lambda: validate_line(workspace, "metal")):
+        with pytest.raises(ConfigError, match="data/metal: the images of metal are missing"):
+            work()
+    assert not (workspace.state / "logs").exists()
