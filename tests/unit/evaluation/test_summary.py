@@ -10,7 +10,10 @@ from novad.errors import CalibrationError
 from novad.evaluation.summary import KINDS, summarise
 
 THRESHOLDS = {"familiarity": 1.0, "novelty": 2.0, "hybrid": 1.5}
-PIXELS = {kind: {"pixel_auroc": 0.9, "aupro": 0.5, "aupimo": None} for kind in KINDS}
+PIXELS = {
+    kind: {"pixel_auroc": value, "aupro": 0.5, "aupimo": None}
+    for kind, value in zip(KINDS, (0.7, 0.8, 0.9), strict=True)
+}
 
 
 def made(normals: int = 30, anomalies: int = 20) -> pd.DataFrame:
@@ -76,6 +79,28 @@ def test_equal_scores_give_equal_json_whatever_the_order_of_images() -> None:
     for kind in KINDS:
         for name in ("image_auroc", "image_aupr", "fnr_at_fpr_01", "fnr_at_fpr_05", "f1"):
             assert shuffled["scores"][kind][name] == json.loads(first)["scores"][kind][name]
+
+
+def test_pixel_figures_stay_with_their_score() -> None:
+    for kind, figures in told(made())["scores"].items():
+        assert {name: figures[name] for name in PIXELS[kind]} == PIXELS[kind]
+
+
+def test_another_seed_gives_other_intervals_everywhere() -> None:
+    one, other = (summarise(made(), THRESHOLDS, PIXELS, 50, seed) for seed in (0, 1))
+    for part in ("scores", "hybrid_vs_familiarity", "false_negative_reduction"):
+        assert one[part] != other[part], part
+    assert one["scores"]["hybrid"]["image_auroc"] == other["scores"]["hybrid"]["image_auroc"]
+
+
+def test_figures_are_rounded_to_six_places() -> None:
+    def numbers(part: object) -> list[float]:
+        inside = part.values() if isinstance(part, dict) else part if isinstance(part, list) else []
+        return [part] if isinstance(part, float) else [each for below in inside for each in numbers(below)]
+
+    summary = told(made(37, 29))
+    assert len(numbers(summary)) > 50
+    assert [each for each in numbers(summary) if round(each, 6) != each] == []
 
 
 @pytest.mark.parametrize(("normals", "anomalies"), [(10, 0), (0, 10), (1, 1)])
