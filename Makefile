@@ -42,7 +42,7 @@ demo: setup
 	@$(BIN)/novad demo $(if $(WORKDIR),--workdir "$(WORKDIR)")
 
 test: setup
-	@$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile
 
 lint: setup
 	@$(BIN)/ruff check .
