@@ -16,10 +16,9 @@ from benchmarks.inputs import Request
 from benchmarks.report import MissingInput, Report
 from novad.config import Workspace
 from novad.evaluation.metrics import fnr_at_fpr, image_auroc
-from novad.stages.calibrate_explainer import image_tensors, load_models, score_candidates
+from novad.stages.calibrate_explainer import fit_candidates, load_models, score_candidates
 from novad.stages.line import Line
 from novad.vision.calibration import fit_normal_scale
-from novad.vision.candidates import CandidateGrid, fit_normal_statistics
 from novad.vision.fusion import hybrid_scores, tune_weight
 from novad.vision.novelty import Candidate
 from novad.vision.selection import choose
@@ -69,13 +68,8 @@ def measure(request: Request) -> Report:
 
 
 def _scored(line: Line) -> _Scores:
-    settings = line.settings.calibrate_explainer
     familiarity, explainer = load_models(line)
-    grid = CandidateGrid.of(
-        explainer, settings.targets, settings.statistics, settings.smoothing, settings.top_shares
-    )
-    normals = line.rows("bank").head(settings.max_normals)
-    fits = fit_normal_statistics(explainer, grid, image_tensors(line, line.images(normals)))
+    grid, fits = fit_candidates(line, explainer)
     scored = score_candidates(line, familiarity, explainer, grid, fits)
     calibration = (scored.rows["split"] == "calibration").to_numpy()
     novelty = scored.novelty.astype(np.float64)

@@ -1,6 +1,5 @@
 """``novad doctor``: is this machine ready, and if not, what mends it."""
 
-import hashlib
 import platform
 import sys
 import tempfile
@@ -164,8 +163,9 @@ def _weights(workspace: Workspace, checkpoint: str, sha256: str, lines: list[str
     used = f"used by {', '.join(lines)}"
     if not path.is_file():
         return Check(name, False, f"missing, {used}", "restore the file")
-    with path.open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    from novad.tracking.digests import file_digest
+
+    found = file_digest(path)
     if found != sha256:
         told = f"sha256 is {found[:12]}..., params.yaml says {sha256[:12]}..., {used}"
         return Check(name, False, told, "restore the file, or write its sha256 into params.yaml")

@@ -126,12 +126,12 @@ def _judged(
 
 
 def _row(path: Path, detection: Any, heatmap: Path | None) -> dict[str, Any]:
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    from novad.tracking.digests import file_digest
+
     nearest = detection.nearest
     return {
         "path": str(path),
-        "sha256": digest,
+        "sha256": file_digest(path),
         **{kind: round(getattr(detection, kind), 6) for kind in KINDS},
         "p_value": round(detection.p_value, 6),
         "decision": detection.decision,

@@ -15,7 +15,7 @@ from novad.config import Workspace
 from novad.errors import CalibrationError
 from novad.stages.line import Line
 from novad.stages.runner import main, stage_output, write_json
-from novad.vision.candidates import CandidateGrid, candidate_scores, fit_normal_statistics
+from novad.vision.candidates import CandidateGrid, Fits, candidate_scores, fit_normal_statistics
 from novad.vision.detector import FamiliarityModel, NoveltyModel, raw_scores
 from novad.vision.detector_files import save_normal_statistics
 from novad.vision.explainers import Explainer, build_explainer
@@ -24,7 +24,7 @@ from novad.vision.preprocess import batches, to_batch
 from novad.vision.selection import candidate_table, choose
 from novad.vision.synthetic import synthetic_anomaly
 
-__all__ = ["Scored", "image_tensors", "load_models", "run", "score_candidates"]
+__all__ = ["Scored", "fit_candidates", "image_tensors", "load_models", "run", "score_candidates"]
 
 STAGE = "calibrate_explainer"
 BATCH = 8
@@ -43,13 +43,8 @@ class Scored:
 def run(workspace: Workspace, name: str) -> None:
     """Compare the candidates of one line, keep the best and its normal distribution."""
     line = Line.open(workspace, name)
-    settings = line.settings.calibrate_explainer
     familiarity, explainer = load_models(line)
-    grid = CandidateGrid.of(
-        explainer, settings.targets, settings.statistics, settings.smoothing, settings.top_shares
-    )
-    normals = line.rows("bank").head(settings.max_normals)
-    fits = fit_normal_statistics(explainer, grid, image_tensors(line, line.images(normals)))
+    grid, fits = fit_candidates(line, explainer)
     scored = score_candidates(line, familiarity, explainer, grid, fits)
     candidates = [candidate for target in grid.targets for candidate in grid.candidates(target)]
     table = candidate_table(
@@ -91,6 +86,16 @@ def load_models(line: Line) -> tuple[FamiliarityModel, Explainer]:
     )
 
 
+def fit_candidates(line: Line, explainer: Explainer) -> tuple[CandidateGrid, Fits]:
+    """The line's candidates, and the distribution of their statistics over bank images."""
+    settings = line.settings.calibrate_explainer
+    grid = CandidateGrid.of(
+        explainer, settings.targets, settings.statistics, settings.smoothing, settings.top_shares
+    )
+    normals = line.rows("bank").head(settings.max_normals)
+    return grid, fit_normal_statistics(explainer, grid, image_tensors(line, line.images(normals)))
+
+
 def image_tensors(line: Line, images: Iterator[Any]) -> Iterator[Tensor]:
     """Batches (N, 3, S, S) of decoded images."""
     for group in batches(images, BATCH):
@@ -98,7 +103,7 @@ def image_tensors(line: Line, images: Iterator[Any]) -> Iterator[Tensor]:
 
 
 def score_candidates(
-    line: Line, familiarity: FamiliarityModel, explainer: Explainer, grid: CandidateGrid, fits: Any
+    line: Line, familiarity: FamiliarityModel, explainer: Explainer, grid: CandidateGrid, fits: Fits
 ) -> Scored:
     """Raw scores of every calibration and tuning image, by familiarity and by every candidate."""
     rows, images = _tuning_images(line)

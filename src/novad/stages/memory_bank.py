@@ -11,7 +11,7 @@ from novad.stages.line import Line
 from novad.stages.runner import main, stage_output, write_json
 from novad.vision.backbones import Backbone
 from novad.vision.familiarity import feature_grids
-from novad.vision.memory_bank import BankEstimate, MemoryBank, estimate, fit_memory_bank, save_bank
+from novad.vision.memory_bank import BankEstimate, MemoryBank, bank_size, estimate, fit_memory_bank, save_bank
 from novad.vision.preprocess import batches, to_batch
 
 __all__ = ["run"]
@@ -77,8 +77,7 @@ def _estimate(line: Line, backbone: Backbone, images: int) -> BankEstimate:
     with torch.inference_mode():
         grid = feature_grids(backbone(torch.zeros(1, 3, size, size)), line.settings.anomaly_type)
     patches = images * grid.shape[2] * grid.shape[3]
-    share = round(patches * settings.coreset_share)
-    vectors = max(settings.min_vectors, min(settings.max_vectors, share))
+    vectors = bank_size(patches, settings.coreset_share, settings.min_vectors, settings.max_vectors)
     shape = (grid.shape[2], grid.shape[3])
     return estimate(images, shape, grid.shape[1], vectors, settings.max_patches)
 

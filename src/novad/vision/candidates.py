@@ -22,7 +22,7 @@ from novad.vision.novelty import (
 )
 from novad.vision.pooling import smooth, top_means
 
-__all__ = ["CandidateGrid", "candidate_scores", "fit_normal_statistics"]
+__all__ = ["CandidateGrid", "Fits", "candidate_scores", "fit_normal_statistics"]
 
 Fits = dict[tuple[str, float], NormalStatistics]
 

@@ -15,6 +15,7 @@ from novad.vision.calibration import NormalScale, conformal_p_values
 from novad.vision.detection import Detection, NearestNormal, Thresholds
 from novad.vision.explainers import Explainer
 from novad.vision.familiarity import FamiliarityScores, familiarity_scores, feature_grids
+from novad.vision.fusion import hybrid_scores
 from novad.vision.maps import MapScale, fuse_maps
 from novad.vision.memory_bank import MemoryBank
 from novad.vision.novelty import (
@@ -201,7 +202,7 @@ class Detector:
         fusion, found = self.fusion, raw.familiarity
         familiarity = fusion.familiarity(found.scores.numpy())
         novelty = fusion.novelty(raw.novelty.numpy())
-        hybrid = (1 - fusion.weight) * familiarity + fusion.weight * novelty
+        hybrid = hybrid_scores(familiarity, novelty, fusion.weight)
         p_values = conformal_p_values(hybrid, fusion.normal_scores)
         maps = fuse_maps(
             fusion.familiarity_map(found.distances), fusion.novelty_map(raw.novelty_maps), fusion.weight

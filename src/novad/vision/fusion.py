@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from novad.errors import CalibrationError
 
-__all__ = ["WEIGHTS", "FusionChoice", "hybrid_scores", "miss_rate", "tune_weight"]
+__all__ = ["WEIGHTS", "FusionChoice", "hybrid_scores", "miss_rate", "standing", "tune_weight"]
 
 Floats = NDArray[np.float64]
 WEIGHTS = tuple(round(0.05 * step, 2) for step in range(21))
@@ -63,7 +63,7 @@ def tune_weight(
     table = []
     for weight in WEIGHTS:
         good, bad = hybrid_scores(*normal, weight), hybrid_scores(*anomalous, weight)
-        auroc = _auroc(good, bad)
+        auroc = float(standing(bad, good).mean())
         pull = equal_weight_prior / len(bad) * abs(2 * weight - 1)
         table.append(
             {
@@ -77,9 +77,8 @@ def tune_weight(
     return FusionChoice(best["weight"], table)
 
 
-def _auroc(normal: Floats, anomalous: Floats) -> float:
-    """Probability that an anomaly scores above a normal, ties half (Mann-Whitney)."""
-    ordered = np.sort(normal)
-    below = np.searchsorted(ordered, anomalous, side="left")
-    through = np.searchsorted(ordered, anomalous, side="right")
-    return float(np.mean((below + through) / 2) / len(ordered))
+def standing(values: Floats, among: Floats) -> Floats:
+    """Share of ``among`` below each of ``values``, ties half: its mean is the AUROC (Mann-Whitney)."""
+    ordered = np.sort(among)
+    below = np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right")
+    return np.asarray(below / (2 * len(ordered)), np.float64)

@@ -19,6 +19,7 @@ __all__ = [
     "MemoryBank",
     "PatchStore",
     "Whitening",
+    "bank_size",
     "estimate",
     "fit_memory_bank",
     "load_bank",
@@ -63,6 +64,11 @@ def estimate(
     return BankEstimate(
         kept, chosen, round((kept * (2 * dimensions + 16) + chosen * 4 * dimensions) / 2**20, 1)
     )
+
+
+def bank_size(patches: int, share: float, smallest: int, largest: int) -> int:
+    """Vectors that a bank of ``patches`` normal patches keeps: their share, within the bounds."""
+    return max(smallest, min(largest, round(patches * share)))
 
 
 class PatchStore:
@@ -205,7 +211,7 @@ def fit_memory_bank(
     patches = store.patches()
     mapped = torch.cat([whitening(block).half() for block in torch.split(patches, 16_384)])
     del patches
-    count = max(min_vectors, min(max_vectors, round(total * coreset_share)))
+    count = bank_size(total, coreset_share, min_vectors, max_vectors)
     chosen = greedy_coreset(mapped, count, seed=seed)
     return MemoryBank(whitening, mapped[torch.from_numpy(chosen)], store.origins()[chosen])
 

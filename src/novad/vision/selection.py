@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from novad.vision.calibration import fit_normal_scale
-from novad.vision.fusion import Floats, tune_weight
+from novad.vision.fusion import Floats, standing, tune_weight
 from novad.vision.novelty import Candidate
 
 __all__ = ["candidate_table", "choose"]
@@ -93,15 +93,9 @@ def choose(
 def _placements(novelty: NDArray[np.floating], anomalous: NDArray[np.bool_]) -> tuple[Floats, Floats]:
     """Where each image stands in the other class: share of normals below, of anomalies above, ties half."""
     good, bad = novelty[~anomalous].astype(np.float64), novelty[anomalous].astype(np.float64)
-    pairs = [_standing(bad[:, at], good[:, at]) for at in range(novelty.shape[1])]
-    others = [1 - _standing(good[:, at], bad[:, at]) for at in range(novelty.shape[1])]
+    pairs = [standing(bad[:, at], good[:, at]) for at in range(novelty.shape[1])]
+    others = [1 - standing(good[:, at], bad[:, at]) for at in range(novelty.shape[1])]
     return np.stack(pairs, axis=1), np.stack(others, axis=1)
-
-
-def _standing(values: Floats, among: Floats) -> Floats:
-    ordered = np.sort(among)
-    below = np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right")
-    return np.asarray(below / (2 * len(ordered)), np.float64)
 
 
 def _variance(differences: Floats) -> Floats:
