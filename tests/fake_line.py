@@ -26,7 +26,7 @@ LOCK = """\
 schema: '2.0'
 stages:
   validate@{line}:
-    cmd: python -m novad.stages.validate {line}
+    cmd: exec python -m novad.stages.validate {line}
     deps:
     - {{path: data/{line}, hash: md5, md5: 0123456789abcdef0123456789abcdef.dir, size: 1, nfiles: 1}}
     outs:

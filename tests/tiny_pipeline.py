@@ -109,7 +109,7 @@ def _stage(name: str, before: str) -> str:
     after = f"        - artifacts/${{key}}/{before}\n" if before else ""
     return (
         f"  {name}:\n    foreach: ${{lines}}\n    do:\n"
-        f"      cmd: python stage.py {name} ${{key}}\n"
+        f"      cmd: exec python stage.py {name} ${{key}}\n"
         f"      deps:\n        - input/${{key}}\n{after}"
         f"      outs:\n        - artifacts/${{key}}/{name}\n"
     )

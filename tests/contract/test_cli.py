@@ -262,16 +262,18 @@ def test_training_tells_what_ran_and_then_that_nothing_did(
     assert str(workspace.artifacts("metal", "evaluate") / "heatmaps") in out
 
 
+@pytest.mark.parametrize("shell", ["/bin/sh", "/bin/bash"])
 def test_ctrl_c_in_a_training_stops_its_stages_and_exits_130(
-    make_tiny: MakeTiny, prefect_server: Path
+    make_tiny: MakeTiny, prefect_server: Path, shell: str
 ) -> None:
+    """DVC starts a stage through the user's shell, and some shells stay between the two."""
     workspace = make_tiny("metal")
     hold, started = (workspace.root / f"{word}-memory_bank-metal" for word in ("hold", "started"))
     hold.touch()
     command = [sys.executable, "-c", "from novad.cli import main; main(['train', 'metal', '--json'])"]
     with subprocess.Popen(
         command,
-        env={**os.environ, "NOVAD_WORKSPACE": str(workspace.root)},
+        env={**os.environ, "NOVAD_WORKSPACE": str(workspace.root), "SHELL": shell},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

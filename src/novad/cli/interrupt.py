@@ -48,12 +48,13 @@ def stops_children(give_up: Callable[[], None]) -> Iterator[None]:
 
 
 def _end_stages() -> None:
-    """Ask DVC's processes to end; Prefect's own server stays, so that the flow can still tell it."""
+    """Ask DVC's processes and all below them to end; Prefect's own server stays, to be told by the flow."""
     import psutil
 
     for child in psutil.Process().children():
         try:
-            if "dvc" in child.cmdline():
-                child.terminate()
+            stage = [child, *child.children(recursive=True)] if "dvc" in child.cmdline() else []
+            for process in stage:
+                process.terminate()
         except psutil.Error:
             continue
