@@ -8,7 +8,15 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import coreset, detection, interval_coverage, pixel_figures, selection, stage_cost
+from benchmarks import (
+    coreset,
+    detection,
+    interval_coverage,
+    pixel_figures,
+    second_implementation,
+    selection,
+    stage_cost,
+)
 from benchmarks.inputs import Request
 from benchmarks.report import MissingInput, Report
 from novad.errors import NovadError, exit_code
@@ -21,6 +29,7 @@ BENCHMARKS: dict[str, Callable[[Request], Report]] = {
     "selection": selection.measure,
     "interval_coverage": interval_coverage.measure,
     "pixel_figures": pixel_figures.measure,
+    "second_implementation": second_implementation.measure,
 }
 
 
@@ -62,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--scored", type=int, default=64, help="images that scoring is timed on")
     parser.add_argument("--size", type=int, default=224, help="side of the network's input, in pixels")
     parser.add_argument("--artifacts", type=Path, default=ROOT / "artifacts", help="of trained lines")
+    parser.add_argument("--anomalib", type=Path, help="interpreter of an environment that has anomalib")
     parser.add_argument("--repeats", type=int, default=3, help="the fastest of so many counts")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of torch")
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks/results")

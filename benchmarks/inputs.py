@@ -28,6 +28,7 @@ class Request:
     size: int
     artifacts: Path
     repeats: int
+    anomalib: Path | None = None
 
 
 def image_files(request: Request, most: int) -> list[Path]:

@@ -29,7 +29,8 @@ Told = tuple[int, str, str]
 Novad = Callable[..., Told]
 HEAVY = ("torch", "mlflow", "prefect", "dvc", "pandas", "great_expectations")
 COMMANDS = (
-    "demo", "doctor", "gate", "history", "line add", "line list", "promote", "score", "train", "validate",
+    "bench", "demo", "doctor", "gate", "history", "line add", "line list", "promote", "score", "train",
+    "validate",
 )  # fmt: skip
 
 

@@ -21,11 +21,12 @@ ROOMS = {
     "images": CORE | {"config"},
     "evaluation": CORE | {"vision", "images", "config"},
     "stages": STAGES,
+    "benchmarking": STAGES | {"stages"},
     "tracking": STAGES | {"stages"},
     "serving": STAGES | {"stages", "tracking"},
     "pipeline": STAGES | {"stages", "tracking", "serving"},
     "flows": STAGES | {"stages", "tracking", "serving", "pipeline"},
-    "cli": STAGES | {"stages", "tracking", "serving", "pipeline", "flows"},
+    "cli": STAGES | {"stages", "benchmarking", "tracking", "serving", "pipeline", "flows"},
 }
 
 ORCHESTRATION = {"prefect", "dvc", "mlflow", "great_expectations"}
@@ -36,6 +37,7 @@ BANNED = {
     "config": ORCHESTRATION | {"torch", "pandas", "numpy"},
     "evaluation": ORCHESTRATION | {"torch"},
     "stages": ORCHESTRATION,
+    "benchmarking": ORCHESTRATION,
     "tracking": {"prefect", "dvc", "great_expectations"},
     "serving": {"prefect", "dvc", "great_expectations"},
     "pipeline": {"mlflow", "great_expectations"},

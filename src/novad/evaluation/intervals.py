@@ -28,7 +28,7 @@ def bootstrap_intervals(
     Args:
         scores: (n,) per score, on the same images.
         labels: (n,) 1 for anomalous.
-        thresholds: per score, for F1.
+        thresholds: per score, for F1; a score without one has no F1.
         resamples: of the bootstrap (Efron and Tibshirani 1993); 0 gives no interval.
         seed: of the resampling; every score sees the same resamples.
     Returns:
@@ -39,7 +39,7 @@ def bootstrap_intervals(
     samples: dict[str, list[dict[str, Floats]]] = {name: [] for name in scores}
     for times in _resampled(labels, resamples, seed):
         for name, values in scores.items():
-            samples[name].append(_figures(values, labels, times, thresholds[name]))
+            samples[name].append(_figures(values, labels, times, thresholds.get(name)))
     return {
         name: {figure: _interval(sample) for figure, sample in _joined(blocks).items()}
         for name, blocks in samples.items()

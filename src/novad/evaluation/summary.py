@@ -11,7 +11,7 @@ from novad.errors import CalibrationError
 from novad.evaluation.intervals import bootstrap_intervals, paired_comparison
 from novad.evaluation.metrics import FALSE_POSITIVE_RATES, f1_at, fnr_at_fpr, image_aupr, image_auroc
 
-__all__ = ["KINDS", "summarise"]
+__all__ = ["KINDS", "image_figures", "summarise"]
 
 KINDS = ("familiarity", "novelty", "hybrid")
 
@@ -45,13 +45,7 @@ def summarise(
     return {
         "scores": {
             kind: {
-                "image_auroc": _rounded(image_auroc(each, labels)),
-                "image_aupr": _rounded(image_aupr(each, labels)),
-                **{
-                    f"fnr_{name}": _rounded(fnr_at_fpr(each, labels, rate))
-                    for name, rate in FALSE_POSITIVE_RATES.items()
-                },
-                "f1": _rounded(f1_at(each, labels, thresholds[kind])),
+                **image_figures(each, labels, thresholds[kind]),
                 **pixel_figures[kind],
                 "ci95": intervals[kind],
             }
@@ -63,6 +57,27 @@ def summarise(
             "ci95": {name: told["ci95"] for name, told in reduction.items()},
         },
         "by_defect_type": _by_defect_type(scores, thresholds),
+    }
+
+
+def image_figures(
+    scores: NDArray[np.floating], labels: NDArray[np.integer], threshold: float | None = None
+) -> dict[str, float | None]:
+    """Image figures of one score, rounded to 6 places; None where not defined.
+
+    Args:
+        scores: (n,) of any scale.
+        labels: (n,) 1 for anomalous.
+        threshold: the deployed one; without it there is no F1.
+    """
+    return {
+        "image_auroc": _rounded(image_auroc(scores, labels)),
+        "image_aupr": _rounded(image_aupr(scores, labels)),
+        **{
+            f"fnr_{name}": _rounded(fnr_at_fpr(scores, labels, rate))
+            for name, rate in FALSE_POSITIVE_RATES.items()
+        },
+        "f1": None if threshold is None else _rounded(f1_at(scores, labels, threshold)),
     }
 
 

@@ -114,3 +114,11 @@ def test_one_class_alone_gives_nothing(label: int) -> None:
     scores, labels = np.arange(5.0), np.full(5, label)
     assert bootstrap_intervals({"it": scores}, labels, {"it": 1.0}, 10, 0) == {"it": {}}
     assert paired_comparison(scores, scores, labels, 10, 0) == {}
+
+
+def test_a_score_without_a_threshold_has_every_interval_but_that_of_f1() -> None:
+    scores, labels = made(2, 1.0)
+    with_one = bootstrap_intervals({"a": scores}, labels, {"a": 0.5}, 50, 0)["a"]
+    without = bootstrap_intervals({"a": scores}, labels, {}, 50, 0)["a"]
+    assert set(with_one) - set(without) == {"f1"}
+    assert without == {name: with_one[name] for name in without}

@@ -108,3 +108,28 @@ def test_candidates_are_ordered_by_their_best(figures: list[Figure], tmp_path: P
     assert best == sorted(best)
     assert best[-1] == max(row["auroc"] for row in candidates)
     assert sum(len(np.asarray(line.get_xdata())) for line in axes.lines) == len(candidates)
+
+
+def test_scores_of_others_are_drawn_in_the_same_plots_and_told_apart(
+    figures: list[Figure], tmp_path: Path
+) -> None:
+    names = [*plots.COLOURS, "patchcore", "padim"]
+    rng = np.random.default_rng(1)
+    scores = made().assign(patchcore=rng.normal(size=90), padim=rng.normal(size=90))
+    plots.roc_plot(scores, tmp_path, names)
+    plots.false_negatives_plot(scores, tmp_path, names)
+    for figure in figures:
+        lines = {line.get_label(): line for line in figure.axes[0].lines}
+        assert list(lines) == names
+        assert [lines[name].get_linestyle() for name in names] == ["-"] * 3 + ["--"] * 2
+        assert len({line.get_color() for line in lines.values()}) == len(names)
+
+
+def test_histograms_of_others_are_drawn_without_a_threshold(figures: list[Figure], tmp_path: Path) -> None:
+    scores = made().assign(patchcore=np.arange(90.0))
+    plots.score_histograms(scores, THRESHOLDS, tmp_path, [*plots.COLOURS, "patchcore"])
+    titles = [axes.get_title() for axes in figures[0].axes]
+    assert titles == [*plots.COLOURS, "patchcore"]
+    other = figures[0].axes[-1]
+    assert sum(bar.get_height() for bar in other.patches) == 90
+    assert not other.lines

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from novad.errors import CalibrationError
-from novad.evaluation.summary import KINDS, summarise
+from novad.evaluation.summary import KINDS, image_figures, summarise
 
 THRESHOLDS = {"familiarity": 1.0, "novelty": 2.0, "hybrid": 1.5}
 PIXELS = {
@@ -123,3 +123,11 @@ def test_a_score_that_is_not_finite_is_refused_by_image() -> None:
     scores.loc[7, "novelty"] = np.nan
     with pytest.raises(CalibrationError, match=r"test/007\.png: its novelty"):
         told(scores)
+
+
+def test_figures_of_one_score_are_those_of_the_summary_and_f1_needs_a_threshold() -> None:
+    scores = made()
+    labels, values = scores["label"].to_numpy(), scores["hybrid"].to_numpy()
+    found = image_figures(values, labels, THRESHOLDS["hybrid"])
+    assert found.items() <= told(scores)["scores"]["hybrid"].items()
+    assert image_figures(values, labels) == found | {"f1": None}

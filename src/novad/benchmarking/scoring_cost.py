@@ -1,0 +1,69 @@
+"""What scoring costs; a process of its own: ``python -m novad.benchmarking.scoring_cost LINE KIND FILE``."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from novad.config import Workspace
+from novad.stages.line import Line
+from novad.stages.runner import peak_rss_mb, write_json
+from novad.vision import Detector
+from novad.vision.pooling import resize_maps
+from novad.vision.preprocess import batches, to_batch
+
+__all__ = ["measure"]
+
+BATCH = 8
+MOST = 128
+
+
+def measure(line: Line, kind: str) -> dict[str, float]:
+    """Milliseconds per image, from file to scores and maps, and the peak memory of this process.
+
+    Args:
+        line: trained and evaluated.
+        kind: ``familiarity``, ``novelty`` or ``hybrid``; the first two run without the other.
+    """
+    detector = Detector.load(line.output("evaluate", "detector"))
+    rows = line.rows("test").head(MOST)
+    score = _scorer(detector, kind)
+    _score_all(score, line.images(rows.head(BATCH)))  # warm
+    started = time.perf_counter()
+    _score_all(score, line.images(rows))
+    seconds = time.perf_counter() - started
+    return {"ms_per_image": round(1000 * seconds / max(len(rows), 1), 2), "peak_rss_mb": peak_rss_mb()}
+
+
+def _score_all(score: Callable[[list[Any]], object], images: Iterator[Any]) -> None:
+    for group in batches(images, BATCH):
+        score(group)
+
+
+def _scorer(detector: Detector, kind: str) -> Callable[[list[Any]], object]:
+    """Scores and full-size maps of a batch; maps on coarser grids would be cheaper than others' maps."""
+    familiarity, novelty, side = detector.familiarity, detector.novelty, detector.image_size
+
+    def familiarity_alone(group: list[Any]) -> object:
+        with torch.inference_mode():
+            found = familiarity.score(familiarity.backbone(to_batch(group, side)))
+        return _full_size(found.distances, group)
+
+    return {
+        "familiarity": familiarity_alone,
+        "novelty": lambda group: _full_size(novelty.maps(to_batch(group, side))[0], group),
+        "hybrid": lambda group: [each.hybrid_map for each in detector.score(group, BATCH)],
+    }[kind]
+
+
+def _full_size(maps: Tensor, group: list[Any]) -> list[Tensor]:
+    return [resize_maps(heat[None], image.shape[:2]) for heat, image in zip(maps, group, strict=True)]
+
+
+if __name__ == "__main__":
+    name, kind, told = sys.argv[1:]
+    write_json(Path(told), measure(Line.open(Workspace.find(), name), kind))
