@@ -24,7 +24,7 @@ HOW_TO = (
 SCRIPT = Path(__file__).with_name("anomalib_methods.py")
 CORESET_SHARE = 0.01
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
-_ASK = "import importlib.metadata as m, torch, timm; print(m.version('anomalib'))"
+_ASK = "import importlib.metadata as m; print(m.version('anomalib')); import torch, timm"
 
 
 @dataclass(frozen=True)
