@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 BATCH = 8
 PADIM_FEATURES = 100  # what anomalib takes for resnet18; it has no default for other networks
+EFFICIENTAD_LEAST_SIZE = 256  # its autoencoder ends in a kernel that smaller images do not fill
 EFFICIENTAD_LEARNING_RATE, EFFICIENTAD_DECAY = 1e-4, 1e-5
 
 Request = dict[str, Any]
@@ -36,6 +37,8 @@ Request = dict[str, Any]
 def main(path: str) -> None:
     """Fit one method, judge the images, write what was found and what it took."""
     request: Request = json.loads(Path(path).read_text("utf-8"))
+    if request["method"] == "efficientad":
+        request["size"] = max(request["size"], EFFICIENTAD_LEAST_SIZE)
     torch.manual_seed(request["seed"])
     import_module("anomalib.models")  # its time is no part of the fit
     out, loaded_mb, started = Path(request["out"]), _peak_mb(), time.perf_counter()
@@ -47,6 +50,7 @@ def main(path: str) -> None:
     result = {
         "fit_seconds": round(fit_seconds, 2),
         "ms_per_image": round(1000 * seconds, 2),
+        "size": request["size"],
         "peak_rss_mb": _peak_mb(),
         "libraries_rss_mb": loaded_mb,
         "threads": torch.get_num_threads(),
@@ -238,7 +242,7 @@ class _Batches:
         from types import SimpleNamespace
 
         for images in batches(self.files, self.size):
-            yield SimpleNamespace(image=images[:, None], gt_label=[0] * len(images))
+            yield SimpleNamespace(image=images, gt_label=[0] * len(images))
 
 
 def _show(model: nn.Module, encode: Callable[[Tensor], Tensor], request: Request) -> None:
