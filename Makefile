@@ -1,6 +1,7 @@
 # make demo   set up, then train the demo lines        (WORKDIR=folder puts every output there)
 # make test   set up, then all tests
-# make lint   ruff and mypy        make bench  benchmarks on real images        make clean  remove outputs
+# make lint   ruff and mypy        make clean  remove outputs
+# make bench  the benchmarks, then `novad bench` on real images or the demo lines  (ANOMALIB=python beside others)
 
 VENV ?= .venv
 # The first interpreter that fits; PYTHON=... names another.
@@ -9,6 +10,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
   && command -v $$python && break; done)
 BIN := $(VENV)/bin
 TEST_PROCESSES ?= 2
+BENCH_OPTIONS ?= --images 128 --repeats 2
 STAMP := $(VENV)/.novad-set-up
 
 export DO_NOT_TRACK = 1
@@ -50,7 +52,8 @@ lint: setup
 	@$(BIN)/mypy
 
 bench: setup
-	@$(BIN)/python -m benchmarks
+	@$(BIN)/python -m benchmarks $(BENCH_OPTIONS) $(if $(ANOMALIB),--anomalib "$(ANOMALIB)")
+	@$(BIN)/python -m benchmarks.folders $(if $(ANOMALIB),--anomalib "$(ANOMALIB)")
 
 clean:
 	rm -rf artifacts .novad dvc.lock benchmarks/results .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -2,8 +2,10 @@
 
 import importlib
 import json
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -167,3 +169,59 @@ def test_an_unknown_benchmark_is_refused_with_those_that_exist(
         run("speed")
     assert ended.value.code == 2
     assert "stage_cost" in capsys.readouterr().err
+
+
+@pytest.fixture
+def folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
+    """``benchmarks.folders`` of an empty checkout that has nothing beside it."""
+    monkeypatch.syspath_prepend(ROOT)
+    module = importlib.import_module("benchmarks.folders")
+    monkeypatch.setattr(module, "SHARED", tmp_path / "shared")
+    monkeypatch.setattr(module, "ROOT", tmp_path / "checkout")
+    monkeypatch.setattr(module, "RESULTS", tmp_path / "results")
+    return module
+
+
+def test_real_images_are_benchmarked_where_they_are_and_demo_lines_elsewhere(
+    folders: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    made: list[Path] = []
+    monkeypatch.setattr(
+        folders, "make_demo_lines", lambda out: (made.append(out), (out / "cloth").mkdir(parents=True))
+    )
+    assert folders.found() == [tmp_path / "results/demo-images/cloth"]
+    assert made == [tmp_path / "results/demo-images"]
+    (tmp_path / "checkout/data/metal").mkdir(parents=True)
+    assert folders.found() == [tmp_path / "checkout/data/metal"]
+    (tmp_path / "shared/data/elpv-mono").mkdir(parents=True)
+    assert folders.found() == [tmp_path / "shared/data/elpv-mono"]
+
+
+def test_every_folder_is_benchmarked_and_the_worst_status_told(
+    folders: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    commands: list[list[str]] = []
+
+    def run(command: list[object], check: bool) -> subprocess.CompletedProcess[str]:
+        commands.append([str(part) for part in command])
+        return subprocess.CompletedProcess(commands[-1], len(commands) - 1)
+
+    for name in folders.REAL:
+        (tmp_path / "shared/data" / name).mkdir(parents=True)
+    (tmp_path / "shared/weights").mkdir()
+    (tmp_path / "shared" / folders.WEIGHTS).touch()
+    monkeypatch.setattr(folders.subprocess, "run", run)
+    assert folders.main(["--anomalib", "/env/bin/python", "--size", "64"]) == 1
+    assert [Path(command[2]).name for command in commands] == list(folders.REAL)
+    assert len({command[command.index("--out") + 1] for command in commands}) == 2
+    for command in commands:
+        assert command[-6:-2] == ["--size", "64", "--anomalib", "/env/bin/python"]
+        assert command[-2:] == ["--anomalib-weights", str(tmp_path / "shared" / folders.WEIGHTS)]
+
+
+def test_a_second_implementation_is_skipped_where_there_is_none(
+    run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("second_implementation", "--results", tmp_path) == 0
+    assert "--anomalib" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
