@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import timm
@@ -29,8 +30,8 @@ FIGURES = {
 }  # fmt: skip
 BUNDLED = Path(novad.__file__).parent / "vision/weights/novad-bcos.safetensors"
 
-# Judges by the size of the file, and marks the middle of every map.
-JUDGES_BY_SIZE = """
+# Judges by the bytes of the file, and gives maps of noise.
+JUDGES_BY_BYTES = """
 import json, sys
 from pathlib import Path
 import numpy as np
@@ -39,7 +40,7 @@ assert not set(told["train"]) & set(told["judged"])
 if told["method"] == "padim":
     raise MemoryError("not today")
 out, size, count = Path(told["out"]), told["size"], len(told["judged"])
-np.savez(out / "scores.npz", scores=[Path(path).stat().st_size for path in told["judged"]])
+np.savez(out / "scores.npz", scores=[np.fromfile(path, np.uint8).sum() for path in told["judged"]])
 maps = np.random.default_rng(0).random((count, size, size), np.float32)
 np.save(out / "maps.npy", maps)
 (out / "result.json").write_text(json.dumps({"fit_seconds": 1, "ms_per_image": 2, "peak_rss_mb": 3}))
@@ -135,7 +136,7 @@ def test_a_run_leaves_one_table_of_all_methods(
 ) -> None:
     data, script = tmp_path / "metal", tmp_path / "script.py"
     make_demo_line("brushed-metal", data, train=24, test_good=8, per_defect=3)
-    script.write_text(JUDGES_BY_SIZE, "utf-8")
+    script.write_text(JUDGES_BY_BYTES, "utf-8")
     monkeypatch.setattr(anomalib_runs, "SCRIPT", script)
     monkeypatch.setattr(
         anomalib_runs, "find_anomalib", lambda path, timeout, files: Anomalib(path, "2.7.0", timeout, files)
@@ -163,7 +164,8 @@ def test_a_run_leaves_one_table_of_all_methods(
         assert row["pixel_auroc"] is not None
     assert [rows[kind]["cost"]["fit_seconds"] for kind in KINDS] == [1.5, 1.5, 4.5]
     assert 0.4 < rows["dfm"]["pixel_auroc"] < 0.6, "maps of noise find nothing"
-    assert scores["dfm"].tolist() == [(data / path).stat().st_size for path in scores["path"]]
+    assert scores["dfm"].tolist() == [np.fromfile(data / path, np.uint8).sum() for path in scores["path"]]
+    assert rows["dfm"]["image_auroc"] != 0.5
     assert set(document["hybrid_vs"]) == {"patchcore", "dfm"}
     assert document["hybrid_vs_familiarity"]["auroc_difference"]["ci95"]
     left = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
