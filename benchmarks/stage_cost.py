@@ -90,7 +90,7 @@ def _scoring_actions(
     }
     for novelty in _novelties(explained, tensors):
         detector = Detector("benchmark", size, familiarity, novelty, _fusion())
-        name = f"scoring: hybrid, {novelty.candidate.target} explained"
+        name = f"scoring: hybrid, {novelty.shown.target} explained"
         actions[name] = partial(_score, detector, images)
     return actions
 
@@ -98,7 +98,7 @@ def _scoring_actions(
 def _trained_actions(detector: Detector, images: list[Any]) -> Actions:
     """A trained line as it is deployed: its network, its size, its candidate."""
     tensors = [to_batch(group, detector.image_size) for group in batches(images, BATCH)]
-    chosen = detector.novelty.candidate
+    chosen = detector.novelty.shown
     as_trained = f"line {detector.line}, {chosen.target} {chosen.statistic}, side {detector.image_size}"
     return {
         FORWARD: partial(_forward, detector.familiarity.backbone, tensors),
@@ -166,7 +166,7 @@ def _novelties(explained: Backbone, tensors: list[Tensor]) -> Iterator[NoveltyMo
         grid = CandidateGrid.of(explainer, [target], [STATISTIC], [SMOOTHING], shares[:1])
         fits = fit_normal_statistics(explainer, grid, tensors[:2])
         candidate = next(each for each in grid.candidates(target) if each.located and each.side == "both")
-        yield NoveltyModel(explainer, candidate, fits[target, SMOOTHING])
+        yield NoveltyModel(explainer, candidate, (candidate,), None, {SMOOTHING: fits[target, SMOOTHING]})
 
 
 def _fusion() -> FusionModel:

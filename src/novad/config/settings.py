@@ -82,13 +82,19 @@ class ExplainerSettings(Section):
 
 
 class CalibrateExplainerSettings(Section):
-    """Candidates of the explainer calibration; empty lists mean every one the explainer offers."""
+    """Candidates of the explainer calibration; empty lists mean every one the explainer offers.
+
+    From ``evidence_anomalies`` labelled anomalies on, all deviations are weighed instead of one chosen (0:
+    never); ``evidence_strength`` is the inverse ridge penalty of that.
+    """
 
     targets: tuple[str, ...] = ()
     statistics: tuple[str, ...] = ()
     max_normals: Annotated[int, Field(ge=2)] = 128
     smoothing: tuple[Annotated[float, Field(ge=0)], ...] = (0.0, 2.0, 4.0)
-    top_shares: tuple[Share, ...] = (0.002, 0.01, 0.05)
+    top_shares: tuple[Share, ...] = (0.002, 0.01, 0.05, 0.2)
+    evidence_anomalies: Annotated[int, Field(ge=0)] = 20
+    evidence_strength: Annotated[float, Field(gt=0)] = 100.0
 
 
 class TuneFusionSettings(Section):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy.spatial import cKDTree
 
-__all__ = ["FIELDS", "Field", "smooth_noise"]
+__all__ = ["FIELDS", "Field", "silhouettes", "smooth_noise"]
 
 Field = NDArray[np.float32]
 
@@ -175,6 +175,19 @@ def _outline(
     return list(zip(x.tolist(), y.tolist(), strict=True))
 
 
+def silhouettes(size: int, traits: Generator, sample: Generator) -> Field:
+    """Mask in [0, 1] of a few large outlines of one kind: objects to lay over a ground."""
+    canvas = Image.new("L", (size, size), 0)
+    pen = ImageDraw.Draw(canvas)
+    corners, star, aspect = int(traits.integers(2, 8)), traits.uniform(0.3, 1.0), traits.uniform(0.35, 1.0)
+    radius = np.exp(traits.uniform(np.log(0.1), np.log(0.45))) * size
+    for _ in range(int(np.clip(0.35 * (size / radius) ** 2, 1, 10))):
+        reach = radius * np.exp(sample.normal(0, 0.2))
+        turn = sample.uniform(0, 2 * np.pi)
+        pen.polygon(_outline(sample.random(2) * size, reach, corners, star, aspect, turn), fill=255)
+    return np.asarray(np.asarray(canvas, np.float32) / 255, np.float32)
+
+
 def fractal(size: int, traits: Generator, sample: Generator) -> Field:
     """Attractor of a random iterated function system, as in FractalDB (Kataoka et al. 2020)."""
     maps = int(traits.integers(2, 6))
@@ -214,6 +227,84 @@ def glyphs(size: int, traits: Generator, sample: Generator) -> Field:
     return sheet[top : top + size, left : left + size] * 2 - 1
 
 
+def turing(size: int, traits: Generator, sample: Generator) -> Field:
+    """Reaction and diffusion: noise that a local activator and a wider inhibitor sharpen step by step."""
+    side = size // 2
+    wavelength = np.exp(traits.uniform(np.log(3), np.log(14))) * np.exp(sample.normal(0, 0.06))
+    ratio, gain, bias = traits.uniform(1.4, 2.4), traits.uniform(2, 8), traits.normal(0, 0.25)
+    angle, stretch = traits.uniform(0, np.pi), np.exp(abs(traits.normal(0, 0.5)))
+    fx, fy = _frequencies(side)
+    along, across = fx * np.cos(angle) + fy * np.sin(angle), fy * np.cos(angle) - fx * np.sin(angle)
+    squared = ((along * stretch) ** 2 + across**2) * wavelength**2 * 2
+    kernel = np.exp(-squared) - np.exp(-squared * ratio**2)
+    field = sample.standard_normal((side, side), dtype=np.float32)
+    for _ in range(int(traits.integers(3, 12))):
+        reaction = np.fft.irfft2(np.fft.rfft2(field) * kernel, s=(side, side))
+        drive = gain * (reaction / (reaction.std() + 1e-6) * 0.5 + bias * 0.2)
+        field = np.asarray(np.tanh(drive), np.float32)
+    return _enlarged(field, size)
+
+
+def automaton(size: int, traits: Generator, sample: Generator) -> Field:
+    """Cyclic cellular automaton (Griffeath): a cell takes the next state when enough neighbours hold it."""
+    side = max(8, size // int(traits.integers(2, 6)))
+    states, wanted = int(traits.integers(3, 9)), int(traits.integers(1, 4))
+    offsets = [(1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, -1), (1, -1), (-1, 1)]
+    offsets = offsets[: 8 if traits.random() < 0.5 else 4]
+    cells_ = sample.integers(0, states, (side, side))
+    for _ in range(int(traits.integers(4, 25))):
+        following = (cells_ + 1) % states
+        holding = sum((np.roll(cells_, offset, (0, 1)) == following).astype(np.int8) for offset in offsets)
+        cells_ = np.where(holding >= wanted, following, cells_)
+    tones = traits.uniform(-1, 1, states).astype(np.float32)
+    return _enlarged(tones[cells_], size, smooth=bool(traits.random() < 0.3))
+
+
+def rings(size: int, traits: Generator, sample: Generator) -> Field:
+    """Waves around one or two centres, with spokes: turned parts, growth rings, wheels, ripples."""
+    x, y = _grid(size)
+    wavelength = np.exp(traits.uniform(np.log(5), np.log(50))) * np.exp(sample.normal(0, 0.06))
+    spokes, twist = int(traits.integers(0, 12)), traits.normal(0, 1.5)
+    warp = traits.uniform(0, 6)
+    field = np.zeros((size, size), np.float32)
+    for _ in range(int(traits.integers(1, 3))):
+        cx, cy = (sample.uniform(-0.1, 1.1, 2) * size).tolist()
+        dx, dy = x - cx, y - cy
+        radius = np.hypot(dx, dy) + warp * smooth_noise(size, 30, sample)
+        turn = np.arctan2(dy, dx)
+        field = field + np.sin(radius * (2 * np.pi / wavelength) + spokes * (turn + twist * radius / size))
+    return _bend(_normalise(field), traits)
+
+
+def cracks(size: int, traits: Generator, sample: Generator) -> Field:
+    """Branching, jittering lines that split as they run: fissures, veins, roots, tracks."""
+    canvas = Image.new("L", (size, size), 0)
+    pen = ImageDraw.Draw(canvas)
+    step, jitter = traits.uniform(3, 10), traits.uniform(0.05, 0.9)
+    split, square = traits.uniform(0.02, 0.2), traits.random() < 0.3
+    width = int(traits.integers(1, 5))
+    tips = [(*(sample.random(2) * size), sample.uniform(0, 2 * np.pi)) for _ in range(traits.integers(1, 9))]
+    for _ in range(260):
+        if not tips:
+            break
+        x, y, angle = tips.pop(int(sample.integers(0, len(tips))))
+        angle += sample.normal(0, jitter)
+        heading = np.round(angle / (np.pi / 4)) * (np.pi / 4) if square else angle
+        to = (x + step * np.cos(heading), y + step * np.sin(heading))
+        pen.line([(x, y), to], fill=int(sample.integers(170, 256)), width=width)
+        if 0 <= to[0] < size and 0 <= to[1] < size:
+            tips.append((*to, angle))
+            if sample.random() < split:
+                tips.append((*to, angle + sample.choice([-1, 1]) * sample.uniform(0.4, 1.4)))
+    return np.asarray(canvas, np.float32) / 127.5 - 1
+
+
+def _enlarged(field: NDArray[np.floating], size: int, smooth: bool = True) -> Field:
+    how = Image.Resampling.BICUBIC if smooth else Image.Resampling.NEAREST
+    image = Image.fromarray(np.asarray(field, np.float32)).resize((size, size), how)
+    return np.asarray(np.clip(np.asarray(image), -1.5, 1.5), np.float32)
+
+
 def _bend(field: Field, traits: Generator) -> Field:
     """One of five point non-linearities, by the class."""
     choice, strength = int(traits.integers(0, 5)), traits.uniform(1, 6)
@@ -237,4 +328,8 @@ FIELDS: dict[str, Callable[[int, Generator, Generator], Field]] = {
     "shapes": shapes,
     "fractal": fractal,
     "glyphs": glyphs,
+    "turing": turing,
+    "automaton": automaton,
+    "rings": rings,
+    "cracks": cracks,
 }

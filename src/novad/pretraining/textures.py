@@ -5,10 +5,11 @@ import torch
 from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.ndimage import gaussian_filter
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from novad.pretraining.formulas import FIELDS, Field, smooth_noise
+from novad.pretraining.formulas import FIELDS, Field, silhouettes, smooth_noise
 
 __all__ = ["FormulaTextures", "draw"]
 
@@ -60,7 +61,9 @@ def _emboss(field: Field, own: Generator) -> Field:
 def _cover(
     below: Field, above: Field, field: Field, wavelength: float, own: Generator, sample: Generator
 ) -> Field:
-    mode = int(own.integers(0, 3))
+    mode = int(own.integers(0, 4))
+    if mode == 3:
+        return _objects(below, above, own, sample)
     if mode == 0:
         mask = smooth_noise(field.shape[0], wavelength, sample) > own.normal(0, 0.3)
     elif mode == 1:
@@ -69,6 +72,22 @@ def _cover(
         mask = np.full(field.shape, own.uniform(0.3, 0.7))
     share = mask.astype(np.float32)[..., None]
     return np.asarray(below * (1 - share) + above * share, np.float32)
+
+
+def _objects(below: Field, above: Field, own: Generator, sample: Generator) -> Field:
+    """Objects cut from one layer on the ground of another, rounded by shading and with a cast shadow."""
+    outline = silhouettes(below.shape[0], own, sample)
+    softness = own.uniform(1.5, 12)
+    body = gaussian_filter(outline, softness)
+    angle = own.uniform(0, 2 * np.pi)
+    down, right = np.gradient(body)
+    light = (right * np.cos(angle) + down * np.sin(angle)) * softness * own.uniform(0, 1.2)
+    offset = (np.array([np.sin(angle), np.cos(angle)]) * softness).round().astype(int)
+    shadow = 1 - own.uniform(0, 0.6) * np.roll(body, (int(offset[0]), int(offset[1])), (0, 1))
+    share = outline[..., None]
+    return np.asarray(
+        below * shadow[..., None] * (1 - share) + np.clip(above + light[..., None], 0, 1) * share, np.float32
+    )
 
 
 def _photograph(image: Field, sample: Generator) -> NDArray[np.uint8]:

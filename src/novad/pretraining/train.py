@@ -1,65 +1,38 @@
-"""Train the bundled backbone on formula textures, alone or with a teacher's features as a second target."""
+"""Train small B-cos students on formula images, by labels, by a teacher's features, or by both."""
 
 import argparse
 import hashlib
 import json
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from novad.pretraining.recipes import COMPARED, DEFAULT, Recipe
+from novad.pretraining.teacher import Teacher
 from novad.pretraining.textures import FormulaTextures
-from novad.vision.bcos_network import ARCHITECTURE, WIDTH, bcos_encoding, build_bcos_network
+from novad.pretraining.views import views
+from novad.vision.bcos_network import ARCHITECTURE, bcos_encoding, build_bcos_network
 
 __all__ = ["main", "train"]
 
 LAYERS = ("layer1", "layer2", "layer3")
 
 
-class Teacher(nn.Module):
-    """MobileNetV2's features at strides 4, 8 and 16, standardised per channel over the batch.
-
-    Args:
-        checkpoint: local safetensors file that loads strictly into ``mobilenetv2_100`` (see the model card).
-    """
-
-    channels = (24, 32, 96)
-
-    def __init__(self, checkpoint: Path) -> None:
-        super().__init__()
-        import timm
-        from safetensors.torch import load_file
-
-        weights = {name: tensor.float() for name, tensor in load_file(checkpoint).items()}
-        whole = timm.create_model("mobilenetv2_100", num_classes=1001, pad_type="same")
-        whole.load_state_dict(weights, strict=True)
-        self.network: Any = timm.create_model(
-            "mobilenetv2_100", features_only=True, out_indices=(1, 2, 3), pad_type="same"
-        )
-        self.network.load_state_dict(whole.state_dict(), strict=False)
-        self.network.eval().requires_grad_(False)
-        self.standardise = nn.ModuleList(nn.BatchNorm2d(count, affine=False) for count in self.channels)
-
-    @torch.no_grad()
-    def forward(self, images: Tensor) -> list[Tensor]:
-        """(N, 3, H, W) in [0, 1] to three standardised feature maps."""
-        features = self.network(images * 2 - 1)
-        return [norm(feature) for norm, feature in zip(self.standardise, features, strict=True)]
-
-
 class Student(nn.Module):
     """The backbone with its pretraining head and, for distillation, one linear adapter per layer."""
 
-    def __init__(self, categories: int, teacher_channels: tuple[int, ...]) -> None:
+    def __init__(self, recipe: Recipe, categories: int, teacher_channels: tuple[int, ...]) -> None:
         super().__init__()
-        self.network: Any = build_bcos_network(categories)
+        self.network: Any = build_bcos_network(categories, recipe.width)
         self.adapters = nn.ModuleList(
-            nn.Conv2d(WIDTH * 2**depth, channels, 1) for depth, channels in enumerate(teacher_channels)
+            nn.Conv2d(recipe.width * 2**depth, channels, 1) for depth, channels in enumerate(teacher_channels)
         )
 
     def forward(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -74,41 +47,96 @@ class Student(nn.Module):
         return net.fc(x).mean(dim=(2, 3)), adapted
 
 
-def train(arguments: argparse.Namespace) -> Path:
-    """Run the recipe and write checkpoint and card; returns the checkpoint's path."""
-    torch.manual_seed(arguments.seed)
-    torch.set_num_threads(arguments.threads)
-    data = FormulaTextures(
-        arguments.steps * arguments.batch, arguments.categories, arguments.size, arguments.seed
-    )
-    loader = DataLoader(data, arguments.batch, num_workers=arguments.workers)
-    teacher = Teacher(arguments.teacher) if arguments.teacher else None
-    student = Student(arguments.categories, Teacher.channels if teacher else ())
-    optimiser = torch.optim.AdamW(student.parameters(), lr=arguments.learning_rate, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, arguments.learning_rate, total_steps=arguments.steps + 1, pct_start=0.1
-    )
-    learn, watch = _compiled(student, arguments), _compiled(teacher, arguments)
-    report = _Report(arguments.steps)
-    for step, (pixels, categories) in enumerate(loader, start=1):
-        images = pixels.float() / 255
-        logits, adapted = learn(images)
-        classification = F.cross_entropy(logits, categories, label_smoothing=0.1)
-        distillation = _distance(adapted, watch(images)) if watch is not None else torch.zeros(())
-        optimiser.zero_grad()
-        (classification + arguments.distillation * distillation).backward()
-        nn.utils.clip_grad_norm_(student.parameters(), 5.0)
-        optimiser.step()
-        schedule.step()
+class Course:
+    """One student, its optimiser and what it has learned so far."""
+
+    def __init__(self, recipe: Recipe, arguments: argparse.Namespace, teacher: Teacher | None) -> None:
+        torch.manual_seed(arguments.seed)
+        self.recipe = recipe
+        channels = teacher.channels if teacher is not None and recipe.distillation else ()
+        self.student = Student(recipe, arguments.categories, channels).to(arguments.device)
+        if arguments.start:
+            self.student.network.load_state_dict(_started(arguments.start), strict=False)
+        self.student = self.student.to(memory_format=torch.channels_last)
+        self.optimiser = torch.optim.AdamW(
+            self.student.parameters(), lr=arguments.learning_rate, weight_decay=1e-4
+        )
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self.optimiser, arguments.learning_rate, total_steps=arguments.steps + 1, pct_start=0.1
+        )
+        self._learn: Any = torch.compile(self.student) if arguments.compile else self.student
+        self.sums, self.count = torch.zeros(3, device=arguments.device), 0
+
+    def step(self, images: Tensor, categories: Tensor, targets: list[Tensor]) -> None:
+        """Learn from one batch."""
+        logits, adapted = self._learn(images)
+        entropy = F.cross_entropy(logits, categories, label_smoothing=0.1)
+        distance = _distance(adapted, targets) if adapted else torch.zeros((), device=images.device)
+        self.optimiser.zero_grad()
+        loss: Tensor = self.recipe.labels * entropy + self.recipe.distillation * distance
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.student.parameters(), 5.0)
+        self.optimiser.step()
+        self.schedule.step()
         accuracy = (logits.argmax(1) == categories).float().mean()
-        report.add(step, classification, distillation, accuracy)
-        if step % 1000 == 0 or step == arguments.steps:
-            save(student.network, arguments)
+        self.sums += torch.stack([figure.detach() for figure in (entropy, distance, accuracy)])
+        self.count += 1
+
+    def report(self) -> str:
+        """Means since the last report."""
+        entropy, distance, accuracy = (self.sums / max(self.count, 1)).tolist()
+        self.sums, self.count = torch.zeros_like(self.sums), 0
+        return (
+            f"{self.recipe.name}: cross-entropy {entropy:.3f}, distillation {distance:.3f}, "
+            f"accuracy {accuracy:.3f}"
+        )
+
+
+def train(arguments: argparse.Namespace) -> Path:
+    """Run the recipe, or all compared ones on the same images; returns the folder of the checkpoints."""
+    torch.set_num_threads(arguments.threads)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    data = FormulaTextures(
+        arguments.steps * arguments.batch, arguments.categories, arguments.drawn, arguments.seed
+    )
+    loader = DataLoader(
+        data, arguments.batch, num_workers=arguments.workers, pin_memory=arguments.device == "cuda"
+    )
+    teacher = Teacher(arguments.teacher).to(arguments.device) if arguments.teacher else None
+    courses = [Course(recipe, arguments, teacher) for recipe in _recipes(arguments, teacher)]
+    watch: Any = torch.compile(teacher) if arguments.compile and teacher is not None else teacher
+    generator = torch.Generator(arguments.device).manual_seed(arguments.seed)
+    started = time.perf_counter()
+    for step, (pixels, categories) in enumerate(loader, start=1):
+        drawn = pixels.to(arguments.device, non_blocking=True).float() / 255
+        images = views(drawn, arguments.views, arguments.size, generator)
+        images = images.contiguous(memory_format=torch.channels_last)
+        labels = categories.to(arguments.device).repeat(arguments.views)
+        plain, whitened = watch(images) if watch is not None else ([], [])
+        for course in courses:
+            course.step(images, labels, whitened if course.recipe.whitened else plain)
+        if step % 200 == 0 or step == arguments.steps:
+            seconds = time.perf_counter() - started
+            print(f"step {step} of {arguments.steps}, {seconds:.0f} s", flush=True)
+            for course in courses:
+                print("  " + course.report(), flush=True)
+        if step % 2000 == 0 or step == arguments.steps:
+            for course in courses:
+                save(course, arguments, step)
     return Path(arguments.out)
 
 
-def _compiled(module: nn.Module | None, arguments: argparse.Namespace) -> Any:
-    return torch.compile(module) if arguments.compile and module is not None else module
+def _recipes(arguments: argparse.Namespace, teacher: Teacher | None) -> list[Recipe]:
+    recipes = {recipe.name: recipe for recipe in COMPARED}
+    chosen = [recipes[name] for name in arguments.recipes]
+    if teacher is None and any(recipe.distillation for recipe in chosen):
+        raise SystemExit("distillation needs --teacher; without one choose --recipes labels")
+    return chosen
+
+
+def _started(checkpoint: Path) -> dict[str, Tensor]:
+    """Weights of an earlier student of the same width, in single precision; the head starts anew."""
+    return {name: tensor.float() for name, tensor in load_file(checkpoint).items()}
 
 
 def _distance(adapted: list[Tensor], targets: list[Tensor]) -> Tensor:
@@ -117,50 +145,27 @@ def _distance(adapted: list[Tensor], targets: list[Tensor]) -> Tensor:
     return torch.stack([F.mse_loss(mine, theirs) for mine, theirs in pairs]).mean()
 
 
-class _Report:
-    """Means of the last hundred steps, printed."""
-
-    def __init__(self, steps: int) -> None:
-        self.steps, self.started, self.sums, self.count = steps, time.perf_counter(), torch.zeros(3), 0
-
-    def add(self, step: int, *figures: Tensor) -> None:
-        """Take one step's cross-entropy, distillation loss and accuracy."""
-        self.sums += torch.stack([figure.detach() for figure in figures])
-        self.count += 1
-        if step % 100 and step != self.steps:
-            return
-        entropy, distance, accuracy = (self.sums / self.count).tolist()
-        self.sums, self.count = torch.zeros(3), 0
-        print(
-            f"step {step} of {self.steps}: cross-entropy {entropy:.3f}, distillation {distance:.3f}, "
-            f"accuracy {accuracy:.3f}, {time.perf_counter() - self.started:.0f} s",
-            flush=True,
-        )
-
-
-def save(network: nn.Module, arguments: argparse.Namespace) -> None:
+def save(course: Course, arguments: argparse.Namespace, step: int) -> None:
     """Write the backbone without its head, in half precision, with a card that names the recipe."""
     weights = {
-        name: tensor.half().contiguous() if tensor.is_floating_point() else tensor
-        for name, tensor in network.state_dict().items()
+        name: tensor.detach().cpu().half().contiguous() if tensor.is_floating_point() else tensor.cpu()
+        for name, tensor in course.student.network.state_dict().items()
         if not name.startswith("fc.") and not name.endswith("num_batches_tracked")
     }
-    out = Path(arguments.out)
+    out = Path(arguments.out) / f"novad-bcos-{course.recipe.name}.safetensors"
     out.parent.mkdir(parents=True, exist_ok=True)
     save_file(weights, out, metadata={"novad": ARCHITECTURE})
-    recipe = {
-        key: value
-        for key, value in vars(arguments).items()
-        if key not in {"out", "teacher", "threads", "workers"}
-    }
-    recipe["teacher_sha256"] = (
-        hashlib.sha256(Path(arguments.teacher).read_bytes()).hexdigest() if arguments.teacher else None
-    )
+    kept = {"batch", "categories", "compile", "drawn", "learning_rate", "seed", "size", "steps", "views"}
+    recipe = {key: value for key, value in vars(arguments).items() if key in kept}
+    digest = hashlib.sha256(Path(arguments.teacher).read_bytes()).hexdigest() if arguments.teacher else None
+    started = hashlib.sha256(Path(arguments.start).read_bytes()).hexdigest() if arguments.start else None
     card = {
         "architecture": ARCHITECTURE,
         "sha256": hashlib.sha256(out.read_bytes()).hexdigest(),
         "parameters": sum(parameter.numel() for parameter in weights.values()),
-        "recipe": recipe,
+        "recipe": {**recipe, **asdict(course.recipe), "step": step},
+        "start_sha256": started,
+        "teacher_sha256": digest,
     }
     out.with_suffix(".json").write_text(json.dumps(card, indent=2, sort_keys=True) + "\n", "utf-8")
 
@@ -168,17 +173,27 @@ def save(network: nn.Module, arguments: argparse.Namespace) -> None:
 def main() -> None:
     """Parse the command line and run the recipe."""
     parser = argparse.ArgumentParser(prog="python -m novad.pretraining", description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("weights/novad-bcos.safetensors"))
-    parser.add_argument("--teacher", type=Path, help="local MobileNetV2 checkpoint; without it, labels alone")
-    parser.add_argument("--distillation", type=float, default=3.0, help="weight of the teacher's features")
-    parser.add_argument("--steps", type=int, default=6000)
-    parser.add_argument("--batch", type=int, default=48)
-    parser.add_argument("--size", type=int, default=128)
-    parser.add_argument("--categories", type=int, default=512)
+    parser.add_argument("--out", type=Path, default=Path("weights"), help="folder of the checkpoints")
+    parser.add_argument("--teacher", type=Path, help="local MobileNetV2 checkpoint")
+    parser.add_argument("--start", type=Path, help="go on from this checkpoint of an earlier run")
+    parser.add_argument(
+        "--recipes",
+        nargs="+",
+        default=[DEFAULT.name],
+        choices=[recipe.name for recipe in COMPARED],
+        help="students, all trained on the same images",
+    )
+    parser.add_argument("--steps", type=int, default=7000)
+    parser.add_argument("--batch", type=int, default=24, help="drawn images per step")
+    parser.add_argument("--views", type=int, default=2, help="views of each drawn image in its step")
+    parser.add_argument("--drawn", type=int, default=160, help="side of a drawn image in pixels")
+    parser.add_argument("--size", type=int, default=128, help="side of a view in pixels")
+    parser.add_argument("--categories", type=int, default=1024)
     parser.add_argument("--learning-rate", type=float, default=1.5e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=4)
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument(
         "--compile", action="store_true", help="let torch compile the step (needs a C++ compiler)"
     )

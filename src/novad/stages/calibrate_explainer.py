@@ -1,7 +1,7 @@
 """Stage calibrate_explainer: which explanation statistic asks best for novelty on this line."""
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -14,60 +14,85 @@ from torch import Tensor
 from novad.config import Workspace
 from novad.errors import CalibrationError
 from novad.stages.line import Line
+from novad.stages.localisation import MaskedImages, best_map, masked_images
+from novad.stages.options import Option, Scored, evidence_option, single_option
 from novad.stages.runner import main, stage_output, write_json
 from novad.vision.candidates import CandidateGrid, Fits, candidate_scores, fit_normal_statistics
 from novad.vision.detector import FamiliarityModel, NoveltyModel, raw_scores
-from novad.vision.detector_files import save_normal_statistics
+from novad.vision.detector_files import save_novelty
 from novad.vision.explainers import Explainer, build_explainer
 from novad.vision.memory_bank import load_bank
 from novad.vision.preprocess import batches, to_batch
-from novad.vision.selection import candidate_table, choose
+from novad.vision.selection import candidate_table
 from novad.vision.synthetic import synthetic_anomaly
 
-__all__ = ["Scored", "fit_candidates", "image_tensors", "load_models", "run", "score_candidates"]
+__all__ = [
+    "fit_candidates",
+    "image_tensors",
+    "learns",
+    "load_models",
+    "run",
+    "score_candidates",
+]
 
 STAGE = "calibrate_explainer"
 BATCH = 8
 MOST_NORMAL_MAPS = 256
 
 
-@dataclass(frozen=True)
-class Scored:
-    """Raw scores of the calibration and tuning images by every candidate."""
-
-    rows: pd.DataFrame
-    familiarity: NDArray[np.float64]
-    novelty: NDArray[np.float32]
-
-
 def run(workspace: Workspace, name: str) -> None:
-    """Compare the candidates of one line, keep the best and its normal distribution."""
+    """Compare the candidates of one line, learn to weigh them where anomalies allow, keep what fuses best."""
     line = Line.open(workspace, name)
     familiarity, explainer = load_models(line)
     grid, fits = fit_candidates(line, explainer)
     scored = score_candidates(line, familiarity, explainer, grid, fits)
-    candidates = [candidate for target in grid.targets for candidate in grid.candidates(target)]
     table = candidate_table(
-        candidates,
+        scored.candidates,
         scored.familiarity,
         scored.novelty,
-        (scored.rows["split"] == "calibration").to_numpy(),
-        (scored.rows["label"] == 1).to_numpy(),
+        scored.calibration,
+        scored.anomalous,
         line.settings.tune_fusion.max_false_positive_rate,
         line.settings.tune_fusion.equal_weight_prior,
     )
-    best = choose(
-        candidates, grid.reference(explainer), scored.novelty, (scored.rows["label"] == 1).to_numpy()
-    )
-    novelty = NoveltyModel(explainer, best, fits[best.target, best.smoothing])
-    scores = scored.rows.assign(
-        familiarity=scored.familiarity, novelty=scored.novelty[:, candidates.index(best)].astype(np.float64)
-    )
+    options = _options(line, explainer, grid, fits, scored)
+    # The first of equals: a single deviation is the simplest reading.
+    best = max(options, key=lambda option: option.figures["hybrid_auroc"])
+    target = best.judged[0].target
+    masked = masked_images(line)
+    shown, maps = best_map(explainer, grid, fits, target, masked)
+    normal = {each.smoothing: fits[target, each.smoothing] for each in (shown, *best.judged)}
+    novelty = NoveltyModel(explainer, shown, best.judged, best.evidence, normal)
+    scores = scored.rows.assign(familiarity=scored.familiarity, novelty=best.scores)
     with stage_output(workspace, name, STAGE) as folder:
-        save_normal_statistics(novelty.normal, folder / "calibration.safetensors")
+        save_novelty(normal, best.evidence, folder / "calibration.safetensors")
         save_file(_normal_maps(line, familiarity, novelty), folder / "normal_maps.safetensors")
+        if masked is not None and maps is not None:
+            save_file(_masked_maps(familiarity, masked, maps), folder / "masked_maps.safetensors")
         scores.to_parquet(folder / "scores.parquet", index=False)
-        write_json(folder / "candidates.json", _report(line, explainer, best, table, scores))
+        write_json(folder / "candidates.json", _report(line, novelty, options, table, scores))
+
+
+def _options(
+    line: Line, explainer: Explainer, grid: CandidateGrid, fits: Fits, scored: Scored
+) -> list[Option]:
+    """A single deviation, and with labelled anomalies enough the evidence of every target.
+
+    Beside evidence, whose figures are cross-fitted, the single one is the reference: a searched one would
+    be judged on what it was chosen by.
+    """
+    learning = learns(line)
+    options = [single_option(line.settings, scored, grid.reference(explainer), search=not learning)]
+    if learning:
+        normal = _bank_deviations(line, explainer, grid, fits)
+        options += [evidence_option(line.settings, scored, normal, target) for target in grid.targets]
+    return options
+
+
+def learns(line: Line) -> bool:
+    """Whether the line has labelled anomalies enough to weigh deviations instead of choosing one."""
+    wanted = line.settings.calibrate_explainer.evidence_anomalies
+    return 0 < wanted <= int((line.rows("tuning")["label"] == 1).sum())
 
 
 def load_models(line: Line) -> tuple[FamiliarityModel, Explainer]:
@@ -92,8 +117,34 @@ def fit_candidates(line: Line, explainer: Explainer) -> tuple[CandidateGrid, Fit
     grid = CandidateGrid.of(
         explainer, settings.targets, settings.statistics, settings.smoothing, settings.top_shares
     )
-    normals = line.rows("bank").head(settings.max_normals)
-    return grid, fit_normal_statistics(explainer, grid, image_tensors(line, line.images(normals)))
+    fitted, _ = _bank_parts(line)
+    return grid, fit_normal_statistics(explainer, grid, image_tensors(line, line.images(fitted)))
+
+
+def _bank_parts(line: Line) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Bank images that the statistics are fitted on, and others that show how normal images deviate."""
+    bank, most = line.rows("bank"), line.settings.calibrate_explainer.max_normals
+    fitted = _spread(len(bank), min(most, -(-len(bank) // 2) if learns(line) else len(bank)))
+    rest = np.setdiff1d(np.arange(len(bank)), fitted)
+    return bank.iloc[fitted], bank.iloc[rest[_spread(len(rest), min(2 * most, len(rest)))]]
+
+
+def _spread(length: int, count: int) -> NDArray[np.int64]:
+    """``count`` of ``length`` positions, evenly spread: file names often follow the calendar."""
+    return np.asarray(np.arange(count) * length // max(count, 1), np.int64)
+
+
+def _bank_deviations(
+    line: Line, explainer: Explainer, grid: CandidateGrid, fits: Fits
+) -> NDArray[np.float32]:
+    """(b, K) of bank images that the statistics were not fitted on."""
+    _, rest = _bank_parts(line)
+    return np.concatenate(
+        [
+            candidate_scores(explainer, grid, fits, batch)[0]
+            for batch in image_tensors(line, line.images(rest))
+        ]
+    )
 
 
 def image_tensors(line: Line, images: Iterator[Any]) -> Iterator[Tensor]:
@@ -115,7 +166,8 @@ def score_candidates(
                 features = familiarity.backbone(batch)
             known.append(familiarity.score(features).scores.numpy())
         unknown.append(novelty)
-    return Scored(rows, np.concatenate(known).astype(np.float64), np.concatenate(unknown))
+    candidates = [candidate for target in grid.targets for candidate in grid.candidates(target)]
+    return Scored(rows, candidates, np.concatenate(known).astype(np.float64), np.concatenate(unknown))
 
 
 def _tuning_images(line: Line) -> tuple[pd.DataFrame, Iterator[Any]]:
@@ -155,24 +207,48 @@ def _normal_maps(line: Line, familiarity: FamiliarityModel, novelty: NoveltyMode
     }
 
 
-def _report(line: Line, explainer: Explainer, best: Any, table: Any, scores: pd.DataFrame) -> dict[str, Any]:
-    anomalies = scores[scores["label"] == 1]
+def _masked_maps(familiarity: FamiliarityModel, masked: MaskedImages, novelty: Tensor) -> dict[str, Tensor]:
+    """Raw maps of masked anomalies of the tuning split, and their masks."""
+    with torch.inference_mode():
+        distances = [
+            familiarity.score(familiarity.backbone(images)).distances
+            for images in torch.split(masked.images, BATCH)
+        ]
+    return {
+        "familiarity": torch.cat(distances).clone(),
+        "novelty": novelty.contiguous(),
+        "mask": masked.masks.to(torch.uint8),
+    }
+
+
+def _report(
+    line: Line,
+    novelty: NoveltyModel,
+    options: list[Option],
+    table: list[dict[str, object]],
+    scores: pd.DataFrame,
+) -> dict[str, Any]:
+    anomalies, explainer, evidence = scores[scores["label"] == 1], novelty.explainer, novelty.evidence
     return {
         "line": line.name,
         "method": explainer.method,
         "explained": explainer.backbone.architecture,
         "exact": explainer.exact,
-        "chosen": asdict(best),
+        "shown": asdict(novelty.shown),
+        "judged": [asdict(candidate) for candidate in novelty.judged],
+        "weights": [round(weight, 6) for weight in evidence.weight.tolist()] if evidence else [1.0],
+        "options": [{"option": option.name, **_rounded(option.figures)} for option in options],
         "tuned_on": {
             "split": "synthetic" if (anomalies["split"] == "synthetic").any() else "tuning",
             "normals": int((scores["label"] == 0).sum()),
             "anomalies": len(anomalies),
         },
-        "candidates": [
-            {key: round(value, 6) if isinstance(value, float) else value for key, value in row.items()}
-            for row in table
-        ],
+        "candidates": [_rounded(row) for row in table],
     }
+
+
+def _rounded(row: Mapping[str, object]) -> dict[str, object]:
+    return {key: round(value, 6) if isinstance(value, float) else value for key, value in row.items()}
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ def write_detector(line: Line, folder: Path) -> None:
     settings = line.settings
     bank = read_json(line.output("memory_bank", "bank.json"))
     backbone, explained = settings.backbone, settings.explainer.backbone
+    calibrated = read_json(line.output("calibrate_explainer", "candidates.json"))
     checkpoints = {_file(told): line.workspace.path(told.checkpoint) for told in (backbone, explained)}
     save_detector(
         folder,
@@ -29,7 +30,7 @@ def write_detector(line: Line, folder: Path) -> None:
             "top_share": settings.memory_bank.top_share,
             "images": bank["images"],
         },
-        candidate=read_json(line.output("calibrate_explainer", "candidates.json"))["chosen"],
+        novelty={name: calibrated[name] for name in ("shown", "judged")},
         fusion=read_json(line.output("tune_fusion", "fusion.json")),
         checkpoints=checkpoints,
         bank=line.output("memory_bank", "bank.safetensors"),

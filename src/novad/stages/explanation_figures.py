@@ -1,5 +1,6 @@
 """How good the explanations of a detector are on the test split."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,6 @@ from torch import nn
 from novad.evaluation.explanation import energy_in_mask, pointing_game, randomisation_similarity
 from novad.vision import Detector
 from novad.vision.backbones import Backbone
-from novad.vision.detector import NoveltyModel
 from novad.vision.explainers import build_explainer
 from novad.vision.preprocess import to_batch
 
@@ -38,7 +38,7 @@ class ExplanationFigures:
     def add(self, image: Any, maps: dict[str, NDArray[np.float32]], mask: NDArray[np.bool_] | None) -> None:
         """Take one test image with its maps, and its mask where it is a defect that has one."""
         if len(self._errors) < MOST_COMPLETENESS:
-            explainer, target = self.detector.novelty.explainer, self.detector.novelty.candidate.target
+            explainer, target = self.detector.novelty.explainer, self.detector.novelty.shown.target
             explanation = explainer.explain(to_batch([image], self.detector.image_size), target)
             self._errors.append(float(explanation.completeness_error()))
         if mask is None:
@@ -68,9 +68,9 @@ class ExplanationFigures:
         explainer = build_explainer(
             novelty.explainer.method, _randomised(novelty.explainer.backbone, self.seed)
         )
-        other = NoveltyModel(explainer, novelty.candidate, novelty.normal)
+        other = replace(novelty, explainer=explainer)
         batch = to_batch(self._images, self.detector.image_size)
-        pairs = zip(novelty.maps(batch)[0].numpy(), other.maps(batch)[0].numpy(), strict=True)
+        pairs = zip(novelty.judge(batch)[1].numpy(), other.judge(batch)[1].numpy(), strict=True)
         return round(float(np.mean([randomisation_similarity(mine, random) for mine, random in pairs])), 4)
 
 

@@ -1,6 +1,7 @@
 """Stage tune_fusion: score scales, the weight of novelty, and the thresholds of the decision."""
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor
 from novad.config import Workspace, line_settings
 from novad.config.settings import TuneFusionSettings
 from novad.errors import CalibrationError
+from novad.stages.map_weight import map_weight
 from novad.stages.runner import main, stage_output, write_json
 from novad.vision.calibration import conformal_threshold, fit_normal_scale, promised_alpha
 from novad.vision.fusion import Floats, FusionChoice, hybrid_scores, tune_weight
@@ -37,6 +39,7 @@ def run(workspace: Workspace, name: str) -> None:
     hybrid = hybrid_scores(calibrated["familiarity"], calibrated["novelty"], choice.weight)
     normal = (scores["split"] == "calibration").to_numpy()
     map_scales = {kind: fit_map_scale(each) for kind, each in maps.items()}
+    shown = _map_weight(before / "masked_maps.safetensors", map_scales, choice.weight)
     synthetic = bool((scores["split"] == "synthetic").any())
     with stage_output(workspace, name, STAGE) as folder:
         write_json(
@@ -44,6 +47,7 @@ def run(workspace: Workspace, name: str) -> None:
             {
                 "line": name,
                 "weight": choice.weight,
+                "map_weight": shown,
                 "tuned_on": {
                     "split": "synthetic" if synthetic else "tuning",
                     "normals": int((scores["label"] == 0).sum()),
@@ -58,7 +62,7 @@ def run(workspace: Workspace, name: str) -> None:
                     {**calibrated, "hybrid": hybrid},
                     normal,
                     settings,
-                    _map_peaks(maps, map_scales, choice.weight),
+                    _map_peaks(maps, map_scales, shown),
                 ),
                 "normal_scores": np.sort(hybrid[normal]).tolist(),
             },
@@ -75,6 +79,15 @@ def _choose(
         settings.max_false_positive_rate,
         settings.equal_weight_prior,
     )
+
+
+def _map_weight(path: Path, scales: dict[str, MapScale], weight: float) -> float:
+    """Share of novelty in the hybrid map: the one that shows masked defects best, else the scores'."""
+    if not path.is_file():
+        return weight
+    maps = load_file(path)
+    calibrated = {kind: scales[kind](maps[kind]) for kind in scales}
+    return map_weight(calibrated["familiarity"], calibrated["novelty"], maps["mask"].bool())
 
 
 def _map_peaks(maps: dict[str, Tensor], scales: dict[str, MapScale], weight: float) -> dict[str, Floats]:

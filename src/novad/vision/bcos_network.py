@@ -12,19 +12,20 @@ WIDTH = 40
 BLOCKS = (2, 2, 2)
 
 
-def build_bcos_network(num_classes: int = 0) -> nn.Module:
+def build_bcos_network(num_classes: int = 0, width: int = WIDTH) -> nn.Module:
     """A three-stage B-cos ResNet (Böhle, Fritz, Schiele 2022): strides 4, 8, 16; 40, 80, 160 channels.
 
     Normalisation only divides (uncentred batch norm), so nothing but the input contributes to a feature.
 
     Args:
         num_classes: outputs of the pretraining head; 0 drops the head.
+        width: channels of the first stage; the shipped network has ``WIDTH``.
     """
     network: nn.Module = BcosResNet(
         BasicBlock,
         list(BLOCKS),
         num_classes=max(num_classes, 2),
-        inplanes=WIDTH,
+        inplanes=width,
         norm_layer=norms.NoBias(norms.BatchNormUncentered2d),
     )
     if num_classes == 0:

@@ -16,11 +16,11 @@ from novad.vision.novelty import (
     Candidate,
     NormalStatistics,
     StatisticMoments,
-    deviation,
+    deviation_scores,
     map_step,
     statistic_maps,
 )
-from novad.vision.pooling import smooth, top_means
+from novad.vision.pooling import smooth
 
 __all__ = ["CandidateGrid", "Fits", "candidate_scores", "fit_normal_statistics"]
 
@@ -67,17 +67,22 @@ class CandidateGrid:
             tuple(name for name in explainer.statistics if name != JOINT),
         )
 
-    def reference(self, explainer: Explainer) -> Candidate:
+    def reference(self, explainer: Explainer, target: str = "") -> Candidate:
         """The candidate of this grid that is nearest to where the search starts.
 
-        The explainer's reference statistic of its finest layer, compared place by place, smoothed a little,
-        the sharpest top share: it helped on every line tried (``docs/decisions/novelty-and-fusion.md``).
+        The explainer's reference statistic, compared place by place, smoothed a little, the sharpest top
+        share (``docs/decisions/novelty-and-fusion.md``).
+
+        Args:
+            explainer: whose reference statistic.
+            target: explained layer; the grid's first, finest one when empty.
         """
+        target = target or self.targets[0]
         statistic, side = explainer.reference
         smoothing = min(self.smoothing, key=lambda sigma: abs(sigma - 2.0))
-        start = Candidate(self.targets[0], statistic, smoothing, True, side, min(self.top_shares))
+        start = Candidate(target, statistic, smoothing, True, side, min(self.top_shares))
         return max(
-            self.candidates(self.targets[0]),
+            self.candidates(target),
             key=lambda each: sum(a == b for a, b in zip(astuple(each), astuple(start), strict=True)),
         )
 
@@ -141,11 +146,8 @@ def candidate_scores(
         explanation = explainer.explain(images, target)
         features = dict(explanation.features)
         maps = statistic_maps(explanation, grid.computed, map_step(images.shape[-1]))
-        for sigma in grid.smoothing:
-            smoothed, normal = smooth(maps, sigma), fits[target, sigma]
-            for statistic, located, side in grid.kinds():
-                deviating = deviation(smoothed, grid.computed, normal, statistic, located, side)
-                columns.append(top_means(deviating, grid.top_shares))
+        normal = {sigma: fits[target, sigma] for sigma in grid.smoothing}
+        columns.append(deviation_scores(maps, grid.computed, normal, grid.candidates(target)))
     scores = torch.cat(columns, dim=1)
     if not torch.isfinite(scores).all():
         raise CalibrationError("a novelty score is not finite")

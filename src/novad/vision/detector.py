@@ -1,6 +1,6 @@
 """The detector: familiarity, novelty and their fusion, with thresholds, over a stream of images."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +13,7 @@ from torch import Tensor
 from novad.vision.backbones import Backbone
 from novad.vision.calibration import NormalScale, conformal_p_values
 from novad.vision.detection import Detection, NearestNormal, Thresholds
+from novad.vision.evidence import Evidence
 from novad.vision.explainers import Explainer
 from novad.vision.familiarity import FamiliarityScores, familiarity_scores, feature_grids
 from novad.vision.fusion import hybrid_scores
@@ -23,10 +24,11 @@ from novad.vision.novelty import (
     Candidate,
     NormalStatistics,
     deviation,
+    deviation_scores,
     map_step,
     statistic_maps,
 )
-from novad.vision.pooling import smooth, top_means
+from novad.vision.pooling import smooth
 from novad.vision.preprocess import PixelArray, batches, to_batch
 
 __all__ = ["Detector", "FamiliarityModel", "FusionModel", "NoveltyModel", "RawScores", "raw_scores"]
@@ -60,35 +62,51 @@ class FamiliarityModel:
 
 @dataclass(frozen=True)
 class NoveltyModel:
-    """Everything that gives a raw novelty score.
+    """Everything that gives a raw novelty score and its map, from one explanation.
 
     Attributes:
         explainer: of the images.
-        candidate: how an explanation becomes a score.
-        normal: distribution of the candidate's statistics over normal images.
+        shown: the deviation that the map shows; its target is explained.
+        judged: deviations of the same target that the score reads.
+        evidence: how they are weighed; None when a single one is the score.
+        normal: distribution of the target's statistics over normal images, per smoothing.
     """
 
     explainer: Explainer
-    candidate: Candidate
-    normal: NormalStatistics
+    shown: Candidate
+    judged: tuple[Candidate, ...]
+    evidence: Evidence | None
+    normal: Mapping[float, NormalStatistics]
 
     @cached_property
-    def _needed(self) -> tuple[tuple[str, ...], NormalStatistics]:
-        """Statistics that the candidate looks at, and their distribution: all for the joint one, else one."""
-        names = tuple(name for name in self.explainer.statistics if name != JOINT)
-        if self.candidate.statistic == JOINT:
-            return names, self.normal
-        return (self.candidate.statistic,), self.normal.only(names.index(self.candidate.statistic))
+    def _needed(self) -> tuple[tuple[str, ...], Mapping[float, NormalStatistics]]:
+        """Statistics that map and score read, and their distributions: all where a joint one is read."""
+        computed = tuple(name for name in self.explainer.statistics if name != JOINT)
+        read = {each.statistic for each in (self.shown, *self.judged)}
+        if JOINT in read:
+            return computed, self.normal
+        places = [at for at, name in enumerate(computed) if name in read]
+        return (
+            tuple(computed[at] for at in places),
+            {smoothing: each.only(places) for smoothing, each in self.normal.items()},
+        )
 
-    def maps(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Raw novelty maps (N, h, w) of images (N, 3, H, W), and the features seen on the way."""
-        chosen = self.candidate
-        explanation = self.explainer.explain(images, chosen.target)
-        names, normal = self._needed
+    def judge(self, images: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Raw scores (N,) and maps (N, h, w) of images (N, 3, H, W), and the features seen on the way."""
+        shown, (names, normal) = self.shown, self._needed
+        explanation = self.explainer.explain(images, shown.target)
         statistics = statistic_maps(explanation, names, map_step(images.shape[-1]))
-        statistics = smooth(statistics, chosen.smoothing)
-        maps = deviation(statistics, names, normal, chosen.statistic, chosen.located, chosen.side)
-        return maps, dict(explanation.features)
+        maps = deviation(
+            smooth(statistics, shown.smoothing),
+            names,
+            normal[shown.smoothing],
+            shown.statistic,
+            shown.located,
+            shown.side,
+        )
+        deviations = deviation_scores(statistics, names, normal, self.judged)
+        scores = self.evidence(deviations) if self.evidence else deviations[:, 0]
+        return scores, maps, dict(explanation.features)
 
 
 @dataclass(frozen=True)
@@ -100,7 +118,8 @@ class FusionModel:
         novelty: scale of its image scores.
         familiarity_map: scale of its maps.
         novelty_map: scale of its maps.
-        weight: share of novelty in the hybrid.
+        weight: share of novelty in the hybrid score.
+        map_weight: share of novelty in the hybrid map.
         thresholds: of the decision and the maps.
         normal_scores: (n,) hybrid scores of calibration normals.
     """
@@ -110,6 +129,7 @@ class FusionModel:
     familiarity_map: MapScale
     novelty_map: MapScale
     weight: float
+    map_weight: float
     thresholds: Thresholds
     normal_scores: NDArray[np.float64]
 
@@ -125,12 +145,11 @@ class RawScores:
 
 def raw_scores(familiarity: FamiliarityModel, novelty: NoveltyModel, images: Tensor) -> RawScores:
     """Both raw scores of images (N, 3, H, W), with one forward pass where both use the same network."""
-    maps, features = novelty.maps(images)
+    scores, maps, features = novelty.judge(images)
     with torch.inference_mode():
         if novelty.explainer.backbone is not familiarity.backbone:
             features = familiarity.backbone(images)
-        pooled = top_means(maps, [novelty.candidate.top_share])[:, 0]
-        return RawScores(familiarity.score(features), pooled, maps)
+        return RawScores(familiarity.score(features), scores, maps)
 
 
 class Detector:
@@ -205,7 +224,7 @@ class Detector:
         hybrid = hybrid_scores(familiarity, novelty, fusion.weight)
         p_values = conformal_p_values(hybrid, fusion.normal_scores)
         maps = fuse_maps(
-            fusion.familiarity_map(found.distances), fusion.novelty_map(raw.novelty_maps), fusion.weight
+            fusion.familiarity_map(found.distances), fusion.novelty_map(raw.novelty_maps), fusion.map_weight
         )
         return [
             Detection(

@@ -3,10 +3,12 @@
 import hashlib
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from safetensors.torch import load_file, save_file
 
 from novad.errors import IntegrityError
@@ -14,6 +16,7 @@ from novad.vision.backbones import Backbone, file_sha256, load_backbone
 from novad.vision.calibration import NormalScale
 from novad.vision.detection import Thresholds
 from novad.vision.detector import Detector, FamiliarityModel, FusionModel, NoveltyModel
+from novad.vision.evidence import Evidence
 from novad.vision.explainers import build_explainer
 from novad.vision.maps import MapScale
 from novad.vision.memory_bank import load_bank
@@ -22,9 +25,9 @@ from novad.vision.novelty import Candidate, NormalStatistics
 __all__ = [
     "fusion_model",
     "load_detector",
-    "load_normal_statistics",
+    "load_novelty",
     "save_detector",
-    "save_normal_statistics",
+    "save_novelty",
 ]
 
 MANIFEST = "detector.json"
@@ -39,7 +42,7 @@ def save_detector(
     backbone: dict[str, Any],
     explainer: dict[str, Any],
     familiarity: dict[str, Any],
-    candidate: dict[str, Any],
+    novelty: dict[str, Any],
     fusion: dict[str, Any],
     checkpoints: dict[str, Path],
     bank: Path,
@@ -54,24 +57,24 @@ def save_detector(
         backbone: ``architecture``, ``checkpoint`` (a key of ``checkpoints``) and ``layers``.
         explainer: the same of the explained network, and ``method``.
         familiarity: ``anomaly_type``, ``neighbours``, ``top_share``, ``images``.
-        candidate: fields of the chosen ``Candidate``.
+        novelty: ``shown``, fields of the map's ``Candidate``, and ``judged``, of those that the score reads.
         fusion: content of ``fusion.json``.
         checkpoints: file name in the folder to the checkpoint copied there.
         bank: the memory bank's file.
-        calibration: the normal statistics' file.
+        calibration: from ``save_novelty``.
     """
     folder.mkdir(parents=True)
     for name, source in {**checkpoints, BANK: bank, CALIBRATION: calibration}.items():
         shutil.copyfile(source, folder / name)
     files = {path.name: file_sha256(path) for path in sorted(folder.iterdir())}
     manifest = {
-        "format": 1,
+        "format": 2,
         "line": line,
         "image_size": image_size,
         "backbone": backbone,
         "explainer": explainer,
         "familiarity": familiarity,
-        "candidate": candidate,
+        "novelty": novelty,
         "fusion": fusion,
         "files": files,
     }
@@ -93,6 +96,8 @@ def load_detector(folder: Path) -> Detector:
     )
     explained_backbone = backbone if same else _backbone(folder, manifest, explained)
     told = manifest["familiarity"]
+    novelty = manifest["novelty"]
+    normal, evidence = load_novelty(folder / CALIBRATION)
     return Detector(
         line=manifest["line"],
         image_size=manifest["image_size"],
@@ -106,8 +111,10 @@ def load_detector(folder: Path) -> Detector:
         ),
         novelty=NoveltyModel(
             build_explainer(explained["method"], explained_backbone),
-            Candidate(**manifest["candidate"]),
-            load_normal_statistics(folder / CALIBRATION),
+            Candidate(**novelty["shown"]),
+            tuple(Candidate(**each) for each in novelty["judged"]),
+            evidence,
+            normal,
         ),
         fusion=fusion_model(manifest["fusion"]),
         digest=digest,
@@ -123,19 +130,43 @@ def fusion_model(document: dict[str, Any]) -> FusionModel:
         familiarity_map=MapScale(**scales["familiarity_map"]),
         novelty_map=MapScale(**scales["novelty_map"]),
         weight=document["weight"],
+        map_weight=document["map_weight"],
         thresholds=Thresholds(told["fail"], told["review"], told["alpha"], told["map"]),
         normal_scores=np.asarray(document["normal_scores"], np.float64),
     )
 
 
-def save_normal_statistics(normal: NormalStatistics, path: Path) -> None:
-    """Write the distribution of a candidate's statistics."""
-    save_file(normal.tensors(), path)
+def save_novelty(normal: Mapping[float, NormalStatistics], evidence: Evidence | None, path: Path) -> None:
+    """Write the distributions of a target's statistics per smoothing, and the evidence that weighs them."""
+    tensors = {
+        f"normal/{smoothing}/{name}": value
+        for smoothing, each in normal.items()
+        for name, value in each.tensors().items()
+    }
+    if evidence is not None:
+        tensors |= {
+            "evidence/centre": evidence.centre,
+            "evidence/scale": evidence.scale,
+            "evidence/weight": evidence.weight,
+            "evidence/reading": torch.tensor([evidence.offset, evidence.spread], dtype=torch.float64),
+        }
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
 
 
-def load_normal_statistics(path: Path) -> NormalStatistics:
-    """Read what ``save_normal_statistics`` wrote."""
-    return NormalStatistics(**load_file(path))
+def load_novelty(path: Path) -> tuple[dict[float, NormalStatistics], Evidence | None]:
+    """Read what ``save_novelty`` wrote."""
+    tensors = load_file(path)
+    normal = {
+        smoothing: NormalStatistics(
+            **{name: tensors[f"normal/{smoothing}/{name}"] for name in NormalStatistics.__dataclass_fields__}
+        )
+        for smoothing in sorted({float(name.split("/")[1]) for name in tensors if name.startswith("normal/")})
+    }
+    if "evidence/weight" not in tensors:
+        return normal, None
+    offset, spread = tensors["evidence/reading"].tolist()
+    centre, scale, weight = (tensors[f"evidence/{name}"] for name in ("centre", "scale", "weight"))
+    return normal, Evidence(centre, scale, weight, offset, spread)
 
 
 def _verified(folder: Path) -> tuple[dict[str, Any], str]:

@@ -1,6 +1,7 @@
 """Novelty: how unusual an image's explained and unexplained evidence is against normal images."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,13 +10,14 @@ from torch import Tensor
 
 from novad.errors import CalibrationError
 from novad.vision.explainers import Explanation
-from novad.vision.pooling import smooth
+from novad.vision.pooling import smooth, top_means
 
 __all__ = [
     "Candidate",
     "NormalStatistics",
     "StatisticMoments",
     "deviation",
+    "deviation_scores",
     "map_step",
     "statistic_maps",
 ]
@@ -115,11 +117,12 @@ class NormalStatistics:
     precision: Tensor
     located_precision: Tensor
 
-    def only(self, at: int) -> "NormalStatistics":
-        """The distribution of the statistic at position ``at`` alone, without any joint one."""
-        row = slice(at, at + 1)
-        fields = {name: tensor[row] for name, tensor in self.tensors().items() if "precision" not in name}
-        return NormalStatistics(**fields, precision=torch.eye(1), located_precision=torch.eye(1))
+    def only(self, places: Sequence[int]) -> "NormalStatistics":
+        """The distributions of the statistics at ``places``, without any joint one."""
+        rows = torch.tensor(places)
+        fields = {name: tensor[rows] for name, tensor in self.tensors().items() if "precision" not in name}
+        none = torch.eye(len(places))
+        return NormalStatistics(**fields, precision=none, located_precision=none)
 
     def tensors(self) -> dict[str, Tensor]:
         """Fields by name, for saving."""
@@ -208,3 +211,31 @@ def deviation(
     else:
         scaled = (maps[:, at] - normal.centre[at]) / normal.scale[at]
     return {"high": scaled, "low": -scaled, "both": scaled.abs()}[side]
+
+
+def deviation_scores(
+    maps: Tensor,
+    names: Sequence[str],
+    normal: Mapping[float, NormalStatistics],
+    candidates: Sequence[Candidate],
+) -> Tensor:
+    """Image scores by many candidates of one target, sharing the work of those that look alike.
+
+    Args:
+        maps: (N, S, H, W) statistics before smoothing, in the order of ``names``.
+        names: of the S statistics.
+        normal: their distribution over normal images, per smoothing.
+        candidates: K of the explained target.
+    Returns:
+        (N, K).
+    """
+    columns = torch.empty(len(maps), len(candidates))
+    alike: dict[float, dict[tuple[str, bool, str], list[int]]] = defaultdict(lambda: defaultdict(list))
+    for at, each in enumerate(candidates):
+        alike[each.smoothing][each.statistic, each.located, each.side].append(at)
+    for smoothing, kinds in alike.items():
+        smoothed = smooth(maps, smoothing)
+        for (statistic, located, side), places in kinds.items():
+            deviating = deviation(smoothed, names, normal[smoothing], statistic, located, side)
+            columns[:, places] = top_means(deviating, [candidates[at].top_share for at in places])
+    return columns

@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from novad.pretraining.formulas import FIELDS
 from novad.pretraining.textures import FormulaTextures, draw
 from novad.pretraining.train import main
+from novad.pretraining.views import views
 from novad.vision.backbones import describe_checkpoint, file_sha256, load_backbone
 
 WEIGHTS = Path(__file__).parents[3] / "src/novad/vision/weights"
@@ -50,16 +52,53 @@ def test_number_i_of_a_data_set_is_always_the_same_image() -> None:
         first[8]
 
 
-def test_the_recipe_leaves_a_checkpoint_that_loads_strictly(tmp_path: Path, monkeypatch) -> None:
-    out = tmp_path / "net.safetensors"
-    small = {"steps": 2, "batch": 2, "size": 32, "categories": 4, "threads": 1, "workers": 0}
+def run_recipe(monkeypatch: pytest.MonkeyPatch, out: Path, *more: str) -> None:
+    small = {"steps": 2, "batch": 2, "size": 32, "drawn": 48, "categories": 4, "threads": 1, "workers": 0}
     options = [word for name, value in small.items() for word in (f"--{name}", str(value))]
-    monkeypatch.setattr(sys, "argv", ["pretraining", "--out", str(out), *options])
+    monkeypatch.setattr(sys, "argv", ["pretraining", "--out", str(out), *options, *more])
     main()
+
+
+def test_the_recipe_leaves_a_checkpoint_that_loads_strictly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_recipe(monkeypatch, tmp_path, "--recipes", "labels")
+    out = tmp_path / "novad-bcos-labels.safetensors"
     architecture, sha256 = describe_checkpoint(out)
     assert json.loads(out.with_suffix(".json").read_text())["sha256"] == sha256
     features = load_backbone(architecture, out, sha256)(torch.rand(1, 3, 64, 64))
     assert all(torch.isfinite(each).all() for each in features.values())
+
+
+def test_a_run_goes_on_from_an_earlier_student(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_recipe(monkeypatch, tmp_path / "one", "--recipes", "labels")
+    first = tmp_path / "one/novad-bcos-labels.safetensors"
+    still = ("--recipes", "labels", "--learning-rate", "1e-12")
+    run_recipe(monkeypatch, tmp_path / "two", *still, "--start", str(first))
+    run_recipe(monkeypatch, tmp_path / "three", *still, "--seed", "5")
+    before, after, other = (
+        load_file(tmp_path / folder / "novad-bcos-labels.safetensors") for folder in ("one", "two", "three")
+    )
+    assert torch.allclose(before["conv1.linear.weight"], after["conv1.linear.weight"], atol=1e-3)
+    assert not torch.allclose(before["conv1.linear.weight"], other["conv1.linear.weight"], atol=1e-3)
+    card = json.loads((tmp_path / "two/novad-bcos-labels.json").read_text())
+    assert card["start_sha256"] == file_sha256(first)
+
+
+def test_distillation_without_a_teacher_says_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SystemExit, match="needs --teacher"):
+        run_recipe(monkeypatch, tmp_path, "--recipes", "distillation")
+
+
+def test_views_are_images_of_their_own_that_repeat_from_the_same_seed() -> None:
+    images = torch.rand(3, 3, 48, 48, generator=torch.Generator().manual_seed(0))
+    first, again = (views(images, 2, 32, torch.Generator().manual_seed(4)) for _ in range(2))
+    assert first.shape == (6, 3, 32, 32)
+    assert torch.equal(first, again)
+    assert not torch.equal(first[:3], first[3:])
+    assert 0 <= float(first.min()) <= float(first.max()) <= 1
 
 
 def test_the_card_beside_the_shipped_network_tells_its_digest() -> None:

@@ -1,7 +1,7 @@
 """The detector: same verdict saved and loaded, alone and in company, and refusal of changed files."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 from novad.errors import CalibrationError, IntegrityError
 from novad.vision import Detector
 from novad.vision.backbones import file_sha256
-from novad.vision.detector_files import save_detector, save_normal_statistics
+from novad.vision.detector_files import load_novelty, save_detector, save_novelty
+from novad.vision.evidence import Evidence
 from novad.vision.explainers import BcosExplainer
 from novad.vision.familiarity import feature_grids
 from novad.vision.maps import fit_map_scale, fuse_maps
@@ -23,6 +24,7 @@ from novad.vision.preprocess import to_batch
 from novad.vision.synthetic import SYNTHETIC_TYPES, synthetic_anomaly
 
 SIZE = 64
+NORM = Candidate("layer2", "weight_norm", 0.0, False, "both", 0.05)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +48,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory, random_backbone: Any, pictur
     explainer, moments = BcosExplainer(random_backbone), StatisticMoments()
     names = tuple(name for name in explainer.statistics if name != "joint")
     moments.add(statistic_maps(explainer.explain(batch, "layer2"), names, map_step(SIZE)))
-    save_normal_statistics(moments.finish(), folder / "calibration")
+    save_novelty({0.0: moments.finish()}, None, folder / "calibration")
     network = {"architecture": "novad-bcos", "checkpoint": "net.safetensors", "layers": []}
     save_detector(
         folder / "saved",
@@ -60,9 +62,10 @@ def saved(tmp_path_factory: pytest.TempPathFactory, random_backbone: Any, pictur
             "top_share": 0.05,
             "images": [[f"train/{number}.png", f"{number:064x}"] for number in range(len(pictures))],
         },
-        candidate=asdict(Candidate("layer2", "weight_norm", 0.0, False, "both", 0.05)),
+        novelty={"shown": asdict(NORM), "judged": [asdict(NORM)]},
         fusion={
             "weight": 0.25,
+            "map_weight": 0.75,
             "scales": {
                 "familiarity": {"median": 1.0, "spread": 2.0},
                 "novelty": {"median": 0.5, "spread": 0.25},
@@ -103,12 +106,12 @@ def test_hybrid_is_the_weighted_sum_and_decides(saved: Path, pictures: Any) -> N
         assert result.p_value == pytest.approx((1 + at_least) / 4)
 
 
-def test_maps_have_the_size_of_the_image_and_fuse_as_the_scores_do(saved: Path, pictures: Any) -> None:
+def test_maps_have_the_size_of_the_image_and_fuse_by_their_own_weight(saved: Path, pictures: Any) -> None:
     detector = Detector.load(saved)
     wide = np.repeat(pictures[0], 2, axis=1)
     result = next(detector.score([wide]))
     assert result.familiarity_map.shape == result.novelty_map.shape == wide.shape[:2]
-    fused = 0.75 * result.familiarity_map + 0.25 * result.novelty_map
+    fused = 0.25 * result.familiarity_map + 0.75 * result.novelty_map
     assert np.allclose(result.hybrid_map, fused, atol=1e-4)
 
 
@@ -186,3 +189,27 @@ def _copy(saved: Path, target: Path) -> Path:
     import shutil
 
     return Path(shutil.copytree(saved, target / "detector"))
+
+
+def test_weighed_evidence_survives_saving_and_reads_every_deviation(
+    saved: Path, pictures: Any, tmp_path: Path
+) -> None:
+    plain = Detector.load(saved).novelty
+    judged = tuple(
+        Candidate("layer2", statistic, 0.0, located, side, 0.05)
+        for statistic in ("contribution", "alignment")
+        for located in (True, False)
+        for side in ("high", "low")
+    )
+    numbers = torch.rand(3, len(judged), generator=torch.Generator().manual_seed(1)) + 0.5
+    evidence = Evidence(numbers[0], numbers[1], numbers[2], 0.25, 2.0)
+    save_novelty(plain.normal, evidence, tmp_path / "calibration")
+    normal, loaded = load_novelty(tmp_path / "calibration")
+    images = to_batch(pictures, SIZE)
+    scores, maps, _ = replace(plain, judged=judged, evidence=loaded, normal=normal).judge(images)
+    by_hand = torch.zeros(len(images), dtype=torch.float64)
+    for at, candidate in enumerate(judged):
+        alone, _, _ = replace(plain, shown=candidate, judged=(candidate,)).judge(images)
+        by_hand += numbers[2][at] * 4 * torch.tanh((alone - numbers[0][at]) / (4 * numbers[1][at]))
+    assert torch.allclose(scores.double(), (by_hand - 0.25) / 2, atol=1e-4)
+    assert torch.equal(maps, plain.judge(images)[1])

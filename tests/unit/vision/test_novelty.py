@@ -150,8 +150,9 @@ def test_the_chosen_candidate_scores_alike_alone_and_in_the_grid(random_backbone
     assert set(features) == set(random_backbone.layers)
     for at in range(0, len(candidates), 17):
         candidate = candidates[at]
-        model = NoveltyModel(explainer, candidate, fits[candidate.target, candidate.smoothing])
-        alone = top_means(model.maps(images)[0], [candidate.top_share])[:, 0]
+        normal = {candidate.smoothing: fits[candidate.target, candidate.smoothing]}
+        alone, maps, _ = NoveltyModel(explainer, candidate, (candidate,), None, normal).judge(images)
+        assert torch.equal(alone, top_means(maps, [candidate.top_share])[:, 0])
         assert np.allclose(scores[:, at], alone.numpy(), rtol=1e-4, atol=1e-4)
 
 

@@ -34,7 +34,7 @@ class BcosExplainer(Explainer):
         super().__init__(backbone)
         self.network = backbone
         stages = backbone.available[:3] if len(backbone.available) == 3 else backbone.available
-        self.targets = (*stages, "+".join(stages[-2:]))
+        self.targets = (*stages, "+".join(stages))
 
     def explain(self, images: Tensor, target: str) -> Explanation:
         layers = target.split("+")

@@ -1,0 +1,82 @@
+"""Learning from labelled anomalies: how much each deviation of an explanation counts for novelty."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+
+from novad.vision.calibration import fit_normal_scale
+from novad.vision.evidence import Evidence, squashed
+
+__all__ = ["Lessons", "cross_fitted", "learn_evidence"]
+
+FOLDS = 5
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """Deviations of the images that evidence is learned from, and of those that set its scale.
+
+    Attributes:
+        normal: (b, K) of bank images that the normal statistics were not fitted on.
+        tuning: (n, K) of the tuning split, normal and anomalous.
+        anomalous: (n,) which of these are anomalies.
+        order: (n,) names of these images; folds are drawn from their order, not from the order of rows.
+        calibration: (c, K) of calibration normals: they set offset and spread and teach nothing, so that
+            thresholds taken from them still hold.
+    """
+
+    normal: NDArray[np.float32]
+    tuning: NDArray[np.float32]
+    anomalous: Mask
+    order: NDArray[np.str_]
+    calibration: NDArray[np.float32]
+
+
+def learn_evidence(lessons: Lessons, strength: float, taught: Mask | None = None) -> Evidence:
+    """Ridge-penalised logistic regression of the squashed deviations, classes balanced.
+
+    Args:
+        lessons: images by the K deviations.
+        strength: inverse ridge penalty, for deviations divided by the square root of K.
+        taught: (n,) tuning images to learn from; all when omitted.
+    """
+    taught = np.ones(len(lessons.anomalous), bool) if taught is None else taught
+    normal = np.concatenate([lessons.normal, lessons.tuning[taught & ~lessons.anomalous]])
+    scales = [fit_normal_scale(column) for column in normal.T]
+    centre = torch.tensor([scale.median for scale in scales], dtype=torch.float32)
+    scale = torch.tensor([scale.spread for scale in scales], dtype=torch.float32)
+    share = np.sqrt(normal.shape[1])
+
+    def seen(deviations: NDArray[np.float32]) -> NDArray[np.float64]:
+        return np.asarray(squashed(torch.from_numpy(deviations), centre, scale).double().numpy() / share)
+
+    images = np.concatenate([normal, lessons.tuning[taught & lessons.anomalous]])
+    labels = np.arange(len(images)) >= len(normal)
+    model = LogisticRegression(C=strength, class_weight="balanced", max_iter=5000)
+    weight: NDArray[np.float64] = model.fit(seen(images), labels).coef_[0] / share
+    reading = fit_normal_scale(seen(lessons.calibration) * share @ weight)
+    return Evidence(centre, scale, torch.from_numpy(weight).float(), reading.median, reading.spread)
+
+
+def cross_fitted(lessons: Lessons, strength: float) -> NDArray[np.float64]:
+    """(n,) scores of the tuning images, each by evidence that was learned without it (Stone 1974)."""
+    scores = np.zeros(len(lessons.anomalous))
+    for held_out in _folds(lessons):
+        evidence = learn_evidence(lessons, strength, ~held_out)
+        scores[held_out] = evidence(torch.from_numpy(lessons.tuning[held_out])).double().numpy()
+    return scores
+
+
+def _folds(lessons: Lessons) -> Iterator[Mask]:
+    """Held-out images of each fold: every fifth normal and every fifth anomaly by name."""
+    turn = np.zeros(len(lessons.anomalous), int)
+    for kind in (lessons.anomalous, ~lessons.anomalous):
+        places = np.flatnonzero(kind)
+        turn[places[np.argsort(lessons.order[places])]] = np.arange(len(places)) % FOLDS
+    for fold in range(FOLDS):
+        yield turn == fold

@@ -1,0 +1,28 @@
+"""How much novelty the hybrid map takes, judged by masked defects of the tuning split."""
+
+from sklearn.metrics import roc_auc_score
+from torch import Tensor
+
+from novad.vision.fusion import WEIGHTS
+from novad.vision.maps import fuse_maps
+from novad.vision.pooling import resize_maps
+
+__all__ = ["map_weight", "pixel_auroc"]
+
+
+def map_weight(familiarity: Tensor, novelty: Tensor, masks: Tensor) -> float:
+    """Share of novelty in the hybrid map that ranks defective positions highest.
+
+    Args:
+        familiarity: (N, h, w) calibrated.
+        novelty: (N, h', w') calibrated.
+        masks: (N, h'', w'') bool.
+    """
+    size = (masks.shape[-2], masks.shape[-1])
+    known, unknown = resize_maps(familiarity, size), resize_maps(novelty, size)
+    return max(WEIGHTS, key=lambda weight: pixel_auroc(fuse_maps(known, unknown, weight)["hybrid"], masks))
+
+
+def pixel_auroc(maps: Tensor, masks: Tensor) -> float:
+    """Chance that a defective position ranks above a sound one, over all (N, h, w) positions."""
+    return float(roc_auc_score(masks.flatten().numpy(), maps.flatten().numpy()))

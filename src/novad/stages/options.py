@@ -1,0 +1,124 @@
+"""Ways to ask for novelty on one line: a single deviation, or all of an explanation weighed by evidence."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from novad.config import LineSettings
+from novad.stages.learning import Lessons, cross_fitted, learn_evidence
+from novad.vision.calibration import fit_normal_scale
+from novad.vision.evidence import Evidence, evidence_candidates
+from novad.vision.fusion import tune_weight
+from novad.vision.novelty import Candidate
+from novad.vision.selection import choose
+
+__all__ = ["Option", "Scored", "evidence_option", "single_option"]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Raw scores of the calibration and tuning images by every candidate.
+
+    Attributes:
+        rows: (n) images.
+        candidates: K deviations, over all targets.
+        familiarity: (n,).
+        novelty: (n, K).
+    """
+
+    rows: pd.DataFrame
+    candidates: list[Candidate]
+    familiarity: NDArray[np.float64]
+    novelty: NDArray[np.float32]
+
+    @property
+    def calibration(self) -> NDArray[np.bool_]:
+        """Which images set scales and thresholds."""
+        return (self.rows["split"] == "calibration").to_numpy()
+
+    @property
+    def anomalous(self) -> NDArray[np.bool_]:
+        """Which are anomalies, labelled or synthetic."""
+        return (self.rows["label"] == 1).to_numpy()
+
+
+@dataclass(frozen=True)
+class Option:
+    """One way to ask for novelty.
+
+    Attributes:
+        name: for people.
+        judged: deviations that it reads, all of one target.
+        evidence: how they are weighed; None for a single one.
+        scores: (n,) what it says about every calibration and tuning image without having learned from it.
+        figures: AUROC and misses on the tuning split, alone and fused.
+    """
+
+    name: str
+    judged: tuple[Candidate, ...]
+    evidence: Evidence | None
+    scores: NDArray[np.float64]
+    figures: dict[str, float]
+
+
+def single_option(settings: LineSettings, scored: Scored, reference: Candidate, search: bool) -> Option:
+    """The reference deviation alone; where ``search``, another one that is surely better."""
+    chosen = reference
+    if search:
+        chosen = choose(scored.candidates, reference, scored.novelty, scored.anomalous)
+    raw = scored.novelty[:, scored.candidates.index(chosen)].astype(np.float64)
+    return Option(
+        f"{chosen.statistic} of {chosen.target}", (chosen,), None, raw, _figures(settings, scored, raw)
+    )
+
+
+def evidence_option(
+    settings: LineSettings, scored: Scored, normal: NDArray[np.float32], target: str
+) -> Option:
+    """All deviations of one target, weighed by what labelled anomalies show.
+
+    Args:
+        settings: of the line.
+        scored: calibration and tuning images.
+        normal: (b, K) deviations of bank images that the statistics were not fitted on.
+        target: explained layer or layers.
+    """
+    own = [at for at, each in enumerate(scored.candidates) if each.target == target]
+    columns = [own[at] for at in evidence_candidates([scored.candidates[at] for at in own])]
+    tuning = ~scored.calibration
+    lessons = Lessons(
+        normal[:, columns],
+        scored.novelty[tuning][:, columns],
+        scored.anomalous[tuning],
+        scored.rows["sha256"].to_numpy(str)[tuning],
+        scored.novelty[scored.calibration][:, columns],
+    )
+    strength = settings.calibrate_explainer.evidence_strength
+    evidence = learn_evidence(lessons, strength)
+    scores = np.zeros(len(scored.rows))
+    scores[tuning] = cross_fitted(lessons, strength)
+    scores[scored.calibration] = evidence(torch.from_numpy(lessons.calibration)).double().numpy()
+    judged = tuple(scored.candidates[at] for at in columns)
+    return Option(f"evidence of {target}", judged, evidence, scores, _figures(settings, scored, scores))
+
+
+def _figures(settings: LineSettings, scored: Scored, novelty: NDArray[np.float64]) -> dict[str, float]:
+    known, unknown = (fit_normal_scale(raw[scored.calibration])(raw) for raw in (scored.familiarity, novelty))
+    bad = scored.anomalous
+    choice = tune_weight(
+        (known[~bad], unknown[~bad]),
+        (known[bad], unknown[bad]),
+        settings.tune_fusion.max_false_positive_rate,
+        settings.tune_fusion.equal_weight_prior,
+    )
+    fused = next(row for row in choice.table if row["weight"] == choice.weight)
+    return {
+        "auroc": choice.table[-1]["auroc"],
+        "miss_rate": choice.table[-1]["miss_rate"],
+        "weight": choice.weight,
+        "hybrid_auroc": fused["auroc"],
+        "hybrid_miss_rate": fused["miss_rate"],
+    }

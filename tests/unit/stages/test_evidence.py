@@ -1,0 +1,125 @@
+"""Learned evidence: what it learns from, what it may not learn from, and how it is told apart from luck."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.linear_model import LogisticRegression
+
+from novad.stages.learning import FOLDS, Lessons, cross_fitted, learn_evidence
+from novad.stages.map_weight import map_weight, pixel_auroc
+from novad.vision.calibration import fit_normal_scale
+from novad.vision.evidence import evidence_candidates, squashed
+from novad.vision.novelty import Candidate
+
+WIDTH = 12
+
+
+def lessons(seed: int, gain: float, normals: int = 40, anomalies: int = 30) -> Lessons:
+    """Normal deviations are Gaussian; anomalies differ by ``gain`` in the second column."""
+    rng = np.random.default_rng(seed)
+    anomalous = np.arange(normals // 2 + anomalies) >= normals // 2
+    tuning = rng.normal(size=(len(anomalous), WIDTH)).astype(np.float32)
+    tuning[anomalous, 1] += gain
+    names = np.array([f"{number:04x}" for number in rng.permutation(len(anomalous))])
+    normal, calibration = rng.normal(size=(2, normals, WIDTH)).astype(np.float32)
+    return Lessons(normal, tuning, anomalous, names, calibration)
+
+
+def test_the_deviation_that_tells_anomalies_gets_the_weight() -> None:
+    evidence = learn_evidence(lessons(0, gain=2.0), strength=100.0)
+    assert int(evidence.weight.abs().argmax()) == 1
+    assert evidence.weight[1] > 0
+
+
+def test_weights_are_those_of_a_balanced_ridge_logistic_regression() -> None:
+    told = lessons(1, gain=1.0)
+    evidence = learn_evidence(told, strength=30.0)
+    normal = np.concatenate([told.normal, told.tuning[~told.anomalous]])
+    scales = [fit_normal_scale(column) for column in normal.T]
+    images = np.concatenate([normal, told.tuning[told.anomalous]])
+    seen = np.stack([4 * np.tanh(scale(images[:, at]) / 4) for at, scale in enumerate(scales)], 1)
+    model = LogisticRegression(C=30.0 / WIDTH, class_weight="balanced", max_iter=5000, tol=1e-8)
+    model.fit(seen, np.arange(len(images)) >= len(normal))
+    assert np.allclose(evidence.weight.numpy(), model.coef_[0], atol=0.02)
+
+
+def test_scores_of_calibration_normals_have_median_zero_and_unit_spread() -> None:
+    told = lessons(2, gain=1.0)
+    scores = learn_evidence(told, 100.0)(torch.from_numpy(told.calibration)).numpy()
+    assert np.median(scores) == pytest.approx(0, abs=1e-5)
+    assert np.quantile(scores, 0.9) == pytest.approx(1.2816, abs=1e-3)
+
+
+def test_calibration_normals_teach_nothing_but_the_scale() -> None:
+    told = lessons(3, gain=1.0)
+    moved = Lessons(told.normal, told.tuning, told.anomalous, told.order, told.calibration + 5)
+    assert torch.equal(learn_evidence(told, 100.0).weight, learn_evidence(moved, 100.0).weight)
+
+
+def test_an_image_is_scored_by_evidence_that_never_saw_it() -> None:
+    """Changing one image may not change its own fold's reading of the others in that fold."""
+    told = lessons(4, gain=1.0)
+    before = cross_fitted(told, 100.0)
+    at = int(np.flatnonzero(told.anomalous)[np.argsort(told.order[told.anomalous])[0]])
+    changed = told.tuning.copy()
+    changed[at] += 3
+    after = cross_fitted(Lessons(told.normal, changed, told.anomalous, told.order, told.calibration), 100.0)
+    same = np.isclose(before, after, atol=1e-6)
+    fold = np.flatnonzero(told.anomalous)[np.argsort(told.order[told.anomalous])][::FOLDS]
+    assert same[np.setdiff1d(fold, [at])].all()
+    assert not same[at]
+    assert not same[told.anomalous].all()
+
+
+def test_without_a_difference_cross_fitted_evidence_is_no_better_than_a_coin() -> None:
+    """What an image is judged by was learned without it, so pure noise cannot look like skill."""
+    skill = []
+    for seed in range(12):
+        told = lessons(seed, gain=0.0)
+        scores = cross_fitted(told, 100.0)
+        skill.append(pixel_auroc(torch.from_numpy(scores), torch.from_numpy(told.anomalous)))
+    assert abs(float(np.mean(skill)) - 0.5) < 0.08
+    fitted = learn_evidence(told, 100.0)(torch.from_numpy(told.tuning))
+    assert pixel_auroc(fitted, torch.from_numpy(told.anomalous)) > 0.65
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 2**31))
+def test_scores_do_not_depend_on_the_order_of_rows(seed: int) -> None:
+    told = lessons(5, gain=1.0)
+    order = np.random.default_rng(seed).permutation(len(told.anomalous))
+    shuffled = Lessons(
+        told.normal, told.tuning[order], told.anomalous[order], told.order[order], told.calibration
+    )
+    assert np.allclose(cross_fitted(told, 100.0)[order], cross_fitted(shuffled, 100.0), atol=1e-3)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e3))
+def test_a_wild_deviation_is_bounded_and_small_ones_stay_in_units(value: float, scale: float) -> None:
+    bent = float(squashed(torch.tensor([[value]]), torch.zeros(1), torch.tensor([scale])))
+    assert abs(bent) <= 4
+    tiny = float(squashed(torch.tensor([[0.01 * scale]]), torch.zeros(1), torch.tensor([scale])))
+    assert tiny == pytest.approx(0.01, rel=1e-3)
+
+
+def test_evidence_weighs_each_side_of_each_single_statistic() -> None:
+    candidates = [
+        Candidate("layer1", statistic, 0.0, True, side, 0.01)
+        for statistic, side in (("a", "high"), ("a", "low"), ("a", "both"), ("joint", "high"))
+    ]
+    assert evidence_candidates(candidates) == [0, 1]
+
+
+def test_the_hybrid_map_never_shows_defects_worse_than_its_better_half() -> None:
+    masks = torch.zeros(4, 16, 16, dtype=torch.bool)
+    masks[:, 4:8, 4:8] = True
+    noise = torch.rand(2, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    for share in (0.0, 0.3, 1.0):
+        known, unknown = masks * share + noise[0], masks * (1 - share) + noise[1]
+        weight = map_weight(known, unknown, masks)
+        fused = pixel_auroc((1 - weight) * known + weight * unknown, masks)
+        assert fused >= max(pixel_auroc(known, masks), pixel_auroc(unknown, masks))
+    assert map_weight(masks.float(), noise[1], masks) < 0.5
