@@ -174,5 +174,5 @@ def _fusion() -> FusionModel:
     limits = dict.fromkeys(("familiarity", "novelty", "hybrid"), 1.0)
     score, each = NormalScale(0.0, 1.0), MapScale(0.0, 1.0)
     return FusionModel(
-        score, score, each, each, 0.5, Thresholds(1.0, 0.5, 0.05, limits), np.linspace(0, 1, 100)
+        score, score, each, each, 0.5, 0.5, Thresholds(1.0, 0.5, 0.05, limits), np.linspace(0, 1, 100)
     )
