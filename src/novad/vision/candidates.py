@@ -117,8 +117,8 @@ def fit_normal_statistics(explainer: Explainer, grid: CandidateGrid, batches: It
     keys = list(itertools.product(grid.targets, grid.smoothing))
     moments = {key: StatisticMoments() for key in keys}
     for images in batches:
-        for target in grid.targets:
-            explanation = explainer.explain(images, target)
+        explanations = explainer.explain_each(images, grid.targets)
+        for target, explanation in zip(grid.targets, explanations, strict=True):
             maps = statistic_maps(explanation, grid.computed, map_step(images.shape[-1]))
             for sigma in grid.smoothing:
                 moments[target, sigma].add(smooth(maps, sigma))
@@ -142,8 +142,8 @@ def candidate_scores(
     """
     columns: list[Tensor] = []
     features: dict[str, Tensor] = {}
-    for target in grid.targets:
-        explanation = explainer.explain(images, target)
+    explanations = explainer.explain_each(images, grid.targets)
+    for target, explanation in zip(grid.targets, explanations, strict=True):
         features = dict(explanation.features)
         maps = statistic_maps(explanation, grid.computed, map_step(images.shape[-1]))
         normal = {sigma: fits[target, sigma] for sigma in grid.smoothing}

@@ -26,6 +26,17 @@ def test_contributions_sum_to_the_explained_length(
     assert torch.allclose(explanation.total, expected, rtol=1e-5)
 
 
+def test_several_targets_in_one_pass_are_explained_as_each_alone(random_backbone: BcosBackbone) -> None:
+    explainer = BcosExplainer(random_backbone)
+    targets = ["layer2+layer1", "layer1"]
+    for target, together in zip(targets, explainer.explain_each(IMAGES, targets), strict=True):
+        alone = explainer.explain(IMAGES, target)
+        for name in ("contribution", "total", "weight"):
+            expected = getattr(alone, name)
+            assert torch.allclose(getattr(together, name), expected, atol=1e-5 * float(expected.abs().max()))
+        assert set(together.features) == set(alone.features)
+
+
 def test_the_weights_are_the_networks_own_linear_map(random_backbone: BcosBackbone) -> None:
     """W(x) is constant when its input is scaled inside explanation mode: its row times x is the total."""
     explanation = BcosExplainer(random_backbone).explain(IMAGES, "layer2")

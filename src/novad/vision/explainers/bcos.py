@@ -1,5 +1,7 @@
 """B-cos explanation: the network's own linear map, by one vector-Jacobian product."""
 
+from collections.abc import Iterator, Sequence
+
 import torch
 from torch import Tensor
 
@@ -8,6 +10,8 @@ from novad.vision.backbones import Backbone, BcosBackbone
 from novad.vision.explainers.explanation import Explainer, Explanation
 
 __all__ = ["BcosExplainer"]
+
+Features = dict[str, Tensor]
 
 
 class BcosExplainer(Explainer):
@@ -38,17 +42,46 @@ class BcosExplainer(Explainer):
 
     def explain(self, images: Tensor, target: str) -> Explanation:
         layers = target.split("+")
+        encoded, features = self._forward(images, layers)
+        return self._explanation(encoded, features, layers, _row(encoded, features, layers))
+
+    def explain_each(self, images: Tensor, targets: Sequence[str]) -> Iterator[Explanation]:
+        """One forward pass for all targets, one way back to the input per layer: joined rows are sums."""
+        layers = list(dict.fromkeys(layer for target in targets for layer in target.split("+")))
+        encoded, features = self._forward(images, layers)
+        rows = {layer: _row(encoded, features, [layer], again=layer != layers[-1]) for layer in layers}
+        for target in targets:
+            joined = target.split("+")
+            weight = torch.stack([rows[layer] for layer in joined]).sum(0)
+            yield self._explanation(encoded, features, joined, weight)
+
+    def _forward(self, images: Tensor, layers: list[str]) -> tuple[Tensor, Features]:
         with torch.enable_grad():
             encoded = self.network.encode(images).requires_grad_()
-            features = self.network.stage_features(encoded, {*layers, *self.network.layers}, layers)
-            lengths = {name: features[name].norm(dim=1, keepdim=True) for name in layers}
-            directions = [(features[name] / lengths[name].clamp_min(1e-12)).detach() for name in layers]
-            (weight,) = torch.autograd.grad([features[name] for name in layers], encoded, directions)
+            return encoded, self.network.stage_features(encoded, {*layers, *self.network.layers}, layers)
+
+    def _explanation(
+        self, encoded: Tensor, features: Features, layers: list[str], weight: Tensor
+    ) -> Explanation:
         encoded = encoded.detach()
+        lengths = [_lengths(features[name].detach()).sum(dim=(1, 2, 3)) for name in layers]
         return Explanation(
             contribution=(weight * encoded).sum(1),
-            total=torch.stack([lengths[name].detach().sum(dim=(1, 2, 3)) for name in layers]).sum(0),
+            total=torch.stack(lengths).sum(0),
             encoded=encoded,
             weight=weight,
             features={name: features[name].detach() for name in self.network.layers},
         )
+
+
+def _row(encoded: Tensor, features: Features, layers: list[str], again: bool = False) -> Tensor:
+    """(N, C, H, W) row of the linear map whose product with the input is the layers' summed length."""
+    with torch.enable_grad():
+        maps = [features[name] for name in layers]
+        directions = [(each / _lengths(each).clamp_min(1e-12)).detach() for each in maps]
+        (weight,) = torch.autograd.grad(maps, encoded, directions, retain_graph=again)
+    return weight
+
+
+def _lengths(features: Tensor) -> Tensor:
+    return features.square().sum(dim=1, keepdim=True).sqrt()

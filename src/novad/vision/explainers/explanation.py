@@ -1,7 +1,7 @@
 """What every explainer returns, and the interface they share."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -59,3 +59,8 @@ class Explainer(ABC):
     @abstractmethod
     def explain(self, images: Tensor, target: str) -> Explanation:
         """Explain ``target`` on images (N, 3, H, W) in [0, 1]."""
+
+    def explain_each(self, images: Tensor, targets: Sequence[str]) -> Iterator[Explanation]:
+        """Explanations of several targets in turn; an explainer that can share work between them does."""
+        for target in targets:
+            yield self.explain(images, target)
