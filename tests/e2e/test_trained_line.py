@@ -1,5 +1,6 @@
 """One small line from images to verdicts, through the commands that people use."""
 
+import importlib
 import json
 import os
 import shutil
@@ -24,7 +25,8 @@ from novad.vision.backbones import file_sha256
 REPOSITORY = Path(__file__).parents[2]
 LINE = "cloth"
 KINDS = ("familiarity", "novelty", "hybrid")
-STAGES = ("validate", "memory_bank", "calibrate_explainer", "tune_fusion", "evaluate")
+LEARNING = ("memory_bank", "calibrate_explainer", "tune_fusion")
+STAGES = ("validate", *LEARNING, "evaluate")
 FIGURES = {
     "image_auroc", "image_aupr", "fnr_at_fpr_01", "fnr_at_fpr_05", "f1",
     "pixel_auroc", "aupro", "aupimo", "ci95",
@@ -87,6 +89,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
                 "targets": ["layer1", "layer2"],
                 "smoothing": [2.0],
                 "top_shares": [0.002],
+                "evidence_anomalies": 5,
             },
             "evaluate": {"bootstrap": 100, "heatmaps": 4},
         }
@@ -178,6 +181,36 @@ def _metrics(folder: Path) -> dict[str, Any]:
     metrics: dict[str, Any] = json.loads((folder / "evaluate" / "metrics.json").read_text())
     del metrics["cost"]
     return metrics
+
+
+def test_labels_of_the_test_split_reach_nothing_but_the_evaluation(
+    trained: Workspace, tmp_path: Path
+) -> None:
+    """Permuting them leaves every byte of the stages that learn as it was."""
+    other = Workspace(tmp_path / "permuted")
+    for name in ("src", "lines", "artifacts"):
+        shutil.copytree(trained.root / name, other.root / name)
+    shutil.copyfile(trained.params, other.params)
+    manifest = other.artifacts(LINE, "validate") / "manifest.parquet"
+    rows = pd.read_parquet(manifest)
+    labelled = ["label", "defect_type", "mask_path"]
+    test = rows.index[rows["split"] == "test"]
+    rows.loc[test, labelled] = rows.loc[test[::-1], labelled].to_numpy()
+    rows.to_parquet(manifest)
+    learnt = {stage: _digests(trained.artifacts(LINE, stage)) for stage in LEARNING}
+    for stage in (*LEARNING, "evaluate"):
+        importlib.import_module(f"novad.stages.{stage}").run(other, LINE)
+    assert {stage: _digests(other.artifacts(LINE, stage)) for stage in LEARNING} == learnt
+    figures = [_metrics(each.root / "artifacts" / LINE)["scores"] for each in (trained, other)]
+    assert figures[0] != figures[1]
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    return {
+        path.name: file_sha256(path)
+        for path in sorted(folder.rglob("*"))
+        if path.suffix and path.name != "cost.json"
+    }
 
 
 def stale(workspace: Workspace) -> set[str]:

@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from novad.vision.calibration import fit_normal_scale
 from novad.vision.evidence import Evidence, squashed
 
-__all__ = ["Lessons", "cross_fitted", "learn_evidence"]
+__all__ = ["Lessons", "cross_fitted", "folds", "learn_evidence", "score_held_out"]
 
 FOLDS = 5
 DRAWS = 5
@@ -71,13 +71,18 @@ def cross_fitted(lessons: Lessons, strength: float) -> NDArray[np.float64]:
     """
     scores = np.zeros(len(lessons.anomalous))
     for draw in range(DRAWS):
-        for held_out in _folds(lessons, draw):
-            evidence = learn_evidence(lessons, strength, ~held_out)
-            scores[held_out] += evidence(torch.from_numpy(lessons.tuning[held_out])).double().numpy()
+        for held_out in folds(lessons, draw):
+            scores[held_out] += score_held_out(lessons, strength, held_out)
     return scores / DRAWS
 
 
-def _folds(lessons: Lessons, draw: int) -> Iterator[Mask]:
+def score_held_out(lessons: Lessons, strength: float, held_out: Mask) -> NDArray[np.float64]:
+    """Scores of the tuning images ``held_out`` by evidence that was learned from the others."""
+    evidence = learn_evidence(lessons, strength, ~held_out)
+    return evidence(torch.from_numpy(lessons.tuning[held_out])).double().numpy()
+
+
+def folds(lessons: Lessons, draw: int) -> Iterator[Mask]:
     """Held-out images of each fold: a fifth of the normals and a fifth of the anomalies."""
     random, turn = np.random.default_rng(draw), np.zeros(len(lessons.anomalous), int)
     for kind in (lessons.anomalous, ~lessons.anomalous):

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
-from novad.stages.learning import FOLDS, Lessons, cross_fitted, learn_evidence
+from novad.stages.learning import DRAWS, Lessons, cross_fitted, folds, learn_evidence, score_held_out
 from novad.stages.map_weight import map_weight, pixel_auroc
 from novad.vision.calibration import fit_normal_scale
 from novad.vision.evidence import evidence_candidates, squashed
@@ -58,19 +58,32 @@ def test_calibration_normals_teach_nothing_but_the_scale() -> None:
     assert torch.equal(learn_evidence(told, 100.0).weight, learn_evidence(moved, 100.0).weight)
 
 
-def test_an_image_is_scored_by_evidence_that_never_saw_it() -> None:
-    """Changing one image may not change its own fold's reading of the others in that fold."""
+def test_every_draw_of_the_folds_holds_each_image_out_once() -> None:
     told = lessons(4, gain=1.0)
-    before = cross_fitted(told, 100.0)
-    at = int(np.flatnonzero(told.anomalous)[np.argsort(told.order[told.anomalous])[0]])
+    for draw in range(DRAWS):
+        parts = np.stack(list(folds(told, draw)))
+        assert (parts.sum(0) == 1).all()
+        sizes = parts[:, told.anomalous].sum(1)
+        assert sizes.max() - sizes.min() <= 1
+    assert not np.array_equal(np.stack(list(folds(told, 0))), np.stack(list(folds(told, 1))))
+
+
+def test_an_image_is_scored_by_evidence_that_never_saw_it() -> None:
+    """Changing one image moves its own score, and none of those held out together with it."""
+    told = lessons(4, gain=1.0)
+    held_out = next(iter(folds(told, 0)))
+    at = int(np.flatnonzero(held_out)[0])
     changed = told.tuning.copy()
     changed[at] += 3
-    after = cross_fitted(Lessons(told.normal, changed, told.anomalous, told.order, told.calibration), 100.0)
-    same = np.isclose(before, after, atol=1e-6)
-    fold = np.flatnonzero(told.anomalous)[np.argsort(told.order[told.anomalous])][::FOLDS]
-    assert same[np.setdiff1d(fold, [at])].all()
-    assert not same[at]
-    assert not same[told.anomalous].all()
+    moved = Lessons(told.normal, changed, told.anomalous, told.order, told.calibration)
+    same = score_held_out(told, 100.0, held_out) == score_held_out(moved, 100.0, held_out)
+    assert not same[0]
+    assert same[1:].all()
+    mean = np.zeros(len(told.anomalous))
+    for draw in range(DRAWS):
+        for part in folds(told, draw):
+            mean[part] += score_held_out(told, 100.0, part) / DRAWS
+    assert np.allclose(cross_fitted(told, 100.0), mean)
 
 
 def test_without_a_difference_cross_fitted_evidence_is_no_better_than_a_coin() -> None:
