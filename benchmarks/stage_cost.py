@@ -139,7 +139,9 @@ def _grids(backbone: Backbone, files: list[Path], size: int) -> Iterator[Tensor]
 def _familiarity(backbone: Backbone, bank: MemoryBank, images: int) -> FamiliarityModel:
     settings = MemoryBankSettings()
     sources = tuple((f"{number}.png", "") for number in range(images))
-    return FamiliarityModel(backbone, bank, "sensory", settings.neighbours, settings.top_share, sources)
+    return FamiliarityModel(
+        backbone, bank, "sensory", settings.neighbours, settings.top_share, settings.smoothing, sources
+    )
 
 
 def _score_familiarity(familiarity: FamiliarityModel, images: list[Any], size: int) -> None:

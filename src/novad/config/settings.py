@@ -44,7 +44,10 @@ class ValidateSettings(Section):
 
 
 class BackboneSettings(Section):
-    """A network by architecture and checkpoint file; the digest is checked at every load."""
+    """A network by architecture and checkpoint file; the digest is checked at every load.
+
+    No ``layers`` leaves their choice to the memory-bank stage.
+    """
 
     architecture: str = BUNDLED_ARCHITECTURE
     checkpoint: str = BUNDLED_CHECKPOINT
@@ -54,7 +57,11 @@ class BackboneSettings(Section):
 
 
 class MemoryBankSettings(Section):
-    """Coreset of normal patch features, and the search over it."""
+    """Coreset of normal patch features, and the search over it.
+
+    From ``layer_anomalies`` labelled anomalies on, the tuning split has a say in which layers are compared
+    (0: never). Distances are smoothed by ``smoothing`` positions before the top share is averaged.
+    """
 
     coreset_share: Share = 0.01
     min_vectors: Annotated[int, Field(ge=1)] = 1000
@@ -63,7 +70,9 @@ class MemoryBankSettings(Section):
     dimensions: Annotated[int, Field(ge=0)] = 64
     whiten: bool = True
     neighbours: Annotated[int, Field(ge=1, le=64)] = 1
+    smoothing: Annotated[float, Field(ge=0)] = 1.0
     top_share: Share = 0.002
+    layer_anomalies: Annotated[int, Field(ge=0)] = 20
 
 
 class ExplainerSettings(Section):

@@ -15,8 +15,8 @@ from novad.config import Workspace
 from novad.errors import CalibrationError
 from novad.stages.line import Line
 from novad.stages.localisation import MaskedImages, best_map, masked_images
-from novad.stages.options import Option, Scored, evidence_option, single_option
-from novad.stages.runner import main, stage_output, write_json
+from novad.stages.options import Option, Scored, best_option, offered_options
+from novad.stages.runner import main, read_json, stage_output, write_json
 from novad.vision.candidates import CandidateGrid, Fits, candidate_scores, fit_normal_statistics
 from novad.vision.detector import FamiliarityModel, NoveltyModel, raw_scores
 from novad.vision.detector_files import save_novelty
@@ -27,6 +27,7 @@ from novad.vision.selection import candidate_table
 from novad.vision.synthetic import synthetic_anomaly
 
 __all__ = [
+    "bank_deviations",
     "fit_candidates",
     "image_tensors",
     "learns",
@@ -55,38 +56,23 @@ def run(workspace: Workspace, name: str) -> None:
         line.settings.tune_fusion.max_false_positive_rate,
         line.settings.tune_fusion.equal_weight_prior,
     )
-    options = _options(line, explainer, grid, fits, scored)
-    # The first of equals: a single deviation is the simplest reading.
-    best = max(options, key=lambda option: option.figures["hybrid_auroc"])
+    normal = bank_deviations(line, explainer, grid, fits) if learns(line) else None
+    options = offered_options(line.settings, scored, grid.reference(explainer), normal)
+    best = best_option(options, scored.anomalous)
     target = best.judged[0].target
     masked = masked_images(line)
     shown, maps = best_map(explainer, grid, fits, target, masked)
-    normal = {each.smoothing: fits[target, each.smoothing] for each in (shown, *best.judged)}
-    novelty = NoveltyModel(explainer, shown, best.judged, best.evidence, normal)
+    read = {each.smoothing: fits[target, each.smoothing] for each in (shown, *best.judged)}
+    novelty = NoveltyModel(explainer, shown, best.judged, best.evidence, read)
     scores = scored.rows.assign(familiarity=scored.familiarity, novelty=best.scores)
     with stage_output(workspace, name, STAGE) as folder:
-        save_novelty(normal, best.evidence, folder / "calibration.safetensors")
-        save_file(_normal_maps(line, familiarity, novelty), folder / "normal_maps.safetensors")
+        save_novelty(read, best.evidence, folder / "calibration.safetensors")
+        kept = _normal_maps(line, familiarity, novelty)
         if masked is not None and maps is not None:
-            save_file(_masked_maps(familiarity, masked, maps), folder / "masked_maps.safetensors")
+            kept |= _masked_maps(familiarity, masked, maps)
+        save_file(kept, folder / "maps.safetensors")
         scores.to_parquet(folder / "scores.parquet", index=False)
         write_json(folder / "candidates.json", _report(line, novelty, options, table, scores))
-
-
-def _options(
-    line: Line, explainer: Explainer, grid: CandidateGrid, fits: Fits, scored: Scored
-) -> list[Option]:
-    """A single deviation, and with labelled anomalies enough the evidence of every target.
-
-    Beside evidence, whose figures are cross-fitted, the single one is the reference: a searched one would
-    be judged on what it was chosen by.
-    """
-    learning = learns(line)
-    options = [single_option(line.settings, scored, grid.reference(explainer), search=not learning)]
-    if learning:
-        normal = _bank_deviations(line, explainer, grid, fits)
-        options += [evidence_option(line.settings, scored, normal, target) for target in grid.targets]
-    return options
 
 
 def learns(line: Line) -> bool:
@@ -98,7 +84,8 @@ def learns(line: Line) -> bool:
 def load_models(line: Line) -> tuple[FamiliarityModel, Explainer]:
     """The line's familiarity and its explainer, on one network where both use the same."""
     settings = line.settings
-    backbone = line.backbone(settings.backbone)
+    read = read_json(line.output("memory_bank", "bank.json"))["layers"]
+    backbone = line.backbone(settings.backbone, read)
     explained = backbone if settings.explainer.backbone == settings.backbone else None
     explainer = build_explainer(
         settings.explainer.method, explained or line.backbone(settings.explainer.backbone)
@@ -106,7 +93,9 @@ def load_models(line: Line) -> tuple[FamiliarityModel, Explainer]:
     bank = load_bank(line.output("memory_bank", "bank.safetensors"))
     told = settings.memory_bank
     return (
-        FamiliarityModel(backbone, bank, settings.anomaly_type, told.neighbours, told.top_share),
+        FamiliarityModel(
+            backbone, bank, settings.anomaly_type, told.neighbours, told.top_share, told.smoothing
+        ),
         explainer,
     )
 
@@ -134,9 +123,7 @@ def _spread(length: int, count: int) -> NDArray[np.int64]:
     return np.asarray(np.arange(count) * length // max(count, 1), np.int64)
 
 
-def _bank_deviations(
-    line: Line, explainer: Explainer, grid: CandidateGrid, fits: Fits
-) -> NDArray[np.float32]:
+def bank_deviations(line: Line, explainer: Explainer, grid: CandidateGrid, fits: Fits) -> NDArray[np.float32]:
     """(b, K) of bank images that the statistics were not fitted on."""
     _, rest = _bank_parts(line)
     return np.concatenate(
@@ -202,8 +189,8 @@ def _normal_maps(line: Line, familiarity: FamiliarityModel, novelty: NoveltyMode
     rows = line.rows("calibration").head(MOST_NORMAL_MAPS)
     raw = [raw_scores(familiarity, novelty, batch) for batch in image_tensors(line, line.images(rows))]
     return {
-        "familiarity": torch.cat([each.familiarity.distances for each in raw]).contiguous(),
-        "novelty": torch.cat([each.novelty_maps for each in raw]).contiguous(),
+        "normal.familiarity": torch.cat([each.familiarity.distances for each in raw]).contiguous(),
+        "normal.novelty": torch.cat([each.novelty_maps for each in raw]).contiguous(),
     }
 
 
@@ -215,9 +202,9 @@ def _masked_maps(familiarity: FamiliarityModel, masked: MaskedImages, novelty: T
             for images in torch.split(masked.images, BATCH)
         ]
     return {
-        "familiarity": torch.cat(distances).clone(),
-        "novelty": novelty.contiguous(),
-        "mask": masked.masks.to(torch.uint8),
+        "masked.familiarity": torch.cat(distances).clone(),
+        "masked.novelty": novelty.contiguous(),
+        "masked.truth": masked.masks.to(torch.uint8),
     }
 
 

@@ -1,5 +1,6 @@
 """Gathers the outputs of the earlier stages into one self-contained detector."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,16 @@ def write_detector(line: Line, folder: Path) -> None:
         folder,
         line=line.name,
         image_size=backbone.image_size,
-        backbone=_told(backbone),
-        explainer={**_told(explained), "method": settings.explainer.method},
+        backbone=_told(backbone, bank["layers"]),
+        explainer={
+            **_told(explained, bank["layers"] if explained == backbone else explained.layers),
+            "method": settings.explainer.method,
+        },
         familiarity={
             "anomaly_type": settings.anomaly_type,
             "neighbours": settings.memory_bank.neighbours,
             "top_share": settings.memory_bank.top_share,
+            "smoothing": settings.memory_bank.smoothing,
             "images": bank["images"],
         },
         novelty={name: calibrated[name] for name in ("shown", "judged")},
@@ -43,9 +48,9 @@ def _file(backbone: BackboneSettings) -> str:
     return f"{backbone.architecture.replace(':', '-')}-{backbone.sha256[:12]}.safetensors"
 
 
-def _told(backbone: BackboneSettings) -> dict[str, Any]:
+def _told(backbone: BackboneSettings, layers: Sequence[str]) -> dict[str, Any]:
     return {
         "architecture": backbone.architecture,
         "checkpoint": _file(backbone),
-        "layers": list(backbone.layers),
+        "layers": list(layers),
     }

@@ -1,6 +1,6 @@
 """What the stages of a line read alike: its settings, its images by split, its networks."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,12 +57,12 @@ class Line:
         """File of an image or mask that the manifest names."""
         return self.workspace.path(self.settings.data) / image
 
-    def backbone(self, settings: BackboneSettings) -> "Backbone":
-        """Load a network by its settings, digest checked."""
+    def backbone(self, settings: BackboneSettings, layers: Sequence[str] = ()) -> "Backbone":
+        """Load a network by its settings, digest checked, to read ``layers`` or those of the settings."""
         from novad.vision.backbones import load_backbone
 
         checkpoint = self.workspace.path(settings.checkpoint)
-        return load_backbone(settings.architecture, checkpoint, settings.sha256, settings.layers)
+        return load_backbone(settings.architecture, checkpoint, settings.sha256, layers or settings.layers)
 
     def output(self, stage: str, name: str) -> Path:
         """A file that another stage left."""

@@ -1,5 +1,6 @@
 """Which novelty map shows defects best, judged by masks of the tuning split."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,12 +72,16 @@ def best_map(
             for images in torch.split(masked.images, BATCH)
         ]
     )
-    found: list[tuple[float, Candidate, Tensor]] = []
+    offered = _offered_maps(grid, fits, target, statistics)
+    return max(offered, key=lambda each: pixel_auroc(each[1], masked.masks))
+
+
+def _offered_maps(
+    grid: CandidateGrid, fits: Fits, target: str, statistics: Tensor
+) -> Iterator[tuple[Candidate, Tensor]]:
+    """Every deviation of ``target`` with its maps, one at a time."""
     for smoothing in grid.smoothing:
         smoothed, normal = smooth(statistics, smoothing), fits[target, smoothing]
         for statistic, located, side in grid.kinds():
-            maps = deviation(smoothed, grid.computed, normal, statistic, located, side)
             candidate = Candidate(target, statistic, smoothing, located, side, min(grid.top_shares))
-            found.append((pixel_auroc(maps, masked.masks), candidate, maps))
-    _, candidate, maps = max(found, key=lambda each: each[0])
-    return candidate, maps
+            yield candidate, deviation(smoothed, grid.computed, normal, statistic, located, side)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from novad.config import Workspace
+from novad.stages.layer_choice import choose_layers
 from novad.stages.line import Line
 from novad.stages.runner import main, stage_output, write_json
 from novad.vision.backbones import Backbone
@@ -24,7 +25,8 @@ def run(workspace: Workspace, name: str) -> None:
     """Build and save the bank of one line."""
     line = Line.open(workspace, name)
     rows = line.rows("bank")
-    backbone = line.backbone(line.settings.backbone)
+    choice = choose_layers(line, line.backbone(line.settings.backbone))
+    backbone = line.backbone(line.settings.backbone, choice.layers)
     expected = _estimate(line, backbone, len(rows))
     print(
         f"memory bank of {name}: {len(rows)} images, {expected.patches} patches kept, "
@@ -40,6 +42,7 @@ def run(workspace: Workspace, name: str) -> None:
                 "line": name,
                 "backbone": backbone.architecture,
                 "layers": list(backbone.layers),
+                "layer_choice": choice.table,
                 "anomaly_type": line.settings.anomaly_type,
                 "vectors": len(bank.vectors),
                 "dimensions": int(bank.vectors.shape[1]),

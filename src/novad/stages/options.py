@@ -11,11 +11,14 @@ from novad.config import LineSettings
 from novad.stages.learning import Lessons, cross_fitted, learn_evidence
 from novad.vision.calibration import fit_normal_scale
 from novad.vision.evidence import Evidence, evidence_candidates
-from novad.vision.fusion import tune_weight
+from novad.vision.fusion import hybrid_scores, tune_weight
 from novad.vision.novelty import Candidate
-from novad.vision.selection import choose
+from novad.vision.selection import choose, surely_better
 
-__all__ = ["Option", "Scored", "evidence_option", "single_option"]
+__all__ = ["Option", "Scored", "best_option", "evidence_option", "offered_options", "single_option"]
+
+# Standard errors by which evidence of other layers must fuse better (docs/decisions/novelty-and-fusion.md).
+SURE = 1.0
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ class Option:
         judged: deviations that it reads, all of one target.
         evidence: how they are weighed; None for a single one.
         scores: (n,) what it says about every calibration and tuning image without having learned from it.
+        hybrid: (n,) fused with familiarity at the weight that suits it.
         figures: AUROC and misses on the tuning split, alone and fused.
     """
 
@@ -61,18 +65,49 @@ class Option:
     judged: tuple[Candidate, ...]
     evidence: Evidence | None
     scores: NDArray[np.float64]
+    hybrid: NDArray[np.float64]
     figures: dict[str, float]
 
 
-def single_option(settings: LineSettings, scored: Scored, reference: Candidate, search: bool) -> Option:
-    """The reference deviation alone; where ``search``, another one that is surely better."""
-    chosen = reference
-    if search:
+def offered_options(
+    settings: LineSettings, scored: Scored, reference: Candidate, normal: NDArray[np.float32] | None
+) -> list[Option]:
+    """A single deviation, and with labelled anomalies enough the evidence of every target.
+
+    Beside evidence, whose figures are cross-fitted, the single one is the reference: a searched one would
+    be judged on what it was chosen by.
+
+    Args:
+        settings: of the line.
+        scored: calibration and tuning images.
+        reference: where the search for a single deviation starts.
+        normal: (b, K) deviations of bank images that the statistics were not fitted on; None where there are
+            too few anomalies to learn from.
+    """
+    if normal is None:
         chosen = choose(scored.candidates, reference, scored.novelty, scored.anomalous)
+        return [single_option(settings, scored, chosen)]
+    targets = dict.fromkeys(candidate.target for candidate in scored.candidates)
+    evidence = [evidence_option(settings, scored, normal, target) for target in targets]
+    return [single_option(settings, scored, reference), *evidence]
+
+
+def best_option(options: list[Option], anomalous: NDArray[np.bool_], confidence: float = SURE) -> Option:
+    """The last option, which joins most layers, unless another surely fuses better.
+
+    Args:
+        options: from ``offered_options``.
+        anomalous: (n,) which of the images that they scored are anomalies.
+        confidence: standard errors of the paired gain in AUROC that another must exceed.
+    """
+    hybrids = np.stack([option.hybrid for option in options], axis=1)
+    return options[surely_better(hybrids, len(options) - 1, anomalous, confidence)]
+
+
+def single_option(settings: LineSettings, scored: Scored, chosen: Candidate) -> Option:
+    """One deviation alone."""
     raw = scored.novelty[:, scored.candidates.index(chosen)].astype(np.float64)
-    return Option(
-        f"{chosen.statistic} of {chosen.target}", (chosen,), None, raw, _figures(settings, scored, raw)
-    )
+    return _option(settings, scored, f"{chosen.statistic} of {chosen.target}", (chosen,), None, raw)
 
 
 def evidence_option(
@@ -102,11 +137,19 @@ def evidence_option(
     scores[tuning] = cross_fitted(lessons, strength)
     scores[scored.calibration] = evidence(torch.from_numpy(lessons.calibration)).double().numpy()
     judged = tuple(scored.candidates[at] for at in columns)
-    return Option(f"evidence of {target}", judged, evidence, scores, _figures(settings, scored, scores))
+    return _option(settings, scored, f"evidence of {target}", judged, evidence, scores)
 
 
-def _figures(settings: LineSettings, scored: Scored, novelty: NDArray[np.float64]) -> dict[str, float]:
-    known, unknown = (fit_normal_scale(raw[scored.calibration])(raw) for raw in (scored.familiarity, novelty))
+def _option(
+    settings: LineSettings,
+    scored: Scored,
+    name: str,
+    judged: tuple[Candidate, ...],
+    evidence: Evidence | None,
+    scores: NDArray[np.float64],
+) -> Option:
+    """With its figures, alone and fused at the weight that the fusion stage would choose."""
+    known, unknown = (fit_normal_scale(raw[scored.calibration])(raw) for raw in (scored.familiarity, scores))
     bad = scored.anomalous
     choice = tune_weight(
         (known[~bad], unknown[~bad]),
@@ -115,10 +158,12 @@ def _figures(settings: LineSettings, scored: Scored, novelty: NDArray[np.float64
         settings.tune_fusion.equal_weight_prior,
     )
     fused = next(row for row in choice.table if row["weight"] == choice.weight)
-    return {
+    figures = {
         "auroc": choice.table[-1]["auroc"],
         "miss_rate": choice.table[-1]["miss_rate"],
         "weight": choice.weight,
         "hybrid_auroc": fused["auroc"],
         "hybrid_miss_rate": fused["miss_rate"],
     }
+    hybrid = hybrid_scores(known, unknown, choice.weight)
+    return Option(name, judged, evidence, scores, hybrid, figures)

@@ -1,7 +1,6 @@
 """Stage tune_fusion: score scales, the weight of novelty, and the thresholds of the decision."""
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,7 +28,8 @@ def run(workspace: Workspace, name: str) -> None:
     settings = line_settings(workspace.params, name).tune_fusion
     before = workspace.artifacts(name, "calibrate_explainer")
     scores = pd.read_parquet(before / "scores.parquet")
-    maps = load_file(before / "normal_maps.safetensors")
+    kept = load_file(before / "maps.safetensors")
+    maps = {kind: kept[f"normal.{kind}"] for kind in ("familiarity", "novelty")}
     calibration = scores[scores["split"] == "calibration"]
     if calibration.empty:
         raise CalibrationError(f"{name}: no calibration normal; add normal images")
@@ -39,7 +39,7 @@ def run(workspace: Workspace, name: str) -> None:
     hybrid = hybrid_scores(calibrated["familiarity"], calibrated["novelty"], choice.weight)
     normal = (scores["split"] == "calibration").to_numpy()
     map_scales = {kind: fit_map_scale(each) for kind, each in maps.items()}
-    shown = _map_weight(before / "masked_maps.safetensors", map_scales, choice.weight)
+    shown = _map_weight(kept, map_scales, choice.weight)
     synthetic = bool((scores["split"] == "synthetic").any())
     with stage_output(workspace, name, STAGE) as folder:
         write_json(
@@ -81,13 +81,12 @@ def _choose(
     )
 
 
-def _map_weight(path: Path, scales: dict[str, MapScale], weight: float) -> float:
+def _map_weight(kept: dict[str, Tensor], scales: dict[str, MapScale], weight: float) -> float:
     """Share of novelty in the hybrid map: the one that shows masked defects best, else the scores'."""
-    if not path.is_file():
+    if "masked.truth" not in kept:
         return weight
-    maps = load_file(path)
-    calibrated = {kind: scales[kind](maps[kind]) for kind in scales}
-    return map_weight(calibrated["familiarity"], calibrated["novelty"], maps["mask"].bool())
+    calibrated = {kind: scale(kept[f"masked.{kind}"]) for kind, scale in scales.items()}
+    return map_weight(calibrated["familiarity"], calibrated["novelty"], kept["masked.truth"].bool())
 
 
 def _map_peaks(maps: dict[str, Tensor], scales: dict[str, MapScale], weight: float) -> dict[str, Floats]:

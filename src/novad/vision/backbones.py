@@ -1,7 +1,7 @@
 """Backbones: one interface over the bundled B-cos network, the B-cos zoo and timm, from local checkpoints."""
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,14 @@ class Backbone(nn.Module):
 
     Attributes:
         architecture: what ``load_backbone`` builds.
-        layers: names of the layers, fine to coarse.
+        layers: names of the layers that are read, fine to coarse.
+        available: those that could be, and the pixels per position of each.
         exact: whether features are W(x) x of the encoding, so that explanations are complete.
     """
 
     architecture: str
     layers: tuple[str, ...]
+    available: Mapping[str, int]
     exact: bool = False
 
     def encode(self, images: Tensor) -> Tensor:
@@ -53,14 +55,15 @@ class BcosBackbone(Backbone):
     """A B-cos ResNet in explanation mode: features are unchanged, gradients are the dynamic weights W(x)."""
 
     exact = True
-    stages = ("layer1", "layer2", "layer3", "layer4")
+    stages: Mapping[str, int] = {"layer1": 4, "layer2": 8, "layer3": 16, "layer4": 32}
 
     def __init__(self, architecture: str, network: nn.Module, layers: Sequence[str] = ()) -> None:
         super().__init__()
-        available = [name for name in self.stages if getattr(network, name, None) is not None]
         self.architecture = architecture
-        self.layers = _chosen(layers, available, default=("layer2", "layer3"))
-        self.available = tuple(available)
+        self.available = {name: stride for name, stride in self.stages.items() if _has(network, name)}
+        # The bundled network's deepest stage makes familiarity worse (docs/research/layers.md).
+        default = ("layer2",) if architecture == ARCHITECTURE else ("layer2", "layer3")
+        self.layers = _chosen(layers, tuple(self.available), default)
         self.network: Any = network.requires_grad_(False).eval()
         for module in network.modules():
             if hasattr(module, "set_explanation_mode"):
@@ -125,8 +128,9 @@ class TimmBackbone(Backbone):
         _load_strictly(whole, weights, checkpoint)
         probe = timm.create_model(architecture, features_only=True, **options)
         info: Any = probe.feature_info
-        names, strides = info.module_name(), info.reduction()
-        default = [name for name, stride in zip(names, strides, strict=True) if stride in (8, 16)]
+        names = info.module_name()
+        self.available = dict(zip(names, info.reduction(), strict=True))
+        default = [name for name, stride in self.available.items() if stride in (8, 16)]
         self.architecture = architecture
         self.layers = _chosen(layers, names, default=default or names[-2:])
         self.network = timm.create_model(
@@ -241,6 +245,10 @@ def _chosen(layers: Sequence[str], available: Sequence[str], default: Sequence[s
         raise ConfigError(f"backbone.layers: no layer {', '.join(unknown)}; there are {', '.join(available)}")
     wanted = layers or default
     return tuple(name for name in available if name in wanted)
+
+
+def _has(network: nn.Module, stage: str) -> bool:
+    return getattr(network, stage, None) is not None
 
 
 def _per_channel(own: str | None, default: float | Sequence[float]) -> Tensor:

@@ -44,6 +44,7 @@ class FamiliarityModel:
         anomaly_type: ``sensory``, ``semantic_near`` or ``semantic_far``.
         neighbours: nearest vectors averaged.
         top_share: share of patches in the image score.
+        smoothing: Gaussian sigma of the distances, in patches.
         images: (path, sha256) of the images that the bank was built from.
     """
 
@@ -52,12 +53,13 @@ class FamiliarityModel:
     anomaly_type: str
     neighbours: int
     top_share: float
+    smoothing: float = 0.0
     images: tuple[tuple[str, str], ...] = ()
 
     def score(self, features: dict[str, Tensor]) -> FamiliarityScores:
         """Score the backbone's feature maps."""
         grids = feature_grids(features, self.anomaly_type)
-        return familiarity_scores(self.bank, grids, self.neighbours, self.top_share)
+        return familiarity_scores(self.bank, grids, self.neighbours, self.top_share, self.smoothing)
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ def save_detector(
         image_size: side of the network's input.
         backbone: ``architecture``, ``checkpoint`` (a key of ``checkpoints``) and ``layers``.
         explainer: the same of the explained network, and ``method``.
-        familiarity: ``anomaly_type``, ``neighbours``, ``top_share``, ``images``.
+        familiarity: ``anomaly_type``, ``neighbours``, ``top_share``, ``smoothing``, ``images``.
         novelty: ``shown``, fields of the map's ``Candidate``, and ``judged``, of those that the score reads.
         fusion: content of ``fusion.json``.
         checkpoints: file name in the folder to the checkpoint copied there.
@@ -107,6 +107,7 @@ def load_detector(folder: Path) -> Detector:
             told["anomaly_type"],
             told["neighbours"],
             told["top_share"],
+            told["smoothing"],
             tuple((path, sha256) for path, sha256 in told["images"]),
         ),
         novelty=NoveltyModel(

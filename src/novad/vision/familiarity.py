@@ -9,7 +9,7 @@ from torch import Tensor
 
 from novad.vision.memory_bank import MemoryBank
 from novad.vision.patch_features import global_features, patch_features
-from novad.vision.pooling import top_means
+from novad.vision.pooling import smooth, top_means
 
 __all__ = ["FamiliarityScores", "familiarity_scores", "feature_grids"]
 
@@ -20,7 +20,7 @@ class FamiliarityScores:
 
     Attributes:
         scores: (N,) mean distance of the least familiar patches.
-        distances: (N, h, w) distance of every patch to the bank.
+        distances: (N, h, w) smoothed distance of every patch to the bank.
         nearest: (N, h, w) position in the bank of the nearest vector.
     """
 
@@ -39,7 +39,7 @@ def feature_grids(features: Mapping[str, Tensor], anomaly_type: str) -> Tensor:
 
 
 def familiarity_scores(
-    bank: MemoryBank, grids: Tensor, neighbours: int, top_share: float
+    bank: MemoryBank, grids: Tensor, neighbours: int, top_share: float, smoothing: float = 0.0
 ) -> FamiliarityScores:
     """Score (N, C, h, w) feature grids against the bank.
 
@@ -48,6 +48,8 @@ def familiarity_scores(
         grids: from ``feature_grids``.
         neighbours: nearest vectors whose distances are averaged.
         top_share: share of patches that the image score averages.
+        smoothing: Gaussian sigma in patches; one odd patch alone then says less than several together.
     """
-    distances, nearest = bank.search(grids, neighbours)
+    raw, nearest = bank.search(grids, neighbours)
+    distances = smooth(raw[:, None], smoothing)[:, 0]
     return FamiliarityScores(top_means(distances, [top_share])[:, 0], distances, nearest)

@@ -9,7 +9,7 @@ from novad.vision.calibration import fit_normal_scale
 from novad.vision.fusion import Floats, standing, tune_weight
 from novad.vision.novelty import Candidate
 
-__all__ = ["candidate_table", "choose"]
+__all__ = ["candidate_table", "choose", "surely_better"]
 
 
 def candidate_table(
@@ -80,14 +80,20 @@ def choose(
         anomalous: (n,) which are anomalies; all others count as normals.
         confidence: standard errors that a gain must exceed.
     """
-    start = candidates.index(reference)
-    among_normals, among_anomalies = _placements(novelty, anomalous)
+    return candidates[surely_better(novelty, candidates.index(reference), anomalous, confidence)]
+
+
+def surely_better(
+    scores: NDArray[np.floating], start: int, anomalous: NDArray[np.bool_], confidence: float
+) -> int:
+    """Column of (n, K) scores with the surest gain in AUROC over column ``start``, or ``start``."""
+    among_normals, among_anomalies = _placements(scores, anomalous)
     gain = among_normals.mean(0) - among_normals[:, start].mean()
     spread = _variance(among_normals - among_normals[:, [start]])
     spread += _variance(among_anomalies - among_anomalies[:, [start]])
     sure = gain - confidence * np.sqrt(spread)
     best = int(sure.argmax())
-    return candidates[best] if sure[best] > 0 else reference
+    return best if sure[best] > 0 else start
 
 
 def _placements(novelty: NDArray[np.floating], anomalous: NDArray[np.bool_]) -> tuple[Floats, Floats]:

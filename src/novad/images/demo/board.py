@@ -67,12 +67,12 @@ def paint(dice: Dice, defect: str | None) -> tuple[Integers, Mask]:
     board = _coloured(dice, at, layers)
     if defect == "mask_tint":
         weight = blob(dice, at, _place(dice), (dice.integer(13, 20), dice.integer(13, 20)), 140)
-        tint = np.array([120, -60, 100], np.int64) * dice.sign() * dice.integer(140, 200)
+        tint = np.array([120, -60, 100], np.int64) * dice.sign() * dice.integer(64, 100)
         board = board * (65536 + weight[..., None] * tint // 256) // 65536
     if defect == "flux_residue":
         weight = blob(dice, at, _place(dice), (dice.integer(13, 20), dice.integer(13, 20)), 180)
         film = abs(lattice_noise(dice, at.y * 128, at.x * 128, 256)) - 60
-        board = board + (film * weight // 256 * dice.integer(70, 110) * UNIT // 256)[..., None]
+        board = board + (film * weight // 256 * dice.integer(38, 60) * UNIT // 256)[..., None]
     blurred = box_blur(box_blur(board, 1, 0), 1, 1)
     shade = light(dice, moved, 24)
     return blurred * shade[..., None] // 256 + grain(dice, 3 * UNIT, (SIZE, SIZE, 3)), weight >= 64
@@ -95,7 +95,7 @@ def _draw(dice: Dice, at: Grid, defect: str | None) -> tuple[_Layers, Integers]:
         placed = _rectangle(at, row, column, 7, 4)
         if index == wrong:
             sound = placed
-            placed = _rectangle(at, row + dice.sign() * dice.integer(3, 5), column + dice.sign() * 4, 7, 4)
+            placed = _rectangle(at, row + dice.sign() * dice.integer(2, 3), column + dice.sign() * 2, 7, 4)
             weight = np.where(abs(placed - sound) > 0, 256, 0)
         layers.pad = np.maximum(layers.pad, placed)
     for via in _VIAS:

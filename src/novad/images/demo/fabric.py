@@ -46,7 +46,7 @@ def paint(dice: Dice, defect: str | None) -> tuple[Integers, Mask]:
         warp = warp - weight * 170 // 256
         over = over & (weight < 128)
     if defect == "slub":
-        weft = weft + weight * dice.integer(60, 100) // 256
+        weft = weft + weight * dice.integer(18, 32) // 256
         over = over & (weight < 200)
     cloth = np.where(over[..., None], _WARP * warp[..., None], _WEFT * weft[..., None]) * UNIT // 256
     cloth = _stained(dice, cloth, weight, defect)
@@ -96,8 +96,8 @@ def _where(dice: Dice, at: Grid, y: Integers, x: Integers, defect: str | None) -
 
 def _stained(dice: Dice, cloth: Integers, weight: Integers, defect: str | None) -> Integers:
     if defect == "oil_stain":
-        return cloth * (256 - weight[..., None] * dice.integer(95, 140) // 256) // 256
+        return cloth * (256 - weight[..., None] * dice.integer(64, 96) // 256) // 256
     if defect == "dye_shift":
-        strength = dice.sign() * dice.integer(130, 190)
+        strength = dice.sign() * dice.integer(40, 70)
         return cloth * (65536 + weight[..., None] * strength * _HUE // 256) // 65536
     return cloth

@@ -37,7 +37,7 @@ class BcosExplainer(Explainer):
             )
         super().__init__(backbone)
         self.network = backbone
-        stages = backbone.available[:3] if len(backbone.available) == 3 else backbone.available
+        stages = tuple(backbone.available)
         self.targets = (*stages, "+".join(stages))
 
     def explain(self, images: Tensor, target: str) -> Explanation:

@@ -1,0 +1,160 @@
+"""Which layers familiarity compares: a fixed start, unless labelled anomalies surely ask for others."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from novad.config import LineSettings
+from novad.stages.line import Line
+from novad.vision.backbones import Backbone
+from novad.vision.calibration import fit_normal_scale
+from novad.vision.familiarity import familiarity_scores, feature_grids
+from novad.vision.fusion import Floats, standing
+from novad.vision.memory_bank import MemoryBank, fit_memory_bank
+from novad.vision.preprocess import batches, to_batch
+from novad.vision.selection import surely_better
+
+__all__ = ["LayerChoice", "candidate_layers", "choose_layers", "start_layers"]
+
+BATCH = 8
+# A trial bank of so few images and vectors ranks layers as the whole bank does, at a fraction of its cost.
+TRIAL_IMAGES = 64
+TRIAL_VECTORS = 1000
+TRIAL_PATCHES = 50_000
+MOST_SCORED = 96
+# Standard errors of the paired gain in AUROC by which other layers must be better.
+SURE = 1.0
+# Who scales images to so many pixels looks for defects that stride 16 blurs away.
+FINE_DETAIL_SIZE = 448
+STRIDES = {"sensory": (4, 8, 16), "semantic_near": (8, 16, 32), "semantic_far": (8, 16, 32)}
+
+Layers = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class LayerChoice:
+    """Layers that are compared, and what was known of each candidate when they were chosen.
+
+    Attributes:
+        layers: names, fine to coarse.
+        table: per candidate its layers and its AUROC on the tuning split; empty where nothing was compared.
+    """
+
+    layers: Layers
+    table: list[dict[str, Any]]
+
+
+def choose_layers(line: Line, backbone: Backbone) -> LayerChoice:
+    """Layers by the settings; without a word there the start, or what the tuning split surely prefers."""
+    settings = line.settings
+    if settings.backbone.layers:
+        return LayerChoice(backbone.layers, [])
+    start = start_layers(backbone, settings)
+    candidates = candidate_layers(backbone.available, settings.anomaly_type, start)
+    anomalies = int((line.rows("tuning")["label"] == 1).sum())
+    if not 0 < settings.memory_bank.layer_anomalies <= anomalies or len(candidates) == 1:
+        return LayerChoice(start, [])
+    wide = line.backbone(
+        settings.backbone, tuple(dict.fromkeys(name for each in candidates for name in each))
+    )
+    rows = _judged(line)
+    scores = _trial_scores(line, wide, candidates, rows)
+    anomalous = (rows["label"] == 1).to_numpy()
+    best = surely_better(scores, candidates.index(start), anomalous, SURE)
+    table = [
+        {"layers": list(each), "auroc": _auroc(column, anomalous)}
+        for each, column in zip(candidates, scores.T, strict=True)
+    ]
+    return LayerChoice(candidates[best], table)
+
+
+def start_layers(backbone: Backbone, settings: LineSettings) -> Layers:
+    """Layers without any label: the network's own, finer ones for large images, deeper ones for meaning."""
+    if settings.anomaly_type == "sensory":
+        wanted = (8,) if settings.backbone.image_size >= FINE_DETAIL_SIZE else ()
+        found = _at(backbone.available, wanted)
+        return found or backbone.layers
+    wanted = (16,) if settings.anomaly_type == "semantic_near" else (32,)
+    return _at(backbone.available, wanted) or tuple(backbone.available)[-1:]
+
+
+def candidate_layers(available: Mapping[str, int], anomaly_type: str, start: Layers) -> list[Layers]:
+    """Every single layer at strides that fit the kind of anomaly, every two neighbours, and the start."""
+    names = _at(available, STRIDES[anomaly_type])
+    return list(dict.fromkeys([start, *((name,) for name in names), *pairwise(names)]))
+
+
+def _at(available: Mapping[str, int], strides: Sequence[int]) -> Layers:
+    return tuple(name for name, stride in available.items() if stride in strides)
+
+
+def _judged(line: Line) -> pd.DataFrame:
+    """At most so many anomalies of the tuning split, and so many normals of calibration and tuning split."""
+    rows = line.rows("calibration", "tuning")
+    kinds = [_spread(rows[rows["label"] == label], MOST_SCORED) for label in (0, 1)]
+    return pd.concat(kinds, ignore_index=True)
+
+
+def _spread(rows: pd.DataFrame, most: int) -> pd.DataFrame:
+    count = min(len(rows), most)
+    return rows.iloc[np.arange(count) * len(rows) // max(count, 1)]
+
+
+def _trial_scores(line: Line, backbone: Backbone, candidates: list[Layers], rows: pd.DataFrame) -> Floats:
+    """(n, candidates) familiarity by trial banks, on one scale per candidate."""
+    shown = _spread(line.rows("bank"), TRIAL_IMAGES)
+    with torch.inference_mode():
+        seen = list(_features(line, backbone, shown))
+        banks = [_trial_bank(line, seen, layers) for layers in candidates]
+        del seen
+        told = line.settings.memory_bank
+        scores = [
+            [
+                familiarity_scores(
+                    bank, _grid(line, features, layers), told.neighbours, told.top_share, told.smoothing
+                ).scores
+                for bank, layers in zip(banks, candidates, strict=True)
+            ]
+            for features in _features(line, backbone, rows)
+        ]
+    raw = torch.stack([torch.cat(column) for column in zip(*scores, strict=True)], dim=1).double().numpy()
+    normal = (rows["label"] == 0).to_numpy()
+    return np.stack([fit_normal_scale(column[normal])(column) for column in raw.T], axis=1)
+
+
+def _trial_bank(line: Line, seen: list[dict[str, Tensor]], layers: Layers) -> MemoryBank:
+    told = line.settings.memory_bank
+    return fit_memory_bank(
+        (grid for features in seen for grid in _grid(line, features, layers)),
+        sum(len(next(iter(features.values()))) for features in seen),
+        coreset_share=told.coreset_share,
+        min_vectors=min(told.min_vectors, TRIAL_VECTORS),
+        max_vectors=TRIAL_VECTORS,
+        dimensions=told.dimensions,
+        whiten=told.whiten,
+        max_patches=TRIAL_PATCHES,
+        seed=line.settings.seed,
+    )
+
+
+def _grid(line: Line, features: Mapping[str, Tensor], layers: Layers) -> Tensor:
+    chosen = {name: features[name].float() for name in layers}
+    return feature_grids(chosen, line.settings.anomaly_type)
+
+
+def _features(line: Line, backbone: Backbone, rows: pd.DataFrame) -> Iterator[dict[str, Tensor]]:
+    """Feature maps of every batch, in half precision: the trial keeps those of its bank in memory."""
+    size = line.settings.backbone.image_size
+    for group in batches(line.images(rows), BATCH):
+        yield {name: each.half() for name, each in backbone(to_batch(group, size)).items()}
+
+
+def _auroc(scores: Floats, anomalous: NDArray[np.bool_]) -> float:
+    return round(float(standing(scores[anomalous], scores[~anomalous]).mean()), 6)

@@ -1,0 +1,131 @@
+"""Which layers familiarity compares: by the settings, by kind and size, by what labelled anomalies show."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from novad.config import LineSettings, Workspace
+from novad.config.settings import BUNDLED_ARCHITECTURE, BUNDLED_CHECKPOINT
+from novad.stages.layer_choice import candidate_layers, choose_layers, start_layers
+from novad.stages.line import Line
+from novad.vision.backbones import file_sha256
+
+ROOT = Path(__file__).parents[3]
+SIZE = 64
+BCOS = SimpleNamespace(available={"layer1": 4, "layer2": 8, "layer3": 16}, layers=("layer2",))
+RESNET = SimpleNamespace(
+    available={"layer1": 4, "layer2": 8, "layer3": 16, "layer4": 32}, layers=("layer2", "layer3")
+)
+
+
+def line_settings(**changed: Any) -> LineSettings:
+    network = {
+        "architecture": BUNDLED_ARCHITECTURE,
+        "checkpoint": str(ROOT / BUNDLED_CHECKPOINT),
+        "sha256": file_sha256(ROOT / BUNDLED_CHECKPOINT),
+        "image_size": changed.pop("image_size", SIZE),
+        "layers": changed.pop("layers", []),
+    }
+    told = {"data": "images", "layout": "mvtec", "backbone": network, "explainer": {"backbone": network}}
+    return LineSettings.model_validate({**told, **changed})
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, pd.DataFrame]:
+    """Grey normals, and anomalies with a fine checker in one corner."""
+    root = tmp_path_factory.mktemp("fine")
+    (root / "images").mkdir()
+    rng, rows = np.random.default_rng(0), []
+    for split, label, count in (("bank", 0, 12), ("calibration", 0, 16), ("tuning", 0, 8), ("tuning", 1, 24)):
+        for number in range(count):
+            pixels = rng.normal(128, 6, (SIZE, SIZE))
+            if label:
+                row, column = rng.integers(0, SIZE - 4, 2)
+                pixels[row : row + 4, column : column + 4] += 20 * (np.indices((4, 4)).sum(0) % 2)
+            name = f"{split}-{label}-{number}.png"
+            Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(root / "images" / name)
+            rows.append({"path": name, "split": split, "label": label})
+    return Workspace(root), pd.DataFrame(rows)
+
+
+def open_line(images: tuple[Workspace, pd.DataFrame], **changed: Any) -> Line:
+    workspace, manifest = images
+    return Line(workspace, "fine", line_settings(**changed), manifest)
+
+
+@pytest.mark.parametrize(
+    ("network", "kind", "size", "layers"),
+    [
+        (BCOS, "sensory", 224, ("layer2",)),
+        (RESNET, "sensory", 224, ("layer2", "layer3")),
+        (RESNET, "sensory", 640, ("layer2",)),
+        (RESNET, "semantic_near", 224, ("layer3",)),
+        (RESNET, "semantic_far", 224, ("layer4",)),
+        (BCOS, "semantic_far", 224, ("layer3",)),
+    ],
+)
+def test_the_start_follows_kind_and_size(network: Any, kind: str, size: int, layers: tuple[str, ...]) -> None:
+    assert start_layers(network, line_settings(anomaly_type=kind, image_size=size)) == layers
+
+
+def test_candidates_are_single_layers_and_neighbours_with_the_start_first() -> None:
+    found = candidate_layers(RESNET.available, "sensory", ("layer2", "layer3"))
+    assert found[0] == ("layer2", "layer3")
+    assert set(found) == {
+        ("layer1",), ("layer2",), ("layer3",), ("layer1", "layer2"), ("layer2", "layer3"),
+    }  # fmt: skip
+    assert ("layer1",) not in candidate_layers(RESNET.available, "semantic_far", ("layer4",))
+
+
+def test_layers_of_the_settings_are_kept(images: tuple[Workspace, pd.DataFrame]) -> None:
+    line = open_line(images, layers=["layer3"])
+    choice = choose_layers(line, line.backbone(line.settings.backbone))
+    assert (choice.layers, choice.table) == (("layer3",), [])
+
+
+@pytest.mark.parametrize("wanted", [0, 25])
+def test_with_too_few_anomalies_nothing_is_compared(
+    images: tuple[Workspace, pd.DataFrame], wanted: int
+) -> None:
+    line = open_line(images, memory_bank={"layer_anomalies": wanted})
+    choice = choose_layers(line, line.backbone(line.settings.backbone))
+    assert (choice.layers, choice.table) == (("layer2",), [])
+
+
+def test_other_layers_win_where_anomalies_show_there(
+    images: tuple[Workspace, pd.DataFrame], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four pixels vanish at stride 16: from there the choice goes to finer layers."""
+    monkeypatch.setattr("novad.stages.layer_choice.start_layers", lambda *_: ("layer3",))
+    line = open_line(images)
+    choice = choose_layers(line, line.backbone(line.settings.backbone))
+    auroc = {tuple(row["layers"]): row["auroc"] for row in choice.table}
+    assert "layer1" in choice.layers
+    assert auroc[choice.layers] > auroc[("layer3",)] + 0.05
+    assert set(auroc) == {
+        ("layer1",), ("layer2",), ("layer3",), ("layer1", "layer2"), ("layer2", "layer3"),
+    }  # fmt: skip
+
+
+def test_labels_that_say_nothing_leave_the_start(images: tuple[Workspace, pd.DataFrame]) -> None:
+    workspace, manifest = images
+    same = manifest[manifest["label"] == 0]
+    mirrored = same[same["split"] == "calibration"].assign(split="tuning", label=1)
+    doubled = pd.concat([same, mirrored, mirrored], ignore_index=True)
+    line = Line(workspace, "fine", line_settings(), doubled)
+    choice = choose_layers(line, line.backbone(line.settings.backbone))
+    assert choice.layers == ("layer2",)
+    assert len(choice.table) == 5
+
+
+def test_the_choice_reads_no_test_image(images: tuple[Workspace, pd.DataFrame]) -> None:
+    """A test row whose file does not exist would stop it."""
+    workspace, manifest = images
+    ghost = pd.DataFrame([{"path": "not-there.png", "split": "test", "label": 1}])
+    line = Line(workspace, "fine", line_settings(), pd.concat([manifest, ghost], ignore_index=True))
+    assert choose_layers(line, line.backbone(line.settings.backbone)).table
