@@ -1,27 +1,34 @@
-"""How to choose a novelty statistic and its weight: policies compared on halves of the tuning split.
+"""How to ask for novelty and how much to trust it: policies compared on parts of the tuning split.
 
 Every calibration and tuning image of a trained line is scored by every candidate. Then, many times over, a
-random 60 % of them play tuning split: a policy chooses there, and its hybrid is judged on the other 40 %.
-The test split is not opened.
+random 60 % of them play tuning split: a policy chooses or learns there, and its hybrid is judged on the
+other 40 %. The test split is not opened.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from benchmarks.inputs import Request
 from benchmarks.report import MissingInput, Report
-from novad.config import Workspace
+from novad.config import LineSettings, Workspace
 from novad.evaluation.metrics import fnr_at_fpr, image_auroc
-from novad.stages.calibrate_explainer import fit_candidates, load_models, score_candidates
+from novad.stages.calibrate_explainer import (
+    bank_deviations,
+    fit_candidates,
+    learns,
+    load_models,
+    score_candidates,
+)
 from novad.stages.line import Line
+from novad.stages.options import Option, Scored, best_option, offered_options, single_option
 from novad.vision.calibration import fit_normal_scale
-from novad.vision.fusion import hybrid_scores, tune_weight
+from novad.vision.fusion import hybrid_scores
 from novad.vision.novelty import Candidate
-from novad.vision.selection import choose
 
 __all__ = ["measure"]
 
@@ -30,23 +37,29 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class _Scores:
-    """Calibrated scores of n images by familiarity and K candidates, and the labels."""
+class _Case:
+    """A trained line, or a part of its calibration and tuning images.
 
-    familiarity: Floats
-    novelty: Floats
-    anomalous: NDArray[np.bool_]
-    candidates: list[Candidate]
+    Attributes:
+        settings: of the line.
+        scored: images by familiarity and every candidate.
+        reference: candidate that the search starts from.
+        normal: deviations of bank images, where there are anomalies enough to learn from.
+    """
+
+    settings: LineSettings
+    scored: Scored
     reference: Candidate
+    normal: NDArray[np.float32] | None
 
-    def of(self, rows: NDArray[np.bool_]) -> "_Scores":
-        return _Scores(
-            self.familiarity[rows], self.novelty[rows], self.anomalous[rows], self.candidates, self.reference
-        )
+    def of(self, rows: NDArray[np.bool_]) -> "_Case":
+        told = self.scored
+        part = Scored(told.rows[rows], told.candidates, told.familiarity[rows], told.novelty[rows])
+        return replace(self, scored=part)
 
 
 def measure(request: Request) -> Report:
-    """Compare the policies on every line that was trained with labelled tuning anomalies.
+    """Compare the policies on every line that was trained.
 
     Raises:
         MissingInput: there is none.
@@ -59,7 +72,7 @@ def measure(request: Request) -> Report:
             f"no trained line in {request.artifacts}; train one, or name a folder by --artifacts"
         )
     workspace = Workspace(request.artifacts.parent)
-    rows = [row for line in lines for row in _rows(line, _scored(Line.open(workspace, line)))]
+    rows = [row for line in lines for row in _rows(line, _case(Line.open(workspace, line)))]
     return Report(
         "Choosing novelty: hybrid on held-out parts of calibration and tuning images",
         {"rounds": ROUNDS, "chosen on": "60 %", "judged on": "40 %"},
@@ -67,27 +80,22 @@ def measure(request: Request) -> Report:
     )
 
 
-def _scored(line: Line) -> _Scores:
+def _case(line: Line) -> _Case:
     familiarity, explainer = load_models(line)
     grid, fits = fit_candidates(line, explainer)
     scored = score_candidates(line, familiarity, explainer, grid, fits)
-    calibration = (scored.rows["split"] == "calibration").to_numpy()
-    novelty = scored.novelty.astype(np.float64)
-    return _Scores(
-        fit_normal_scale(scored.familiarity[calibration])(scored.familiarity),
-        np.stack([fit_normal_scale(each[calibration])(each) for each in novelty.T], axis=1),
-        (scored.rows["label"] == 1).to_numpy(),
-        [candidate for target in grid.targets for candidate in grid.candidates(target)],
-        grid.reference(explainer),
-    )
+    normal = bank_deviations(line, explainer, grid, fits) if learns(line) else None
+    return _Case(line.settings, scored, grid.reference(explainer), normal)
 
 
-def _rows(line: str, scores: _Scores) -> list[dict[str, Any]]:
+def _rows(line: str, case: _Case) -> list[dict[str, Any]]:
     rng = np.random.default_rng(0)
-    halves = [rng.random(len(scores.anomalous)) < 0.6 for _ in range(ROUNDS)]
+    parts = [rng.random(len(case.scored.rows)) < 0.6 for _ in range(ROUNDS)]
     rows = []
     for name, policy in POLICIES.items():
-        judged = [_judge(scores.of(~half), *policy(scores.of(half))) for half in halves]
+        if case.normal is None and name.startswith("evidence"):
+            continue
+        judged = [_judge(*policy(case.of(part)), case.scored, part) for part in parts]
         auroc, missed, alone = np.mean(judged, axis=0)
         rows.append(
             {
@@ -101,45 +109,65 @@ def _rows(line: str, scores: _Scores) -> list[dict[str, Any]]:
     return rows
 
 
-def _judge(held_out: _Scores, candidate: int, weight: float) -> tuple[float, float, float]:
-    labels = held_out.anomalous.astype(int)
-    novelty = held_out.novelty[:, candidate]
-    hybrid = hybrid_scores(held_out.familiarity, novelty, weight)
-    figures = image_auroc(hybrid, labels), fnr_at_fpr(hybrid, labels, 0.05), image_auroc(novelty, labels)
-    return tuple(np.nan if figure is None else figure for figure in figures)  # type: ignore[return-value]
-
-
-def _weight(scores: _Scores, candidate: int) -> float:
-    bad, novelty = scores.anomalous, scores.novelty[:, candidate]
-    normal = scores.familiarity[~bad], novelty[~bad]
-    return tune_weight(normal, (scores.familiarity[bad], novelty[bad]), 0.05, 1.0).weight
-
-
-def _aurocs(scores: _Scores, weight: float) -> Floats:
-    labels = scores.anomalous.astype(int)
-    fused = hybrid_scores(scores.familiarity[:, None], scores.novelty, weight)
-    return np.asarray([image_auroc(each, labels) for each in fused.T], np.float64)
-
-
-def _reference(scores: _Scores) -> int:
-    return scores.candidates.index(scores.reference)
-
-
-def _surely_better(scores: _Scores) -> int:
-    return scores.candidates.index(
-        choose(scores.candidates, scores.reference, scores.novelty, scores.anomalous)
+def _judge(option: Option, weight: float, scored: Scored, part: NDArray[np.bool_]) -> tuple[float, ...]:
+    """AUROC and misses of the hybrid, and AUROC of its novelty, on what is not in ``part``."""
+    normal = part & scored.calibration
+    known, unknown = (
+        fit_normal_scale(raw[normal])(raw[~part]) for raw in (scored.familiarity, _novelty(option, scored))
     )
+    hybrid, labels = hybrid_scores(known, unknown, weight), scored.anomalous[~part].astype(int)
+    figures = image_auroc(hybrid, labels), fnr_at_fpr(hybrid, labels, 0.05), image_auroc(unknown, labels)
+    return tuple(np.nan if figure is None else figure for figure in figures)
 
 
-def _tuned(choice: Callable[[_Scores], int]) -> Callable[[_Scores], tuple[int, float]]:
-    return lambda scores: (choice(scores), _weight(scores, choice(scores)))
+def _novelty(option: Option, scored: Scored) -> Floats:
+    columns = scored.novelty[:, [scored.candidates.index(each) for each in option.judged]]
+    if option.evidence is None:
+        return columns[:, 0].astype(np.float64)
+    return np.asarray(option.evidence(torch.from_numpy(columns)).double().numpy())
 
 
-POLICIES: dict[str, Callable[[_Scores], tuple[int, float]]] = {
-    "familiarity alone": lambda scores: (_reference(scores), 0.0),
-    "reference, equal weights": lambda scores: (_reference(scores), 0.5),
-    "reference, tuned weight": _tuned(_reference),
-    "surely better than the reference, tuned weight (novad)": _tuned(_surely_better),
-    "best alone, tuned weight": _tuned(lambda scores: int(_aurocs(scores, 1.0).argmax())),
-    "best when fused, tuned weight": _tuned(lambda scores: int(_aurocs(scores, 0.5).argmax())),
+def _single(case: _Case) -> Option:
+    return single_option(case.settings, case.scored, case.reference)
+
+
+def _surely_better(case: _Case) -> Option:
+    return offered_options(case.settings, case.scored, case.reference, None)[0]
+
+
+def _best_alone(case: _Case) -> Option:
+    """The candidate that looks best by itself on the images at hand."""
+    labels = case.scored.anomalous.astype(int)
+    aurocs = [image_auroc(column, labels) or 0.0 for column in case.scored.novelty.T]
+    return single_option(case.settings, case.scored, case.scored.candidates[int(np.argmax(aurocs))])
+
+
+def _evidence(confidence: float) -> Callable[[_Case], Option]:
+    """Evidence of all layers, unless another option is better by so many standard errors."""
+
+    def choice(case: _Case) -> Option:
+        options = offered_options(case.settings, case.scored, case.reference, case.normal)
+        return best_option(options, case.scored.anomalous, confidence)
+
+    return choice
+
+
+def _tuned(choice: Callable[[_Case], Option]) -> Callable[[_Case], tuple[Option, float]]:
+    def policy(case: _Case) -> tuple[Option, float]:
+        option = choice(case)
+        return option, option.figures["weight"]
+
+    return policy
+
+
+POLICIES: dict[str, Callable[[_Case], tuple[Option, float]]] = {
+    "familiarity alone": lambda case: (_single(case), 0.0),
+    "reference, equal weights": lambda case: (_single(case), 0.5),
+    "reference, tuned weight": _tuned(_single),
+    "surely better than the reference, tuned weight (novad with few anomalies)": _tuned(_surely_better),
+    "best alone, tuned weight": _tuned(_best_alone),
+    "evidence of all layers, tuned weight": _tuned(_evidence(np.inf)),
+    "evidence, other layers if better by 2 standard errors": _tuned(_evidence(2.0)),
+    "evidence, other layers if better by 1 standard error": _tuned(_evidence(1.0)),
+    "evidence, best layers, tuned weight": _tuned(_evidence(0.0)),
 }
