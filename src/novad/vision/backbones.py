@@ -61,7 +61,7 @@ class BcosBackbone(Backbone):
         super().__init__()
         self.architecture = architecture
         self.available = {name: stride for name, stride in self.stages.items() if _has(network, name)}
-        # The bundled network's deepest stage makes familiarity worse (docs/research/layers.md).
+        # The bundled network's deepest stage makes familiarity worse (docs/research/familiarity.md).
         default = ("layer2",) if architecture == ARCHITECTURE else ("layer2", "layer3")
         self.layers = _chosen(layers, tuple(self.available), default)
         self.network: Any = network.requires_grad_(False).eval()

@@ -20,7 +20,7 @@ class FamiliarityScores:
 
     Attributes:
         scores: (N,) mean distance of the least familiar patches.
-        distances: (N, h, w) smoothed distance of every patch to the bank.
+        distances: (N, h, w) of every patch to the bank, less what is usual at its place, smoothed.
         nearest: (N, h, w) position in the bank of the nearest vector.
     """
 
@@ -51,5 +51,6 @@ def familiarity_scores(
         smoothing: Gaussian sigma in patches; one odd patch alone then says less than several together.
     """
     raw, nearest = bank.search(grids, neighbours)
-    distances = smooth(raw[:, None], smoothing)[:, 0]
+    placed = raw if bank.usual is None else bank.usual(raw)
+    distances = smooth(placed[:, None], smoothing)[:, 0]
     return FamiliarityScores(top_means(distances, [top_share])[:, 0], distances, nearest)

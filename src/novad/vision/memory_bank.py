@@ -13,6 +13,7 @@ from torch import Tensor
 
 from novad.errors import CalibrationError
 from novad.vision.coreset import greedy_coreset
+from novad.vision.usual_distances import UsualDistances, fit_usual_distances
 
 __all__ = [
     "BankEstimate",
@@ -27,6 +28,10 @@ __all__ = [
 ]
 
 Floats = NDArray[np.float32]
+
+# What distances are usual is told by so many patches per place, each by its nearest so many vectors.
+USUAL_PATCHES = 64
+NEIGHBOURS_SEARCHED = 16
 
 
 @dataclass(frozen=True)
@@ -147,10 +152,18 @@ class MemoryBank:
         whitening: maps raw patches to the bank's space.
         vectors: (k, D) chosen patches.
         origins: (k, 3) image, row and column of each.
+        usual: distances of normal patches, place by place; None where nobody measured them.
     """
 
-    def __init__(self, whitening: Whitening, vectors: Tensor, origins: NDArray[np.int32]) -> None:
+    def __init__(
+        self,
+        whitening: Whitening,
+        vectors: Tensor,
+        origins: NDArray[np.int32],
+        usual: UsualDistances | None = None,
+    ) -> None:
         self.whitening, self.vectors, self.origins = whitening, vectors.float().contiguous(), origins
+        self.usual = usual
         self._index = faiss.IndexFlatL2(self.vectors.shape[1])
         self._index.add(self.vectors.numpy())
 
@@ -169,6 +182,26 @@ class MemoryBank:
         distances = torch.from_numpy(np.sqrt(np.maximum(squared, 0)).mean(axis=1))
         shape = (batch, height, width)
         return distances.reshape(shape), np.asarray(nearest[:, 0]).reshape(shape)
+
+    def nearest_foreign(
+        self, patches: Tensor, images: NDArray[np.int32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Nearest vector that is not of a patch's own image.
+
+        Args:
+            patches: (n, D) whitened.
+            images: (n,) bank image that each patch belongs to; -1 for none.
+        Returns:
+            (n,) Euclidean distances and (n,) positions in the bank. Among the searched neighbours, the last
+            one counts where all are of the own image.
+        """
+        searched = min(NEIGHBOURS_SEARCHED, len(self.vectors)) if (images >= 0).any() else 1
+        squared, nearest = self._index.search(patches.float().numpy(), searched)
+        foreign = self.origins[nearest, 0] != images[:, None]
+        foreign[:, -1] = True
+        first = foreign.argmax(axis=1)[:, None]
+        chosen, places = (np.take_along_axis(each, first, axis=1)[:, 0] for each in (squared, nearest))
+        return np.sqrt(np.maximum(chosen, 0)), places
 
 
 def fit_memory_bank(
@@ -212,8 +245,23 @@ def fit_memory_bank(
     mapped = torch.cat([whitening(block).half() for block in torch.split(patches, 16_384)])
     del patches
     count = bank_size(total, coreset_share, min_vectors, max_vectors)
-    chosen = greedy_coreset(mapped, count, seed=seed)
-    return MemoryBank(whitening, mapped[torch.from_numpy(chosen)], store.origins()[chosen])
+    chosen, origins = greedy_coreset(mapped, count, seed=seed), store.origins()
+    bank = MemoryBank(whitening, mapped[torch.from_numpy(chosen)], origins[chosen])
+    shape = (grid.shape[1], grid.shape[2])
+    bank.usual = _usual_distances(bank, mapped, origins, shape, USUAL_PATCHES * store.step)
+    return bank
+
+
+def _usual_distances(
+    bank: MemoryBank, patches: Tensor, origins: NDArray[np.int32], shape: tuple[int, int], most: int
+) -> UsualDistances:
+    """From the kept patches of at most so many images, evenly spread."""
+    images = int(origins[-1, 0]) + 1
+    asked = np.arange(min(images, most)) * images // min(images, most)
+    at = np.flatnonzero(np.isin(origins[:, 0], asked))
+    distances = torch.from_numpy(bank.nearest_foreign(patches[torch.from_numpy(at)], origins[at, 0])[0])
+    rows, columns = torch.from_numpy(origins[at, 1:].astype(np.int64)).unbind(1)
+    return fit_usual_distances(distances, rows, columns, shape)
 
 
 def save_bank(bank: MemoryBank, path: Path) -> None:
@@ -224,6 +272,8 @@ def save_bank(bank: MemoryBank, path: Path) -> None:
         "mean": bank.whitening.mean,
         "matrix": bank.whitening.matrix,
     }
+    if bank.usual is not None:
+        tensors |= {f"usual.{name}": tensor for name, tensor in vars(bank.usual).items()}
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
 
 
@@ -231,4 +281,8 @@ def load_bank(path: Path) -> MemoryBank:
     """Read a bank that ``save_bank`` wrote."""
     tensors = load_file(path)
     whitening = Whitening(tensors["mean"], tensors["matrix"])
-    return MemoryBank(whitening, tensors["vectors"], tensors["origins"].numpy())
+    moments = {
+        name.removeprefix("usual."): each for name, each in tensors.items() if name.startswith("usual.")
+    }
+    usual = UsualDistances(**moments) if moments else None
+    return MemoryBank(whitening, tensors["vectors"], tensors["origins"].numpy(), usual)

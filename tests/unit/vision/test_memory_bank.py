@@ -47,6 +47,32 @@ def test_several_neighbours_are_averaged() -> None:
     assert torch.allclose(bank.search(query, 3)[0].reshape(-1), expected, atol=1e-3)
 
 
+def test_the_nearest_foreign_vector_is_of_another_image() -> None:
+    source = grids()
+    bank = fit_memory_bank(iter(source), 12, **OPTIONS)
+    patches = bank.whitening(torch.cat([grid.reshape(5, -1).T for grid in source]))
+    images = np.repeat(np.arange(12, dtype=np.int32), 42)
+    images[:42] = -1
+    brute = torch.cdist(patches, bank.vectors)
+    brute[torch.from_numpy(bank.origins[:, 0] == images[:, None])] = torch.inf
+    distances, places = bank.nearest_foreign(patches, images)
+    assert np.allclose(distances, brute.amin(1).numpy(), atol=1e-3)
+    assert places.tolist() == brute.argmin(1).tolist()
+
+
+def test_a_bank_knows_what_distance_is_usual_at_each_place() -> None:
+    """Only the middle column varies: there any distance is usual, elsewhere it is not."""
+    generator = torch.Generator().manual_seed(2)
+    source = [torch.ones(3, 4, 5) for _ in range(64)]
+    for grid in source:
+        grid[:, :, 2] += 3 * torch.randn(3, 4, generator=generator)
+    bank = fit_memory_bank(iter(source), 64, **OPTIONS | {"whiten": False})
+    assert bank.usual is not None
+    assert bank.usual.mean[:, 2].min() > 2 * bank.usual.mean[:, [0, 4]].max()
+    placed = bank.usual(torch.ones(1, 4, 5))
+    assert placed[0, :, 2].max() < placed[0, :, [0, 4]].min()
+
+
 def test_every_vector_knows_the_patch_it_came_from() -> None:
     source = grids()
     bank = fit_memory_bank(iter(source), 12, **OPTIONS)

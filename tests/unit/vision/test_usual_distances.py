@@ -1,0 +1,49 @@
+"""Usual distances: laws of what is told place by place."""
+
+import torch
+
+from novad.vision.usual_distances import fit_usual_distances
+
+SHAPE = (6, 7)
+
+
+def seen(images: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Distances of ``images`` images: the border is twice as far as the rest, and varies twice as much."""
+    generator = torch.Generator().manual_seed(seed)
+    grid = 1 + 0.1 * torch.randn(images, *SHAPE, generator=generator)
+    grid[:, [0, -1]] *= 2
+    rows, columns = torch.meshgrid(torch.arange(6), torch.arange(7), indexing="ij")
+    return grid, rows.expand_as(grid), columns.expand_as(grid)
+
+
+def fit(images: int) -> tuple[torch.Tensor, torch.Tensor]:
+    grid, rows, columns = seen(images)
+    usual = fit_usual_distances(grid.flatten(), rows.flatten(), columns.flatten(), SHAPE)
+    return grid, usual(grid)
+
+
+def test_with_many_images_every_place_is_alike() -> None:
+    grid, placed = fit(4000)
+    before, after = grid.mean(0), placed.mean(0)
+    assert before.max() / before.min() > 1.9
+    assert after.max() - after.min() < 0.1 * (before.max() - before.min())
+    assert abs(float(placed.mean()) - float(grid.mean())) < 0.05 * float(grid.mean())
+
+
+def test_with_few_images_all_places_together_decide() -> None:
+    grid, placed = fit(2)
+    scale = (placed - placed.mean()) / (grid - grid.mean())
+    assert float(scale.median()) > 0.9
+
+
+def test_places_never_seen_are_average_ones() -> None:
+    distances = torch.tensor([1.0, 2.0, 3.0])
+    usual = fit_usual_distances(distances, torch.zeros(3, dtype=torch.int64), torch.arange(3), (40, 40))
+    assert torch.allclose(usual.mean[30], torch.tensor(2.0))
+    assert torch.allclose(usual.spread[30], distances.std(correction=0))
+
+
+def test_equal_distances_stay_finite() -> None:
+    rows, columns = torch.zeros(4, dtype=torch.int64), torch.arange(4)
+    usual = fit_usual_distances(torch.ones(4), rows, columns, (1, 4))
+    assert torch.isfinite(usual(torch.rand(2, 1, 4))).all()
