@@ -166,7 +166,7 @@ def _novelties(explained: Backbone, tensors: list[Tensor]) -> Iterator[NoveltyMo
     shares = CalibrateExplainerSettings().top_shares
     for target in explainer.targets:
         grid = CandidateGrid.of(explainer, [target], [STATISTIC], [SMOOTHING], shares[:1])
-        fits = fit_normal_statistics(explainer, grid, tensors[:2])
+        fits = fit_normal_statistics(grid, [(explainer, batch) for batch in tensors[:2]])
         candidate = next(each for each in grid.candidates(target) if each.located and each.side == "both")
         yield NoveltyModel(explainer, candidate, (candidate,), None, {SMOOTHING: fits[target, SMOOTHING]})
 

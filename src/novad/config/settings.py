@@ -93,6 +93,8 @@ class ExplainerSettings(Section):
 class CalibrateExplainerSettings(Section):
     """Candidates of the explainer calibration; empty lists mean every one the explainer offers.
 
+    The target ``memory`` (what the bank leaves unexplained) is offered only where it is asked for by name.
+
     From ``evidence_anomalies`` labelled anomalies on, all deviations are weighed instead of one chosen (0:
     never); ``evidence_strength`` is the inverse ridge penalty of that.
     """

@@ -20,7 +20,7 @@ from novad.stages.runner import main, read_json, stage_output, write_json
 from novad.vision.candidates import CandidateGrid, Fits, candidate_scores, fit_normal_statistics
 from novad.vision.detector import FamiliarityModel, NoveltyModel, raw_scores
 from novad.vision.detector_files import save_novelty
-from novad.vision.explainers import Explainer, build_explainer
+from novad.vision.explainers import MEMORY, Explainer, Memory, build_explainer
 from novad.vision.memory_bank import load_bank
 from novad.vision.preprocess import batches, to_batch
 from novad.vision.selection import candidate_table
@@ -35,6 +35,8 @@ __all__ = [
     "run",
     "score_candidates",
 ]
+
+Places = NDArray[np.int64]
 
 STAGE = "calibrate_explainer"
 BATCH = 8
@@ -87,10 +89,15 @@ def load_models(line: Line) -> tuple[FamiliarityModel, Explainer]:
     read = read_json(line.output("memory_bank", "bank.json"))["layers"]
     backbone = line.backbone(settings.backbone, read)
     explained = backbone if settings.explainer.backbone == settings.backbone else None
-    explainer = build_explainer(
-        settings.explainer.method, explained or line.backbone(settings.explainer.backbone)
+    bank, asked = (
+        load_bank(line.output("memory_bank", "bank.safetensors")),
+        settings.calibrate_explainer.targets,
     )
-    bank = load_bank(line.output("memory_bank", "bank.safetensors"))
+    explainer = build_explainer(
+        settings.explainer.method,
+        explained or line.backbone(settings.explainer.backbone),
+        Memory(bank, settings.anomaly_type) if explained and MEMORY in asked else None,
+    )
     told = settings.memory_bank
     return (
         FamiliarityModel(
@@ -107,18 +114,25 @@ def fit_candidates(line: Line, explainer: Explainer) -> tuple[CandidateGrid, Fit
         explainer, settings.targets, settings.statistics, settings.smoothing, settings.top_shares
     )
     fitted, _ = _bank_parts(line)
-    return grid, fit_normal_statistics(explainer, grid, image_tensors(line, line.images(fitted)))
+    return grid, fit_normal_statistics(grid, _bank_batches(line, explainer, fitted))
 
 
-def _bank_parts(line: Line) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _bank_parts(line: Line) -> tuple[Places, Places]:
     """Bank images that the statistics are fitted on, and others that show how normal images deviate."""
-    bank, most = line.rows("bank"), line.settings.calibrate_explainer.max_normals
-    fitted = _spread(len(bank), min(most, -(-len(bank) // 2) if learns(line) else len(bank)))
-    rest = np.setdiff1d(np.arange(len(bank)), fitted)
-    return bank.iloc[fitted], bank.iloc[rest[_spread(len(rest), min(2 * most, len(rest)))]]
+    images, most = len(line.rows("bank")), line.settings.calibrate_explainer.max_normals
+    fitted = _spread(images, min(most, -(-images // 2) if learns(line) else images))
+    rest = np.setdiff1d(np.arange(images), fitted)
+    return fitted, rest[_spread(len(rest), min(2 * most, len(rest)))]
 
 
-def _spread(length: int, count: int) -> NDArray[np.int64]:
+def _bank_batches(line: Line, explainer: Explainer, places: Places) -> Iterator[tuple[Explainer, Tensor]]:
+    """Batches of bank images, each with the explainer that does not know them."""
+    images = image_tensors(line, line.images(line.rows("bank").iloc[places]))
+    for start, batch in zip(range(0, len(places), BATCH), images, strict=True):
+        yield explainer.without(places[start : start + BATCH].tolist()), batch
+
+
+def _spread(length: int, count: int) -> Places:
     """``count`` of ``length`` positions, evenly spread: file names often follow the calendar."""
     return np.asarray(np.arange(count) * length // max(count, 1), np.int64)
 
@@ -128,8 +142,8 @@ def bank_deviations(line: Line, explainer: Explainer, grid: CandidateGrid, fits:
     _, rest = _bank_parts(line)
     return np.concatenate(
         [
-            candidate_scores(explainer, grid, fits, batch)[0]
-            for batch in image_tensors(line, line.images(rest))
+            candidate_scores(asked, grid, fits, batch)[0]
+            for asked, batch in _bank_batches(line, explainer, rest)
         ]
     )
 

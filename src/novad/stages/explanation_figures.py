@@ -11,7 +11,7 @@ from torch import nn
 from novad.evaluation.explanation import energy_in_mask, pointing_game, randomisation_similarity
 from novad.vision import Detector
 from novad.vision.backbones import Backbone
-from novad.vision.explainers import build_explainer
+from novad.vision.explainers import Memory, build_explainer
 from novad.vision.preprocess import to_batch
 
 __all__ = ["ExplanationFigures"]
@@ -64,9 +64,13 @@ class ExplanationFigures:
         """Mean rank correlation between maps of the trained and of a randomised network; near 0 is sane."""
         if not self._images:
             return None
-        novelty = self.detector.novelty
+        novelty, familiarity = self.detector.novelty, self.detector.familiarity
+        backbone = novelty.explainer.backbone
+        memory = Memory(familiarity.bank, familiarity.anomaly_type)
         explainer = build_explainer(
-            novelty.explainer.method, _randomised(novelty.explainer.backbone, self.seed)
+            novelty.explainer.method,
+            _randomised(backbone, self.seed),
+            memory if backbone is familiarity.backbone else None,
         )
         other = replace(novelty, explainer=explainer)
         batch = to_batch(self._images, self.detector.image_size)

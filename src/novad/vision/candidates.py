@@ -104,19 +104,18 @@ class CandidateGrid:
         ]
 
 
-def fit_normal_statistics(explainer: Explainer, grid: CandidateGrid, batches: Iterable[Tensor]) -> Fits:
+def fit_normal_statistics(grid: CandidateGrid, batches: Iterable[tuple[Explainer, Tensor]]) -> Fits:
     """Distribution of every statistic over normal images, per target and smoothing.
 
     Args:
-        explainer: whose explanations.
         grid: what is compared.
-        batches: normal images (N, 3, H, W) in [0, 1].
+        batches: normal images (N, 3, H, W) in [0, 1], each batch with the explainer to ask.
     Raises:
         CalibrationError: fewer than two images.
     """
     keys = list(itertools.product(grid.targets, grid.smoothing))
     moments = {key: StatisticMoments() for key in keys}
-    for images in batches:
+    for explainer, images in batches:
         explanations = explainer.explain_each(images, grid.targets)
         for target, explanation in zip(grid.targets, explanations, strict=True):
             maps = statistic_maps(explanation, grid.computed, map_step(images.shape[-1]))

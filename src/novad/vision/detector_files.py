@@ -17,7 +17,7 @@ from novad.vision.calibration import NormalScale
 from novad.vision.detection import Thresholds
 from novad.vision.detector import Detector, FamiliarityModel, FusionModel, NoveltyModel
 from novad.vision.evidence import Evidence
-from novad.vision.explainers import build_explainer
+from novad.vision.explainers import Memory, build_explainer
 from novad.vision.maps import MapScale
 from novad.vision.memory_bank import load_bank
 from novad.vision.novelty import Candidate, NormalStatistics
@@ -98,12 +98,14 @@ def load_detector(folder: Path) -> Detector:
     told = manifest["familiarity"]
     novelty = manifest["novelty"]
     normal, evidence = load_novelty(folder / CALIBRATION)
+    bank = load_bank(folder / BANK)
+    memory = Memory(bank, told["anomaly_type"]) if same else None
     return Detector(
         line=manifest["line"],
         image_size=manifest["image_size"],
         familiarity=FamiliarityModel(
             backbone,
-            load_bank(folder / BANK),
+            bank,
             told["anomaly_type"],
             told["neighbours"],
             told["top_share"],
@@ -111,7 +113,7 @@ def load_detector(folder: Path) -> Detector:
             tuple((path, sha256) for path, sha256 in told["images"]),
         ),
         novelty=NoveltyModel(
-            build_explainer(explained["method"], explained_backbone),
+            build_explainer(explained["method"], explained_backbone, memory),
             Candidate(**novelty["shown"]),
             tuple(Candidate(**each) for each in novelty["judged"]),
             evidence,

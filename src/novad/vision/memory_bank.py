@@ -199,9 +199,8 @@ class MemoryBank:
         squared, nearest = self._index.search(patches.float().numpy(), searched)
         foreign = self.origins[nearest, 0] != images[:, None]
         foreign[:, -1] = True
-        first = foreign.argmax(axis=1)[:, None]
-        chosen, places = (np.take_along_axis(each, first, axis=1)[:, 0] for each in (squared, nearest))
-        return np.sqrt(np.maximum(chosen, 0)), places
+        first = np.arange(len(foreign)), foreign.argmax(axis=1)
+        return np.sqrt(np.maximum(squared[first], 0)), np.asarray(nearest[first])
 
 
 def fit_memory_bank(

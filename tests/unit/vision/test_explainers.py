@@ -5,8 +5,10 @@ import torch
 
 from novad.errors import ConfigError
 from novad.vision.backbones import BcosBackbone, describe_checkpoint, load_backbone
-from novad.vision.explainers import EXPLAINERS, BcosExplainer, build_explainer
+from novad.vision.explainers import EXPLAINERS, BcosExplainer, Memory, build_explainer
 from novad.vision.explainers.post_hoc import LayerwiseRelevanceExplainer
+from novad.vision.familiarity import feature_grids
+from novad.vision.memory_bank import MemoryBank, fit_memory_bank
 
 IMAGES = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 POST_HOC = sorted(set(EXPLAINERS) - {"bcos", "lrp"})
@@ -24,6 +26,44 @@ def test_contributions_sum_to_the_explained_length(
         features = backbone.stage_features(backbone.encode(IMAGES), target.split("+"))
         expected = sum(each.norm(dim=1).sum(dim=(1, 2)) for each in features.values())
     assert torch.allclose(explanation.total, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("weights", ["random_backbone", "bundled_backbone"])
+def test_what_the_memory_leaves_unexplained_is_divided_among_the_pixels(
+    weights: str, request: pytest.FixtureRequest
+) -> None:
+    """Contributions sum to the gaps' own share of the patches, and the rest of the gap is the memory's."""
+    backbone = request.getfixturevalue(weights)
+    memory = Memory(bank_of(backbone), "sensory")
+    explanation = BcosExplainer(backbone, memory).explain(IMAGES, "memory")
+    assert float(explanation.completeness_error().max()) < 1e-4
+    with torch.no_grad():
+        patches, gaps = memory.gaps(backbone(IMAGES))
+        normal = patches - memory.bank.whitening.mean @ memory.bank.whitening.matrix - gaps
+        distances, _ = memory.bank.search(feature_grids(backbone(IMAGES), "sensory"))
+    assert torch.allclose(gaps.norm(dim=2).flatten(), distances.flatten(), atol=1e-2)
+    brought = (gaps * (normal + memory.bank.whitening.mean @ memory.bank.whitening.matrix)).sum(dim=(1, 2))
+    gap = gaps.square().sum(dim=(1, 2))
+    assert torch.allclose(explanation.total - brought, gap, rtol=1e-3, atol=1e-3 * float(gap.max()))
+
+
+def test_a_bank_image_is_not_explained_by_itself(random_backbone: BcosBackbone) -> None:
+    explainer = BcosExplainer(random_backbone, Memory(bank_of(random_backbone), "sensory"))
+    known = explainer.explain(IMAGES, "memory").total.abs()
+    assert (explainer.without([0, 1]).explain(IMAGES, "memory").total.abs() > known).all()
+    assert "memory" not in BcosExplainer(random_backbone).targets
+    with pytest.raises(ConfigError, match="needs a memory bank"):
+        BcosExplainer(random_backbone).explain(IMAGES, "memory")
+
+
+def bank_of(backbone: BcosBackbone) -> MemoryBank:
+    """Every patch of the two images, and of others."""
+    others = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        grids = feature_grids(backbone(torch.cat([IMAGES, others])), "sensory")
+    return fit_memory_bank(
+        iter(grids), 5, coreset_share=1.0, min_vectors=1, max_vectors=10_000, dimensions=16, whiten=True
+    )
 
 
 def test_several_targets_in_one_pass_are_explained_as_each_alone(random_backbone: BcosBackbone) -> None:

@@ -143,7 +143,7 @@ def test_the_chosen_candidate_scores_alike_alone_and_in_the_grid(random_backbone
     explainer = BcosExplainer(random_backbone)
     grid = CandidateGrid.of(explainer, ("layer1", "layer2"), (), (0.0, 1.0), (0.01, 0.1))
     images = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(3))
-    fits = fit_normal_statistics(explainer, grid, torch.split(images, 2))
+    fits = fit_normal_statistics(grid, [(explainer, batch) for batch in torch.split(images, 2)])
     scores, features = candidate_scores(explainer, grid, fits, images)
     candidates = [candidate for target in grid.targets for candidate in grid.candidates(target)]
     assert scores.shape == (4, len(candidates))

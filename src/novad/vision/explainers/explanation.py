@@ -56,6 +56,10 @@ class Explainer(ABC):
         self.backbone = backbone
         self.targets: tuple[str, ...] = backbone.layers
 
+    def without(self, images: Sequence[int]) -> "Explainer":
+        """The explainer for a batch of bank images, by number: a memory must not know them already."""
+        return self
+
     @abstractmethod
     def explain(self, images: Tensor, target: str) -> Explanation:
         """Explain ``target`` on images (N, 3, H, W) in [0, 1]."""
