@@ -65,20 +65,22 @@ class PixelFigures:
             return
         if mask.shape != heat.shape:
             raise ImageError(f"{name}: its mask is {mask.shape}, its map {heat.shape} pixels")
-        self._other_pixels += np.bincount(levels[~mask], minlength=LEVELS)
+        np.add.at(self._other_pixels, levels[~mask], 1)
         if mask.any():
             self._add_defects(levels[mask], mask)
 
     def _add_defects(self, levels: NDArray[np.int64], mask: NDArray[np.bool_]) -> None:
-        counts = np.bincount(levels, minlength=LEVELS)
-        self._defect_pixels += counts
-        self._defects += counts / len(levels)
+        # A defect touches few of the million levels: only those are added to.
+        seen, at = np.unique(levels, return_inverse=True)
+        counts = np.bincount(at)
+        self._defect_pixels[seen] += counts
+        self._defects[seen] += counts / len(levels)
         self._defect_count += 1
         # Neighbours by edge or corner belong to one region, as in the MVTec AD evaluation.
         regions, count = ndimage.label(mask, structure=np.ones((3, 3)))
         region = regions[mask]
         share = 1 / np.bincount(region)[region]
-        self._regions += np.bincount(levels, weights=share, minlength=LEVELS)
+        self._regions[seen] += np.bincount(at, weights=share)
         self._region_count += count
 
     def finish(self) -> dict[str, float | None]:

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
-from novad.vision.calibration import fit_normal_scale
+from novad.vision.calibration import fit_normal_scale, normal_scales
 from novad.vision.evidence import Evidence, squashed
 
 __all__ = ["Lessons", "cross_fitted", "folds", "learn_evidence", "score_held_out"]
@@ -48,9 +48,7 @@ def learn_evidence(lessons: Lessons, strength: float, taught: Mask | None = None
     """
     taught = np.ones(len(lessons.anomalous), bool) if taught is None else taught
     normal = np.concatenate([lessons.normal, lessons.tuning[taught & ~lessons.anomalous]])
-    scales = [fit_normal_scale(column) for column in normal.T]
-    centre = torch.tensor([scale.median for scale in scales], dtype=torch.float32)
-    scale = torch.tensor([scale.spread for scale in scales], dtype=torch.float32)
+    centre, scale = (torch.from_numpy(each).float() for each in normal_scales(normal))
     share = np.sqrt(normal.shape[1])
 
     def seen(deviations: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -1,8 +1,6 @@
 """The bundled network: a small B-cos ResNet, bias-free, so that its features are exactly W(x) x."""
 
 import torch
-from bcos.models.resnet import BasicBlock, BcosResNet
-from bcos.modules import norms
 from torch import Tensor, nn
 
 __all__ = ["ARCHITECTURE", "BLOCKS", "WIDTH", "bcos_encoding", "build_bcos_network"]
@@ -21,6 +19,10 @@ def build_bcos_network(num_classes: int = 0, width: int = WIDTH) -> nn.Module:
         num_classes: outputs of the pretraining head; 0 drops the head.
         width: channels of the first stage; the shipped network has ``WIDTH``.
     """
+    # Imported here: with torchvision it takes seconds, which reading a layer's name need not cost.
+    from bcos.models.resnet import BasicBlock, BcosResNet
+    from bcos.modules import norms
+
     network: nn.Module = BcosResNet(
         BasicBlock,
         list(BLOCKS),

@@ -7,7 +7,14 @@ from numpy.typing import NDArray
 
 from novad.errors import CalibrationError
 
-__all__ = ["NormalScale", "conformal_p_values", "conformal_threshold", "fit_normal_scale", "promised_alpha"]
+__all__ = [
+    "NormalScale",
+    "conformal_p_values",
+    "conformal_threshold",
+    "fit_normal_scale",
+    "normal_scales",
+    "promised_alpha",
+]
 
 Floats = NDArray[np.float64]
 
@@ -37,10 +44,19 @@ def fit_normal_scale(normal_scores: NDArray[np.floating]) -> NormalScale:
     Raises:
         CalibrationError: empty or non-finite scores.
     """
-    scores = _checked(normal_scores)
-    median, upper = np.quantile(scores, [0.5, 0.9])
-    spread = max((upper - median) / _NORMAL_90, 1e-6 * max(abs(median), 1e-6))
+    median, spread = normal_scales(normal_scores)
     return NormalScale(float(median), float(spread))
+
+
+def normal_scales(normal_scores: NDArray[np.floating]) -> tuple[Floats, Floats]:
+    """Medians and spreads of ``NormalScale`` for (n, ...) scores, each along the first axis.
+
+    Raises:
+        CalibrationError: empty or non-finite scores.
+    """
+    median, upper = np.quantile(_checked(normal_scores), [0.5, 0.9], axis=0)
+    spread = np.maximum((upper - median) / _NORMAL_90, 1e-6 * np.maximum(np.abs(median), 1e-6))
+    return median, spread
 
 
 def conformal_threshold(normal_scores: NDArray[np.floating], alpha: float) -> float:

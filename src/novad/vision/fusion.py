@@ -26,16 +26,25 @@ class FusionChoice:
     table: list[dict[str, float]]
 
 
-def hybrid_scores(familiarity: Floats, novelty: Floats, weight: float) -> Floats:
-    """(1 - weight) familiarity + weight novelty, both calibrated."""
+def hybrid_scores(familiarity: Floats, novelty: Floats, weight: float | Floats) -> Floats:
+    """(1 - weight) familiarity + weight novelty, both calibrated; (W, 1) weights give (W, n) scores."""
     return (1 - weight) * familiarity + weight * novelty
 
 
-def miss_rate(normal: Floats, anomalous: Floats, false_positive_rate: float) -> float:
-    """Share of anomalies at or below the threshold that at most ``false_positive_rate`` of normals exceed."""
-    ordered = np.sort(normal)[::-1]
-    threshold = ordered[min(int(np.floor(false_positive_rate * len(ordered) + 1e-9)), len(ordered) - 1)]
-    return float(np.mean(anomalous <= threshold))
+def miss_rate(normal: Floats, anomalous: Floats, false_positive_rate: float) -> Floats:
+    """Share of anomalies at or below the threshold that at most ``false_positive_rate`` of normals exceed.
+
+    Args:
+        normal: (..., n) scores.
+        anomalous: (..., m) scores.
+        false_positive_rate: 0 to 1.
+    Returns:
+        (...) one share per row.
+    """
+    count = normal.shape[-1]
+    alarms = min(int(np.floor(false_positive_rate * count + 1e-9)), count - 1)
+    threshold = np.sort(normal, axis=-1)[..., [count - 1 - alarms]]
+    return np.asarray(np.mean(anomalous <= threshold, axis=-1), np.float64)
 
 
 def tune_weight(
@@ -60,15 +69,17 @@ def tune_weight(
     """
     if not len(normal[0]) or not len(anomalous[0]):
         raise CalibrationError("fusion needs at least one normal and one anomalous image")
+    weights = np.array(WEIGHTS)[:, None]
+    good, bad = hybrid_scores(*normal, weights), hybrid_scores(*anomalous, weights)
+    missed = miss_rate(good, bad, max_false_positive_rate)
     table = []
-    for weight in WEIGHTS:
-        good, bad = hybrid_scores(*normal, weight), hybrid_scores(*anomalous, weight)
-        auroc = float(standing(bad, good).mean())
-        pull = equal_weight_prior / len(bad) * abs(2 * weight - 1)
+    for at, weight in enumerate(WEIGHTS):
+        auroc = float(standing(bad[at], good[at]).mean())
+        pull = equal_weight_prior / bad.shape[1] * abs(2 * weight - 1)
         table.append(
             {
                 "weight": weight,
-                "miss_rate": miss_rate(good, bad, max_false_positive_rate),
+                "miss_rate": float(missed[at]),
                 "auroc": auroc,
                 "loss": round(1 - auroc + pull, 9),
             }
@@ -77,7 +88,7 @@ def tune_weight(
     return FusionChoice(best["weight"], table)
 
 
-def standing(values: Floats, among: Floats) -> Floats:
+def standing(values: NDArray[np.floating], among: NDArray[np.floating]) -> Floats:
     """Share of ``among`` below each of ``values``, ties half: its mean is the AUROC (Mann-Whitney)."""
     ordered = np.sort(among)
     below = np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from novad.vision.calibration import fit_normal_scale
+from novad.vision.calibration import fit_normal_scale, normal_scales
 from novad.vision.fusion import Floats, standing, tune_weight
 from novad.vision.novelty import Candidate
 
@@ -37,8 +37,9 @@ def candidate_table(
     """
     known = fit_normal_scale(familiarity[calibration])(familiarity)
     table = []
-    for candidate, raw in zip(candidates, novelty.T, strict=True):
-        unknown = fit_normal_scale(raw[calibration])(raw)
+    median, spread = normal_scales(novelty[calibration])
+    calibrated = (novelty.astype(np.float64) - median) / spread
+    for candidate, unknown in zip(candidates, calibrated.T, strict=True):
         choice = tune_weight(
             (known[~anomalous], unknown[~anomalous]),
             (known[anomalous], unknown[anomalous]),

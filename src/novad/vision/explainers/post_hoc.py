@@ -2,9 +2,9 @@
 
 import warnings
 from abc import abstractmethod
+from typing import Any
 
 import torch
-from captum import attr
 from torch import Tensor, nn
 
 from novad.errors import ConfigError
@@ -20,6 +20,13 @@ __all__ = [
     "LayerwiseRelevanceExplainer",
     "OcclusionExplainer",
 ]
+
+
+def _captum() -> Any:
+    """Captum's methods, imported when one is used: a line with B-cos explanations needs none."""
+    from captum import attr
+
+    return attr
 
 
 class FeatureLength(nn.Module):
@@ -79,7 +86,7 @@ class InputXGradientExplainer(PostHocExplainer):
     method = "input_x_gradient"
 
     def attribute(self, length: FeatureLength, encoded: Tensor) -> Tensor:
-        attribution: Tensor = attr.InputXGradient(length).attribute(encoded)
+        attribution: Tensor = _captum().InputXGradient(length).attribute(encoded)
         return attribution
 
 
@@ -97,7 +104,7 @@ class IntegratedGradientsExplainer(PostHocExplainer):
         return value
 
     def attribute(self, length: FeatureLength, encoded: Tensor) -> Tensor:
-        method = attr.IntegratedGradients(length)
+        method = _captum().IntegratedGradients(length)
         attribution: Tensor = method.attribute(
             encoded, self._black(encoded), n_steps=self.steps, internal_batch_size=len(encoded)
         )
@@ -110,7 +117,7 @@ class GuidedBackpropExplainer(PostHocExplainer):
     method = "guided_backprop"
 
     def attribute(self, length: FeatureLength, encoded: Tensor) -> Tensor:
-        attribution: Tensor = attr.GuidedBackprop(length).attribute(encoded)
+        attribution: Tensor = _captum().GuidedBackprop(length).attribute(encoded)
         return attribution * encoded
 
 
@@ -123,7 +130,7 @@ class LayerwiseRelevanceExplainer(PostHocExplainer):
     method = "lrp"
 
     def attribute(self, length: FeatureLength, encoded: Tensor) -> Tensor:
-        attribution: Tensor = attr.LRP(length).attribute(encoded)
+        attribution: Tensor = _captum().LRP(length).attribute(encoded)
         return attribution
 
 
@@ -152,7 +159,9 @@ class OcclusionExplainer(PostHocExplainer):
         window = (encoded.shape[1], side, side)
         grey = self.backbone.encode(torch.full((1, 3, *encoded.shape[-2:]), 0.5))
         with torch.no_grad():
-            attribution: Tensor = attr.Occlusion(length).attribute(
-                encoded, window, strides=(encoded.shape[1], side, side), baselines=grey
+            attribution: Tensor = (
+                _captum()
+                .Occlusion(length)
+                .attribute(encoded, window, strides=(encoded.shape[1], side, side), baselines=grey)
             )
         return attribution / (encoded.shape[1] * side * side)
