@@ -32,6 +32,7 @@ Floats = NDArray[np.float32]
 # What distances are usual is told by so many patches per place, each by its nearest so many vectors.
 USUAL_PATCHES = 64
 NEIGHBOURS_SEARCHED = 16
+SEARCH_BLOCK = 16_384
 
 
 @dataclass(frozen=True)
@@ -241,7 +242,7 @@ def fit_memory_bank(
         raise CalibrationError("no normal image to build a memory bank from")
     whitening = store.whitening(dimensions, whiten)
     patches = store.patches()
-    mapped = torch.cat([whitening(block).half() for block in torch.split(patches, 16_384)])
+    mapped = torch.cat([whitening(block).half() for block in torch.split(patches, SEARCH_BLOCK)])
     del patches
     count = bank_size(total, coreset_share, min_vectors, max_vectors)
     chosen, origins = greedy_coreset(mapped, count, seed=seed), store.origins()
@@ -258,7 +259,10 @@ def _usual_distances(
     images = int(origins[-1, 0]) + 1
     asked = np.arange(min(images, most)) * images // min(images, most)
     at = np.flatnonzero(np.isin(origins[:, 0], asked))
-    distances = torch.from_numpy(bank.nearest_foreign(patches[torch.from_numpy(at)], origins[at, 0])[0])
+    # By blocks: in single precision all of them would take more memory than the estimate tells.
+    blocks = np.split(at, range(SEARCH_BLOCK, len(at), SEARCH_BLOCK))
+    found = [bank.nearest_foreign(patches[torch.from_numpy(each)], origins[each, 0])[0] for each in blocks]
+    distances = torch.from_numpy(np.concatenate(found))
     rows, columns = torch.from_numpy(origins[at, 1:].astype(np.int64)).unbind(1)
     return fit_usual_distances(distances, rows, columns, shape)
 
