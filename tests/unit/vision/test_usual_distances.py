@@ -1,7 +1,12 @@
 """Usual distances: laws of what is told place by place."""
 
+from pathlib import Path
+
 import torch
 
+from novad.vision.familiarity import familiarity_scores
+from novad.vision.memory_bank import fit_memory_bank, load_bank, save_bank
+from novad.vision.pooling import smooth
 from novad.vision.usual_distances import fit_usual_distances
 
 SHAPE = (6, 7)
@@ -47,3 +52,22 @@ def test_equal_distances_stay_finite() -> None:
     rows, columns = torch.zeros(4, dtype=torch.int64), torch.arange(4)
     usual = fit_usual_distances(torch.ones(4), rows, columns, (1, 4))
     assert torch.isfinite(usual(torch.rand(2, 1, 4))).all()
+
+
+def test_familiarity_is_judged_by_what_is_unusual_at_its_place_also_after_saving(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(4)
+    source = torch.randn(16, 4, *SHAPE, generator=generator)
+    source[:, :, 0] *= 5
+    bank = fit_memory_bank(
+        iter(source), 16, coreset_share=0.2, min_vectors=10, max_vectors=500, dimensions=0, whiten=False
+    )
+    save_bank(bank, tmp_path / "bank.safetensors")
+    again = load_bank(tmp_path / "bank.safetensors")
+    images = torch.randn(3, 4, *SHAPE, generator=generator)
+    raw, _ = bank.search(images)
+    assert bank.usual is not None
+    placed = bank.usual(raw)
+    assert not torch.allclose(placed, raw, atol=0.1)
+    for each in (bank, again):
+        found = familiarity_scores(each, images, 1, 0.1, smoothing=1.0)
+        assert torch.allclose(found.distances, smooth(placed[:, None], 1.0)[:, 0], atol=1e-5)
