@@ -16,6 +16,7 @@ from benchmarks import (
     second_implementation,
     selection,
     stage_cost,
+    usual_distances,
 )
 from benchmarks.inputs import Request
 from benchmarks.report import MissingInput, Report
@@ -29,6 +30,7 @@ BENCHMARKS: dict[str, Callable[[Request], Report]] = {
     "selection": selection.measure,
     "interval_coverage": interval_coverage.measure,
     "pixel_figures": pixel_figures.measure,
+    "usual_distances": usual_distances.measure,
     "second_implementation": second_implementation.measure,
 }
 

@@ -7,11 +7,21 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report import MissingInput
+from novad.config import Workspace
 from novad.config.settings import BUNDLED_CHECKPOINT, ValidateSettings
 from novad.images import decode_image, discover
+from novad.stages.line import Line
 from novad.vision.backbones import Backbone, describe_checkpoint, load_backbone
 
-__all__ = ["Request", "bundled_backbone", "fastest", "image_files", "read", "requested_backbone"]
+__all__ = [
+    "Request",
+    "bundled_backbone",
+    "fastest",
+    "image_files",
+    "read",
+    "requested_backbone",
+    "trained_lines",
+]
 
 ROOT = Path(__file__).parents[1]
 
@@ -29,6 +39,22 @@ class Request:
     artifacts: Path
     repeats: int
     anomalib: Path | None = None
+
+
+def trained_lines(request: Request) -> list[Line]:
+    """Every line under ``--artifacts`` that was trained up to its explainer calibration.
+
+    Raises:
+        MissingInput: there is none.
+    """
+    found = sorted(
+        path.parents[1].name for path in request.artifacts.glob("*/calibrate_explainer/scores.parquet")
+    )
+    if not found:
+        raise MissingInput(
+            f"no trained line in {request.artifacts}; train one, or name a folder by --artifacts"
+        )
+    return [Line.open(Workspace(request.artifacts.parent), name) for name in found]
 
 
 def image_files(request: Request, most: int) -> list[Path]:

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.inputs import Request
-from benchmarks.report import MissingInput, Report
-from novad.config import LineSettings, Workspace
+from benchmarks.inputs import Request, trained_lines
+from benchmarks.report import Report
+from novad.config import LineSettings
 from novad.evaluation.metrics import fnr_at_fpr, image_auroc
 from novad.stages.calibrate_explainer import (
     bank_deviations,
@@ -64,15 +64,8 @@ def measure(request: Request) -> Report:
     Raises:
         MissingInput: there is none.
     """
-    lines = sorted(
-        path.parents[1].name for path in request.artifacts.glob("*/calibrate_explainer/scores.parquet")
-    )
-    if not lines:
-        raise MissingInput(
-            f"no trained line in {request.artifacts}; train one, or name a folder by --artifacts"
-        )
-    workspace = Workspace(request.artifacts.parent)
-    rows = [row for line in lines for row in _rows(line, _case(Line.open(workspace, line)))]
+    lines = trained_lines(request)
+    rows = [row for line in lines for row in _rows(line.name, _case(line))]
     return Report(
         "Choosing novelty: hybrid on held-out parts of calibration and tuning images",
         {"rounds": ROUNDS, "chosen on": "60 %", "judged on": "40 %"},
