@@ -17,13 +17,15 @@ from PIL import Image
 from novad.config import LineSettings, Workspace, add_line
 from novad.config.settings import BUNDLED_ARCHITECTURE, BUNDLED_CHECKPOINT
 from novad.evaluation.overlays import overlay
-from novad.images import decode_image, make_demo_lines
+from novad.images import decode_image
+from novad.images.demo import make_demo_line
 from novad.pipeline.graph import stale_stages
 from novad.vision import Detector
 from novad.vision.backbones import file_sha256
 
 REPOSITORY = Path(__file__).parents[2]
 LINE = "cloth"
+DEFECTS = ("oil_stain", "slub")
 KINDS = ("familiarity", "novelty", "hybrid")
 LEARNING = ("memory_bank", "calibrate_explainer", "tune_fusion")
 STAGES = ("validate", *LEARNING, "evaluate")
@@ -62,16 +64,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     (root / "params.yaml").write_text("lines:\n")
     subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "-q"], cwd=root, check=True)
     drawn = tmp_path_factory.mktemp("drawn")
-    make_demo_lines(drawn)
-    source, target = drawn / "woven-fabric", root / "lines" / LINE
-    for folder, most in (("train/good", 48), ("test/good", 16), ("test/oil_stain", 10), ("test/slub", 10)):
-        for image in sorted((source / folder).iterdir())[:most]:
-            (target / folder).mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(image, target / folder / image.name)
-            mask = source / "ground_truth" / Path(folder).name / f"{image.stem}_mask.png"
-            if mask.is_file():
-                (target / "ground_truth" / mask.parent.name).mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(mask, target / "ground_truth" / mask.parent.name / mask.name)
+    make_demo_line("woven-fabric", drawn, train=48, test_good=16, per_defect=10)
+    target = root / "lines" / LINE
+    defects = [f"{folder}/{defect}" for folder in ("test", "ground_truth") for defect in DEFECTS]
+    for folder in ("train/good", "test/good", *defects):
+        shutil.copytree(drawn / folder, target / folder)
     network = {
         "architecture": BUNDLED_ARCHITECTURE,
         "checkpoint": BUNDLED_CHECKPOINT,

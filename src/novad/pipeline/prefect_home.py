@@ -10,6 +10,7 @@ import urllib.request
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,17 @@ from novad.pipeline.processes import child_environment, end_with_parent
 __all__ = ["prefect_api"]
 
 _PATIENCE = 90.0
+# Loops for schedules, workers and automations, of which a server that lives as long as one run has none.
+_NEEDLESS = (
+    "CANCELLATION_CLEANUP",
+    "CLEANUP_RECONCILER",
+    "FOREMAN",
+    "LATE_RUNS",
+    "PAUSE_EXPIRATIONS",
+    "REPOSSESSOR",
+    "SCHEDULER",
+    "TRIGGERS",
+)
 
 
 @contextmanager
@@ -58,6 +70,7 @@ def prefect_api(workspace: Workspace, lines: list[str]) -> Iterator[None]:
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "PREFECT_SERVER_UI_ENABLED": "false",
             "PREFECT_CLI_COLORS": "false",
+            **{f"PREFECT_SERVER_SERVICES_{service}_ENABLED": "false" for service in _NEEDLESS},
         }
         os.environ.update(settings)
         log = home / "server.log"
@@ -74,6 +87,8 @@ def prefect_api(workspace: Workspace, lines: list[str]) -> Iterator[None]:
                 preexec_fn=end_with_parent,
             )  # fmt: skip
         try:
+            # Takes as long as the server does to start; done meanwhile, it costs no time.
+            import_module("prefect.flows")
             _wait_until_healthy(server, port, log)
             # Nobody else writes to this home: whatever claims to run there has lost its process.
             with _tagged(tags):

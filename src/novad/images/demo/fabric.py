@@ -85,19 +85,19 @@ def _where(dice: Dice, at: Grid, y: Integers, x: Integers, defect: str | None) -
         return np.zeros((SIZE, SIZE), np.int64)
     if defect == "broken_thread":
         same_thread = x // (_PERIOD * 256) == x[centre] // (_PERIOD * 256)
-        return np.where(same_thread & (abs(at.y - centre[0]) <= dice.integer(16, 30)), 256, 0)
+        return np.where(same_thread & (abs(at.y - centre[0]) <= dice.integer(4, 9)), 256, 0)
     if defect == "slub":
         same_thread = y // (_PERIOD * 256) == y[centre] // (_PERIOD * 256)
-        half = dice.integer(12, 26)
+        half = dice.integer(4, 12)
         return np.where(same_thread, np.clip((half - abs(at.x - centre[1])) * 64, 0, 256), 0)
-    radii = (dice.integer(18, 28), dice.integer(18, 28))
+    radii = (dice.integer(10, 17), dice.integer(10, 17))
     return blob(dice, at, centre, radii, {"misweave": 200, "dye_shift": 150, "oil_stain": 256}[defect])
 
 
 def _stained(dice: Dice, cloth: Integers, weight: Integers, defect: str | None) -> Integers:
     if defect == "oil_stain":
-        return cloth * (256 - weight[..., None] * dice.integer(64, 96) // 256) // 256
+        return cloth * (256 - weight[..., None] * dice.integer(40, 68) // 256) // 256
     if defect == "dye_shift":
-        strength = dice.sign() * dice.integer(40, 70)
+        strength = dice.sign() * dice.integer(26, 48)
         return cloth * (65536 + weight[..., None] * strength * _HUE // 256) // 65536
     return cloth

@@ -144,17 +144,31 @@ def blob(dice: Dice, at: Grid, centre: tuple[int, int], radii: tuple[int, int], 
 
 def near_segment(at: Grid, start: tuple[int, int], end: tuple[int, int], width: int) -> Integers:
     """Weight 0..256 within ``width`` sixteenths of a pixel of a segment, falling off over one pixel."""
+    outer = width + 16
+    weight = np.zeros(at.y.shape, np.int64)
+    # Only pixels around the segment are computed: most of a board is far from any one of its traces.
+    near = _around(at, start, end, outer // 16 + 1)
+    y, x = at.y[near] - start[0], at.x[near] - start[1]
     vy, vx = end[0] - start[0], end[1] - start[1]
     length = max(1, vy * vy + vx * vx)
-    along = np.clip((at.y - start[0]) * vy + (at.x - start[1]) * vx, 0, length)
-    dy = 16 * (at.y - start[0]) - 16 * vy * along // length
-    dx = 16 * (at.x - start[1]) - 16 * vx * along // length
-    outer = width + 16
+    along = np.clip(y * vy + x * vx, 0, length)
+    dy = 16 * y - 16 * vy * along // length
+    dx = 16 * x - 16 * vx * along // length
     # Linear in the squared distance: no root is needed, and the edge is soft enough to look optical.
-    weight: Integers = np.clip(
+    weight[near] = np.clip(
         (outer * outer - dy * dy - dx * dx) * 256 // (outer * outer - width * width), 0, 256
     )
     return weight
+
+
+def _around(at: Grid, start: tuple[int, int], end: tuple[int, int], margin: int) -> tuple[slice, slice]:
+    """Rows and columns of the grid within ``margin`` pixels of the box of a segment."""
+    spans = []
+    for axis, coordinates in enumerate((at.y[:, 0], at.x[0])):
+        low, high = sorted((start[axis], end[axis]))
+        first, last = np.searchsorted(coordinates, (low - margin, high + margin + 1))
+        spans.append(slice(int(first), int(last)))
+    return spans[0], spans[1]
 
 
 def to_pixels(values: Integers) -> NDArray[np.uint8]:
