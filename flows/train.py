@@ -13,12 +13,12 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from novad.config import Workspace
 from novad.errors import ServiceError
 from novad.pipeline.graph import PipelineStage, line_stages, stale_stages
-from novad.pipeline.reproduce import reproduce
+from novad.pipeline.reproduce import STAGE_THREADS, reproduce
 from novad.pipeline.train import TrainingFailed
 from novad.tracking import Published, close_stale_runs, publish
 
-CORES = os.cpu_count() or 1
-RUNNER: Any = ThreadPoolTaskRunner(max_workers=CORES)
+# Two stages for the cores of one: each spends half its time on one core, importing and decoding.
+RUNNER: Any = ThreadPoolTaskRunner(max_workers=max(2, 2 * (os.cpu_count() or 1) // STAGE_THREADS))
 
 
 def _outside_failed(_task: Any, _run: Any, state: Any) -> bool:
@@ -27,9 +27,9 @@ def _outside_failed(_task: Any, _run: Any, state: Any) -> bool:
 
 
 @task(task_run_name="{stage.address}", cache_policy=NO_CACHE, persist_result=False)
-def run_stage(root: Path, stage: PipelineStage, force: bool, threads: int) -> str | None:
+def run_stage(root: Path, stage: PipelineStage, force: bool) -> str | None:
     """Bring one DVC stage up to date; its address when it ran, None when nothing had changed."""
-    return stage.address if reproduce(Workspace(root), stage.address, force, threads) else None
+    return stage.address if reproduce(Workspace(root), stage.address, force) else None
 
 
 @task(task_run_name="fresh@{line}", cache_policy=NO_CACHE, persist_result=False)
@@ -68,13 +68,10 @@ def train(root: Path, lines: list[str], force: bool = False) -> dict[str, dict[s
         TrainingFailed: a line failed; holds the same per line, with ``error`` where there is one.
     """
     stages = line_stages(Workspace(root), lines)
-    threads = max(1, CORES // len(lines)) if len(lines) > 1 else 0
     running: dict[str, Any] = {}
     for stage in stages:
         before: Any = [running[address] for address in stage.upstream]
-        running[stage.address] = run_stage.submit(
-            root, stage, force, threads, wait_for=before, return_state=False
-        )
+        running[stage.address] = run_stage.submit(root, stage, force, wait_for=before, return_state=False)
     checking: dict[str, Any] = {}
     publishing: dict[str, Any] = {}
     for line in lines:

@@ -22,6 +22,7 @@ MakeTiny = Callable[..., Workspace]
 STAGE = '''\
 """Copies what a trained line leaves; obeys orders such as `memory_bank: refuse` in the line's input file."""
 
+import os
 import shutil
 import sys
 import time
@@ -41,7 +42,7 @@ def run(workspace, line):
         if stage == STAGE and what in ERRORS:
             raise ERRORS[what]
     with stage_output(workspace, line, STAGE) as folder:
-        (workspace.root / f"started-{STAGE}-{line}").touch()
+        (workspace.root / f"started-{STAGE}-{line}").write_text(os.environ["OMP_NUM_THREADS"])
         while (workspace.root / f"hold-{STAGE}-{line}").exists():
             time.sleep(0.02)
         shutil.copytree(workspace.root / "template" / line / STAGE, folder, dirs_exist_ok=True)

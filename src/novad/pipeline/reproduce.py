@@ -1,5 +1,6 @@
 """Running one stage through ``dvc repro``, in a process of its own."""
 
+import os
 import re
 import subprocess
 import sys
@@ -9,19 +10,22 @@ from novad.config import Workspace
 from novad.errors import ConfigError, NovadError, RefusedError, ServiceError
 from novad.pipeline.processes import child_environment, end_with_parent
 
-__all__ = ["reproduce"]
+__all__ = ["STAGE_THREADS", "reproduce"]
+
+# Sums depend on how many threads share them: a stage gets the same number whether its line is trained alone
+# or beside others, so that its bytes are the same. OMP_NUM_THREADS in the environment has the last word.
+STAGE_THREADS = min(os.cpu_count() or 1, 4)
 
 _LINES_SHOWN = 20
 
 
-def reproduce(workspace: Workspace, address: str, force: bool = False, threads: int = 0) -> bool:
+def reproduce(workspace: Workspace, address: str, force: bool = False) -> bool:
     """Bring one stage up to date; its upstream stages must be so already.
 
     Args:
         workspace: where.
         address: ``stage@line``.
         force: run even when nothing changed.
-        threads: for numerical libraries; 0 leaves it to them.
     Returns:
         Whether the stage ran; False when it was up to date, or restored from DVC's cache.
     Raises:
@@ -31,14 +35,17 @@ def reproduce(workspace: Workspace, address: str, force: bool = False, threads: 
     """
     log = workspace.state / "logs" / f"{address.replace('@', '-')}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    limits = {"OMP_NUM_THREADS": str(threads)} if threads else {}
+    threads = os.environ.get("OMP_NUM_THREADS") or str(STAGE_THREADS)
     command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", address]
     with log.open("w+", encoding="utf-8") as stream:
         finished = subprocess.run(
             [*command, *(["--force"] if force else [])],
             cwd=workspace.root,
             env=child_environment(
-                NOVAD_WORKSPACE=str(workspace.root), OMP_WAIT_POLICY="PASSIVE", PYTHONUNBUFFERED="1", **limits
+                NOVAD_WORKSPACE=str(workspace.root),
+                OMP_NUM_THREADS=threads,
+                OMP_WAIT_POLICY="PASSIVE",
+                PYTHONUNBUFFERED="1",
             ),
             stdin=subprocess.DEVNULL,
             stdout=stream,

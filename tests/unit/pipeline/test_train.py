@@ -10,6 +10,7 @@ import pytest
 from novad.config import Workspace
 from novad.errors import ConfigError, LineBusyError, RefusedError, ServiceError
 from novad.pipeline.locks import line_locks
+from novad.pipeline.reproduce import STAGE_THREADS
 from novad.pipeline.train import LineResult, train_lines, validate_line
 from novad.tracking import resolve
 from novad.tracking.digests import STAGES
@@ -55,7 +56,10 @@ def test_only_what_changed_runs_and_equal_results_are_one_version(make_tiny: Mak
 
 
 @pytest.mark.usefixtures("prefect_server")
-def test_one_lines_failure_does_not_stop_the_others(make_tiny: MakeTiny) -> None:
+def test_one_lines_failure_does_not_stop_the_others(
+    make_tiny: MakeTiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     workspace = make_tiny("metal", "fabric", "board", "glass")
     for line, order in (
         ("metal", "validate: refuse"),
@@ -76,6 +80,8 @@ def test_one_lines_failure_does_not_stop_the_others(make_tiny: MakeTiny) -> None
     assert results["glass"].error is None
     assert [resolve(workspace, "glass").version, results["glass"].version] == [1, 1]
     assert all(results[line].version is None for line in ("metal", "fabric", "board"))
+    # A stage sums with as many threads beside three other lines as alone, or its bytes would differ.
+    assert {path.read_text() for path in workspace.root.glob("started-*")} == {str(STAGE_THREADS)}
 
 
 @pytest.mark.usefixtures("prefect_server")
