@@ -1,5 +1,6 @@
 """What every command promises: help, one JSON document, exit codes, messages that name what is wrong."""
 
+import hashlib
 import json
 import os
 import signal
@@ -21,7 +22,7 @@ from novad.config import Workspace
 from novad.errors import RefusedError
 from novad.pipeline.graph import stale_stages
 from novad.pipeline.locks import line_locks
-from novad.tracking import publish
+from novad.tracking import decisions_on, publish
 from novad.vision import Detection, NearestNormal, Thresholds
 from tiny_pipeline import MakeTiny, wait_for
 
@@ -356,6 +357,7 @@ def test_scoring_judges_every_image_and_draws_each_into_a_file_of_its_own(
     assert {
         "path",
         "sha256",
+        "prediction_id",
         "familiarity",
         "novelty",
         "hybrid",
@@ -368,6 +370,22 @@ def test_scoring_judges_every_image_and_draws_each_into_a_file_of_its_own(
     assert len({row["heatmap"] for row in rows}) == 3
     sizes = [Image.open(row["heatmap"]).size for row in rows]
     assert all(width > 3 * height / 2 for width, height in sizes)
+
+
+def test_every_decision_is_logged_unless_told_not_to(novad: Novad, parts: Path, line: Workspace) -> None:
+    code, out, _ = novad("score", "metal", parts, "--no-log", "--json")
+    assert code == 0
+    unlogged = json.loads(out)["images"]
+    assert [row["prediction_id"] for row in unlogged] == [None] * 3
+    assert decisions_on(line, unlogged[0]["sha256"]) == []
+    for row in _document(novad("score", "metal", parts, "--json"))["images"]:
+        [decision] = decisions_on(line, row["sha256"])
+        assert decision.prediction_id == row["prediction_id"]
+        assert decision.image_sha256 == hashlib.sha256(Path(row["path"]).read_bytes()).hexdigest()
+        assert (decision.line, decision.version, decision.source) == ("metal", 1, row["path"])
+        assert (decision.decision, decision.nearest_sha256) == (row["decision"], "cd" * 32)
+        assert decision.hybrid == pytest.approx(row["hybrid"], abs=1e-6)
+        assert (decision.latency_ms > 0, decision.shadow) == (True, False)
 
 
 def test_scores_for_people_name_the_images_as_they_are_called(novad: Novad, parts: Path) -> None:

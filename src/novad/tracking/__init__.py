@@ -1,5 +1,12 @@
 """Evidence and registry in MLflow, and the event log beside them; importing this does not load MLflow."""
 
+from novad.tracking.decisions import (
+    LoggedDecision,
+    decide_now,
+    decisions_on,
+    find_decision,
+    log_decisions,
+)
 from novad.tracking.digests import output_digest
 from novad.tracking.events import Event, champion_event, verify
 from novad.tracking.gates import Verdict
@@ -9,14 +16,19 @@ from novad.tracking.registry import ResolvedModel, gate, history, promote, resol
 
 __all__ = [
     "Event",
+    "LoggedDecision",
     "Publication",
     "Published",
     "ResolvedModel",
     "Verdict",
     "champion_event",
     "close_stale_runs",
+    "decide_now",
+    "decisions_on",
+    "find_decision",
     "gate",
     "history",
+    "log_decisions",
     "output_digest",
     "promote",
     "publications",
