@@ -30,8 +30,8 @@ Told = tuple[int, str, str]
 Novad = Callable[..., Told]
 HEAVY = ("torch", "mlflow", "prefect", "dvc", "pandas", "great_expectations")
 COMMANDS = (
-    "bench", "demo", "doctor", "gate", "history", "line add", "line list", "promote", "score", "train",
-    "validate",
+    "bench", "demo", "doctor", "gate", "history", "line add", "line list", "promote", "score", "trace",
+    "train", "validate",
 )  # fmt: skip
 
 
@@ -109,6 +109,9 @@ def test_wrong_use_exits_2_and_is_told_in_json_too(arguments: tuple[str, ...], n
     [
         (("train", "glass"), ("params.yaml", "lines.glass", "metal")),
         (("score", "metal", "nowhere.png"), ("nowhere.png",)),
+        (("trace", "nowhere.png"), ("nowhere.png", "prediction id")),
+        (("trace", "f" * 64), ("f" * 64, "no registered version")),
+        (("trace", "00000000-0000-4000-8000-000000000000"), ("no such prediction",)),
         (("gate", "metal", "--version", "9"), ("metal", "version 9")),
         (("promote", "metal", "--version", "1", "--approver", " ", "--reason", "why"), ("--approver",)),
         (("history", "glass"), ("params.yaml", "lines.glass")),
@@ -386,6 +389,24 @@ def test_every_decision_is_logged_unless_told_not_to(novad: Novad, parts: Path, 
         assert (decision.decision, decision.nearest_sha256) == (row["decision"], "cd" * 32)
         assert decision.hybrid == pytest.approx(row["hybrid"], abs=1e-6)
         assert (decision.latency_ms > 0, decision.shadow) == (True, False)
+
+
+def test_a_prediction_and_an_image_lead_to_each_other(novad: Novad, parts: Path, line: Workspace) -> None:
+    arguments = ("--version", 1, "--approver", "ada", "--reason", "good")
+    assert novad("promote", "metal", *arguments)[0] == 0
+    [row] = _document(novad("score", "metal", parts / "b/one.png", "--json"))["images"]
+    told = _document(novad("trace", row["prediction_id"], "--json"))
+    assert (told["kind"], told["prediction"]["decision"], told["approval"]["approver"]) == (
+        "prediction", "FAIL", "ada",
+    )  # fmt: skip
+    for what in (parts / "b/one.png", row["sha256"]):
+        told = _document(novad("trace", what, "--json"))
+        assert (told["kind"], told["versions"]) == ("image", [])
+        assert [each["prediction_id"] for each in told["decisions"]] == [row["prediction_id"]]
+    _, out, _ = novad("trace", row["prediction_id"])
+    assert all(word in out for word in ("metal version 1", "ada", "train/good/7.png", "data/metal"))
+    _, out, _ = novad("trace", "0" * 64)
+    assert all(word in out for word in ("metal", "bank", "good/0.png"))
 
 
 def test_scores_for_people_name_the_images_as_they_are_called(novad: Novad, parts: Path) -> None:

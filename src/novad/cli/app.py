@@ -7,7 +7,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from novad import __version__
-from novad.cli import bench, doctor, governance, lines, score, train
+from novad.cli import bench, doctor, governance, lines, score, trace, train
 from novad.cli.outcome import conclude
 
 __all__ = ["app", "main"]
@@ -32,6 +32,7 @@ app.command("bench")(bench.bench)
 app.command("gate")(governance.gate)
 app.command("promote")(governance.promote)
 app.command("history")(governance.history)
+app.command("trace")(trace.trace)
 app.command("demo")(train.demo)
 
 

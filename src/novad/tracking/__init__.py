@@ -13,10 +13,13 @@ from novad.tracking.gates import Verdict
 from novad.tracking.publications import Publication, publications, published_version
 from novad.tracking.publish import Published, close_stale_runs, publish
 from novad.tracking.registry import ResolvedModel, gate, history, promote, resolve
+from novad.tracking.trace import ImageTrace, PredictionTrace, trace
 
 __all__ = [
     "Event",
+    "ImageTrace",
     "LoggedDecision",
+    "PredictionTrace",
     "Publication",
     "Published",
     "ResolvedModel",
@@ -35,5 +38,6 @@ __all__ = [
     "publish",
     "published_version",
     "resolve",
+    "trace",
     "verify",
 ]
