@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from novad.config import Workspace
 from novad.errors import RefusedError
 from novad.pipeline.graph import stale_stages
 from novad.pipeline.locks import line_locks
+from novad.serving.keys import KeyRing, Role
 from novad.tracking import decisions_on, publish
 from novad.vision import Detection, NearestNormal, Thresholds
 from tiny_pipeline import MakeTiny, wait_for
@@ -30,7 +32,8 @@ Told = tuple[int, str, str]
 Novad = Callable[..., Told]
 HEAVY = ("torch", "mlflow", "prefect", "dvc", "pandas", "great_expectations")
 COMMANDS = (
-    "bench", "demo", "doctor", "gate", "history", "line add", "line list", "promote", "score", "trace",
+    "bench", "demo", "doctor", "gate", "history", "line add", "line list", "promote", "score", "serve",
+    "trace",
     "train", "validate",
 )  # fmt: skip
 
@@ -407,6 +410,23 @@ def test_a_prediction_and_an_image_lead_to_each_other(novad: Novad, parts: Path,
     assert all(word in out for word in ("metal version 1", "ada", "train/good/7.png", "data/metal"))
     _, out, _ = novad("trace", "0" * 64)
     assert all(word in out for word in ("metal", "bank", "good/0.png"))
+
+
+def test_keys_are_made_on_demand_and_nobody_is_let_in_without(novad: Novad, line: Workspace) -> None:
+    keys = line.state / "serve" / "keys.json"
+    code, _, err = novad("serve", "--host", "0.0.0.0", "--port", 0)  # noqa: S104 - must be refused
+    assert (code, keys.exists()) == (2, False)
+    assert "--new-key" in err
+    told = _document(novad("serve", "--new-key", "review", "--json"))
+    assert (told["role"], told["keys"]) == ("review", str(keys))
+    assert KeyRing(keys).role(told["key"]) is Role.REVIEW
+    _, out, err = novad("serve", "--new-key", "score")
+    assert KeyRing(keys).role(err.split()[-1]) is Role.SCORE
+    assert out == ""
+    assert "--new-key" in novad("serve", "--new-key", "root")[2]
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        code, _, err = novad("serve", "--port", taken.getsockname()[1])
+    assert (code, "--port" in err) == (2, True)
 
 
 def test_scores_for_people_name_the_images_as_they_are_called(novad: Novad, parts: Path) -> None:
