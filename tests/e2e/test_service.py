@@ -10,12 +10,13 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import numpy as np
@@ -27,7 +28,10 @@ from novad.config import Workspace
 from novad.errors import ServiceError
 from novad.evaluation.overlays import overlay
 from novad.images import decode_image
+from novad.serving.champions import Champions
 from novad.serving.keys import Role, add_key
+from novad.serving.queue import Job, Picture
+from novad.serving.scoring import Scorer
 from novad.serving.service import Service, build_app
 from novad.serving.uploads import Limits
 from novad.tracking import decisions_on, find_decision, promote, publications, resolve, trace
@@ -176,7 +180,8 @@ def test_every_answer_is_in_the_log_and_leads_to_its_approver(served: Served) ->
     }
     answer = served.one("GET", f"/v1/predictions/{result['prediction_id']}", Role.REVIEW)
     assert answer.json()["image_sha256"] == result["sha256"]
-    assert served.one("GET", "/v1/predictions/nonsense", Role.REVIEW).status_code == 404
+    unknown = served.one("GET", f"/v1/predictions/{uuid4()}", Role.REVIEW)
+    assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "unknown_prediction")
 
 
 def test_a_heatmap_comes_as_a_picture_when_it_is_asked_for(
@@ -311,6 +316,29 @@ def test_an_address_that_leads_nowhere_is_told_without_an_echo(url: str, status:
         assert text not in answer.text
 
 
+def test_an_id_that_is_none_is_refused_without_an_echo(served: Served) -> None:
+    answer = served.one("GET", f"/v1/predictions/{SECRET}%00", Role.REVIEW)
+    assert (answer.status_code, SECRET in answer.text) == (422, False)
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def slow() -> AsyncIterator[bytes]:
+        yield b'{"images": ['
+        await asyncio.sleep(20)
+
+    monkeypatch.setattr(served.service, "limits", replace(LIMITS, body_seconds=0.05))
+    answer = served.one("POST", SCORE, content=slow(), headers={"content-type": "application/json"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (408, "too_slow")
+
+
+def test_a_full_queue_says_when_to_come_back(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(served.service.queue, "_max_images", 0)
+    answer = served.one("POST", SCORE, json={"images": [GOOD]})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "queue_full")
+    assert answer.headers["retry-after"] == "1"
+    assert served.one("GET", "/readyz").status_code == 503
+
+
 def test_other_verbs_are_refused(served: Served) -> None:
     assert served.one("GET", SCORE).json()["error"]["code"] == "http_405"
 
@@ -352,10 +380,15 @@ def test_a_fault_of_novad_itself_spoils_only_its_own_request(
         return judge(self, group)
 
     monkeypatch.setattr(Detector, "_judge", broken)
-    bodies = [{"images": [b64(png(16, height))]} for height in (16, 5, 16, 16)]
-    answers = served.ask(*(lambda client, body=body: client.post(SCORE, json=body) for body in bodies))
-    assert [answer.status_code for answer in answers] == [200, 500, 200, 200]
-    assert "luck" not in answers[1].text
+    jobs = [
+        Job(LINE, (Picture("a.png", "ab" * 32, np.full((height, 16, 3), 99, np.uint8)),), 0.0)
+        for height in (16, 5, 16)
+    ]
+    Scorer(served.workspace, served.service.champions, lambda _: None)(jobs)
+    assert [job.answer.exception(10) is None for job in jobs] == [True, False, True]
+    answer = served.one("POST", SCORE, json={"images": [b64(png(16, 5))]})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal")
+    assert "luck" not in answer.text
 
 
 def test_each_answer_is_by_the_version_it_names_while_champions_change(served: Served) -> None:
@@ -405,10 +438,38 @@ def test_a_champion_that_was_tampered_with_never_judges(
         assert (row["version"], "bank.safetensors" in row["problem"]) == (1, True)
         assert other.one("POST", SCORE, json={"images": [GOOD]}).json()["version"] == 1
         assert f'novad_line_problem{{line="{LINE}"}} 1.0' in other.one("GET", "/metrics", Role.REVIEW).text
+        bank.write_bytes(whole)
+        [row] = other.one("POST", "/v1/refresh", Role.ADMIN).json()["lines"]
+        assert (row["version"], row["problem"]) == (2, None)
     finally:
         bank.write_bytes(whole)
         promote(line, LINE, 1, "ada", "back")
         service.stop()
+
+
+def test_a_challenger_that_cannot_be_loaded_does_not_hold_a_champion_back(
+    line: Workspace, keys: tuple[Path, dict[Role, str]], served: Served
+) -> None:
+    bank = resolve(line, LINE, 2).folder / "bank.safetensors"
+    whole = bank.read_bytes()
+    champions = Champions(line, shadow=True)
+    try:
+        bank.write_bytes(whole[:-1])
+        champions.refresh()
+        state = champions.state(LINE)
+        assert state.champion is not None
+        assert (state.champion.version, state.challenger) == (1, None)
+        assert "bank.safetensors" in str(state.problem)
+    finally:
+        bank.write_bytes(whole)
+    champions.refresh()
+    assert champions.state(LINE) is state, "not tried again at once"
+    champions.refresh(retry=True)
+    state = champions.state(LINE)
+    assert state.challenger is not None
+    assert (state.challenger.version, state.problem) == (2, None)
+    champions.refresh()
+    assert champions.state(LINE) is state, "nothing has changed"
 
 
 def test_a_challenger_scores_silently_in_the_shadow(

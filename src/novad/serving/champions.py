@@ -3,14 +3,14 @@
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from novad.config import Workspace, line_settings
-from novad.errors import IntegrityError, NovadError
+from novad.errors import IntegrityError
 from novad.tracking import ResolvedModel, publications, resolve
 from novad.tracking.events import heads
 
@@ -41,14 +41,15 @@ class Served:
 class LineState:
     """What a service knows of a line; replaced as a whole, so that a batch sees one state."""
 
-    sequence: int = 0
-    """Newest event that was acted on."""
+    seen: tuple[int, int | None] = (0, None)
+    """Newest event and newest version that were acted on."""
     champion: Served | None = None
     challenger: Served | None = None
     """Scores in the shadow, where that was asked for."""
     problem: str | None = None
-    """Why the newest decision could not be followed; the champion before it stays."""
+    """Why the newest decision or version could not be followed; the champion before it stays."""
     retry_at: float = 0.0
+    """When to try again, by the monotonic clock."""
 
 
 class Champions:
@@ -93,20 +94,21 @@ class Champions:
         if self._thread.is_alive():
             self._thread.join()
 
-    def refresh(self) -> None:
+    def refresh(self, retry: bool = False) -> None:
         """Follow the event log now.
 
+        Args:
+            retry: try at once again what failed, too.
         Raises:
             ServiceError: the event log cannot be read.
         """
         with self._refreshing:
-            newest = {each.line: each.version for each in publications(self._workspace)}
+            newest = self._newest_versions()
             for line, sequence in heads(self._workspace).items():
-                before = self.state(line)
-                if time.monotonic() < before.retry_at:
-                    continue
-                if sequence != before.sequence or self._challenger_changed(before, newest.get(line)):
-                    self._states = {**self._states, line: self._followed(line, sequence, before, newest)}
+                before, seen = self.state(line), (sequence, newest.get(line))
+                due = before.problem is not None and (retry or time.monotonic() >= before.retry_at)
+                if seen != before.seen or due:
+                    self._states = {**self._states, line: self._followed(line, seen, before)}
 
     def _watch(self) -> None:
         while not self._stop.wait(_POLL_SECONDS):
@@ -115,28 +117,36 @@ class Champions:
             except Exception as error:  # The champions in memory go on; the next look may succeed.
                 _log.warning("the event log cannot be followed: %s", error)
 
-    def _challenger_changed(self, state: LineState, newest: int | None) -> bool:
-        if not self._shadow or state.champion is None:
-            return False
-        wanted = newest if newest != state.champion.version else None
-        return wanted != (state.challenger.version if state.challenger else None)
+    def _newest_versions(self) -> Mapping[str, int]:
+        return {each.line: each.version for each in publications(self._workspace)} if self._shadow else {}
 
-    def _followed(self, line: str, sequence: int, before: LineState, newest: Mapping[str, int]) -> LineState:
-        try:
-            champion = self._champion(line, before, sequence)
-            challenger = None
-            if self._shadow and champion is not None and newest.get(line) not in {None, champion.version}:
-                challenger = self._load(resolve(self._workspace, line, newest[line]))
-            return LineState(sequence, champion, challenger)
-        except (NovadError, OSError) as error:
-            _log.error("%s: the newest decision cannot be followed: %s", line, error)
-            return replace(before, problem=str(error), retry_at=time.monotonic() + _RETRY_SECONDS)
+    def _followed(self, line: str, seen: tuple[int, int | None], before: LineState) -> LineState:
+        """The next state; whatever fails here leaves the champion in memory, and other lines, alone."""
+        champion, challenger, problems = before.champion, None, []
+        if seen[0] != before.seen[0] or before.problem is not None:
+            try:
+                champion = self._load_champion(line)
+            except Exception as error:
+                problems.append(str(error))
+        if champion is not None and seen[1] not in {None, champion.version}:
+            try:
+                challenger = self._load_challenger(line, seen[1], before)
+            except Exception as error:
+                problems.append(str(error))
+        if not problems:
+            return LineState(seen, champion, challenger)
+        problem = "; ".join(problems)
+        _log.error("%s: cannot be followed: %s", line, problem)
+        return LineState(seen, champion, challenger, problem, time.monotonic() + _RETRY_SECONDS)
 
-    def _champion(self, line: str, before: LineState, sequence: int) -> Served | None:
-        if sequence == before.sequence:
-            return before.champion
+    def _load_champion(self, line: str) -> Served | None:
         model = resolve(self._workspace, line)
         return self._load(model) if model.alias == "champion" else None
+
+    def _load_challenger(self, line: str, version: int | None, before: LineState) -> Served:
+        if before.challenger is not None and before.challenger.version == version:
+            return before.challenger
+        return self._load(resolve(self._workspace, line, version))
 
     def _load(self, model: ResolvedModel) -> Served:
         """Raises:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from uuid import UUID
 
 from fastapi import Depends, FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
@@ -118,9 +119,9 @@ class Service:
         Raises:
             RequestError: 400 ``line_needed``, when it is not the only one.
         """
-        lines = list(self.champions.states)
+        lines = [line for line, state in self.champions.states.items() if state.champion]
         if len(lines) != 1:
-            raise RequestError(400, "line_needed", "several lines are served; name one as ?line=NAME")
+            raise RequestError(400, "line_needed", "not exactly one line is served; name it as ?line=NAME")
         return lines[0]
 
     def _max_pixels(self, line: str) -> int:
@@ -229,7 +230,7 @@ def _add_looking(app: FastAPI, service: Service) -> None:
         summary="Follow the event log now, not within a second",
     )
     def refreshed() -> LinesAnswer:
-        service.champions.refresh()
+        service.champions.refresh(retry=True)
         return lines()
 
     @app.get(
@@ -237,8 +238,8 @@ def _add_looking(app: FastAPI, service: Service) -> None:
         dependencies=[_requires(service, Role.REVIEW)],
         summary="A logged decision",
     )
-    def prediction(prediction_id: str) -> LoggedDecision:
-        found = find_decision(service.workspace, prediction_id) if prediction_id.isascii() else None
+    def prediction(prediction_id: UUID) -> LoggedDecision:
+        found = find_decision(service.workspace, str(prediction_id))
         if found is None:
             raise RequestError(404, "unknown_prediction", "no decision of this id is in the log")
         return found
@@ -271,6 +272,8 @@ def _body(example: dict[str, Any], form: bool = False) -> dict[str, Any]:
 
 def _tell_every_error(app: FastAPI) -> None:
     async def told(_: Request, error: Exception) -> JSONResponse:
+        if isinstance(error, NovadError) and not isinstance(error, RequestError):
+            _log.error("a request failed: %s", error)
         return _response(error)
 
     for kind in (NovadError, RequestValidationError, HTTPException):
