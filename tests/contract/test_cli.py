@@ -1,8 +1,10 @@
 """What every command promises: help, one JSON document, exit codes, messages that name what is wrong."""
 
+import hashlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -21,7 +23,8 @@ from novad.config import Workspace
 from novad.errors import RefusedError
 from novad.pipeline.graph import stale_stages
 from novad.pipeline.locks import line_locks
-from novad.tracking import publish
+from novad.serving.keys import KeyRing, Role
+from novad.tracking import decisions_on, publish
 from novad.vision import Detection, NearestNormal, Thresholds
 from tiny_pipeline import MakeTiny, wait_for
 
@@ -29,8 +32,9 @@ Told = tuple[int, str, str]
 Novad = Callable[..., Told]
 HEAVY = ("torch", "mlflow", "prefect", "dvc", "pandas", "great_expectations")
 COMMANDS = (
-    "bench", "demo", "doctor", "gate", "history", "line add", "line list", "promote", "score", "train",
-    "validate",
+    "bench", "demo", "doctor", "gate", "history", "line add", "line list", "promote", "score", "serve",
+    "trace",
+    "train", "validate",
 )  # fmt: skip
 
 
@@ -108,6 +112,9 @@ def test_wrong_use_exits_2_and_is_told_in_json_too(arguments: tuple[str, ...], n
     [
         (("train", "glass"), ("params.yaml", "lines.glass", "metal")),
         (("score", "metal", "nowhere.png"), ("nowhere.png",)),
+        (("trace", "nowhere.png"), ("nowhere.png", "prediction id")),
+        (("trace", "f" * 64), ("f" * 64, "no registered version")),
+        (("trace", "00000000-0000-4000-8000-000000000000"), ("no such prediction",)),
         (("gate", "metal", "--version", "9"), ("metal", "version 9")),
         (("promote", "metal", "--version", "1", "--approver", " ", "--reason", "why"), ("--approver",)),
         (("history", "glass"), ("params.yaml", "lines.glass")),
@@ -356,6 +363,7 @@ def test_scoring_judges_every_image_and_draws_each_into_a_file_of_its_own(
     assert {
         "path",
         "sha256",
+        "prediction_id",
         "familiarity",
         "novelty",
         "hybrid",
@@ -368,6 +376,57 @@ def test_scoring_judges_every_image_and_draws_each_into_a_file_of_its_own(
     assert len({row["heatmap"] for row in rows}) == 3
     sizes = [Image.open(row["heatmap"]).size for row in rows]
     assert all(width > 3 * height / 2 for width, height in sizes)
+
+
+def test_every_decision_is_logged_unless_told_not_to(novad: Novad, parts: Path, line: Workspace) -> None:
+    code, out, _ = novad("score", "metal", parts, "--no-log", "--json")
+    assert code == 0
+    unlogged = json.loads(out)["images"]
+    assert [row["prediction_id"] for row in unlogged] == [None] * 3
+    assert decisions_on(line, unlogged[0]["sha256"]) == []
+    for row in _document(novad("score", "metal", parts, "--json"))["images"]:
+        [decision] = decisions_on(line, row["sha256"])
+        assert decision.prediction_id == row["prediction_id"]
+        assert decision.image_sha256 == hashlib.sha256(Path(row["path"]).read_bytes()).hexdigest()
+        assert (decision.line, decision.version, decision.source) == ("metal", 1, row["path"])
+        assert (decision.decision, decision.nearest_sha256) == (row["decision"], "cd" * 32)
+        assert decision.hybrid == pytest.approx(row["hybrid"], abs=1e-6)
+        assert (decision.latency_ms > 0, decision.shadow) == (True, False)
+
+
+def test_a_prediction_and_an_image_lead_to_each_other(novad: Novad, parts: Path, line: Workspace) -> None:
+    arguments = ("--version", 1, "--approver", "ada", "--reason", "good")
+    assert novad("promote", "metal", *arguments)[0] == 0
+    [row] = _document(novad("score", "metal", parts / "b/one.png", "--json"))["images"]
+    told = _document(novad("trace", row["prediction_id"], "--json"))
+    assert (told["kind"], told["prediction"]["decision"], told["approval"]["approver"]) == (
+        "prediction", "FAIL", "ada",
+    )  # fmt: skip
+    for what in (parts / "b/one.png", row["sha256"]):
+        told = _document(novad("trace", what, "--json"))
+        assert (told["kind"], told["versions"]) == ("image", [])
+        assert [each["prediction_id"] for each in told["decisions"]] == [row["prediction_id"]]
+    _, out, _ = novad("trace", row["prediction_id"])
+    assert all(word in out for word in ("metal version 1", "ada", "train/good/7.png", "data/metal"))
+    _, out, _ = novad("trace", "0" * 64)
+    assert all(word in out for word in ("metal", "bank", "good/0.png"))
+
+
+def test_keys_are_made_on_demand_and_nobody_is_let_in_without(novad: Novad, line: Workspace) -> None:
+    keys = line.state / "serve" / "keys.json"
+    code, _, err = novad("serve", "--host", "0.0.0.0", "--port", 0)  # noqa: S104 - must be refused
+    assert (code, keys.exists()) == (2, False)
+    assert "--new-key" in err
+    told = _document(novad("serve", "--new-key", "review", "--json"))
+    assert (told["role"], told["keys"]) == ("review", str(keys))
+    assert KeyRing(keys).role(told["key"]) is Role.REVIEW
+    _, out, err = novad("serve", "--new-key", "score")
+    assert KeyRing(keys).role(err.split()[-1]) is Role.SCORE
+    assert out == ""
+    assert "--new-key" in novad("serve", "--new-key", "root")[2]
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        code, _, err = novad("serve", "--port", taken.getsockname()[1])
+    assert (code, "--port" in err) == (2, True)
 
 
 def test_scores_for_people_name_the_images_as_they_are_called(novad: Novad, parts: Path) -> None:

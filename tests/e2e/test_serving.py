@@ -17,23 +17,16 @@ from typing import Any
 
 import pandas as pd
 import pytest
-import torch
-from safetensors.torch import save_file
 
-from novad.config import BackboneSettings, LineSettings, Workspace, add_line
+from novad.config import Workspace
 from novad.errors import IntegrityError
 from novad.images import decode_image
-from novad.images.demo import make_demo_line
-from novad.stages import calibrate_explainer, evaluate, memory_bank, tune_fusion, validate
-from novad.tracking import gate, publish, resolve
+from novad.tracking import gate, resolve
 from novad.tracking.model import OUTPUT_COLUMNS
 from novad.tracking.store import locate, open_client
 from novad.vision import Detector
-from novad.vision.backbones import file_sha256
-from novad.vision.bcos_network import ARCHITECTURE, build_bcos_network
+from small_line import LINE, small_line
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-LINE = "brushed-metal"
 SECONDS_TO_START = 120
 # How pickles begin from protocol 2 on, and the zip archives that torch.save makes of them.
 PICKLES = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK")
@@ -72,42 +65,9 @@ class Trained:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
-    """A small part of a demo line, trained with an untrained network: good enough to be served."""
-    root = tmp_path_factory.mktemp("serving")
-    (root / "mlflow").symlink_to(REPOSITORY / "mlflow")
-    (root / "params.yaml").write_text("lines: {}\n")
-    (root / "dvc.yaml").write_text("stages: {}\n")
-    make_demo_line(LINE, root / "data" / LINE, train=40, test_good=12, per_defect=4)
-    torch.manual_seed(0)
-    weights = {
-        name: tensor.contiguous()
-        for name, tensor in build_bcos_network().state_dict().items()
-        if not name.endswith("num_batches_tracked")
-    }
-    save_file(weights, root / "network.safetensors", metadata={"novad": ARCHITECTURE})
-    backbone = BackboneSettings(
-        checkpoint="network.safetensors", sha256=file_sha256(root / "network.safetensors"), image_size=64
-    )
-    settings = LineSettings.model_validate(
-        {
-            "data": f"data/{LINE}",
-            "layout": "mvtec",
-            "validate": {"min_normals": 10},
-            "backbone": backbone,
-            "memory_bank": {"min_vectors": 50},
-            "explainer": {"backbone": backbone},
-            "evaluate": {"bootstrap": 20, "heatmaps": 2},
-        }
-    )
-    workspace = Workspace(root)
-    add_line(workspace.params, LINE, settings)
-    with pytest.MonkeyPatch.context() as patched:
-        for name in ("MLFLOW_TRACKING_URI", "NOVAD_DATABASE_URI"):
-            patched.delenv(name, raising=False)
-        for stage in (validate, memory_bank, calibrate_explainer, tune_fusion, evaluate):
-            stage.run(workspace, LINE)
-        publish(workspace, LINE)
-        data = root / "data" / LINE / "test"
+    """A small part of a demo line, trained and published once."""
+    with small_line(tmp_path_factory.mktemp("serving"), train=40, test_good=12, per_defect=4) as workspace:
+        data = workspace.root / "data" / LINE / "test"
         yield Trained(workspace, (data / "good" / "000.png", next((data / "scratch").glob("*.png"))))
 
 

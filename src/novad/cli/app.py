@@ -7,7 +7,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from novad import __version__
-from novad.cli import bench, doctor, governance, lines, score, train
+from novad.cli import bench, doctor, governance, lines, score, serve, trace, train
 from novad.cli.outcome import conclude
 
 __all__ = ["app", "main"]
@@ -28,10 +28,12 @@ line_app.command("list")(lines.listing)
 app.command("validate")(train.validate)
 app.command("train")(train.train)
 app.command("score")(score.score)
+app.command("serve")(serve.serve)
 app.command("bench")(bench.bench)
 app.command("gate")(governance.gate)
 app.command("promote")(governance.promote)
 app.command("history")(governance.history)
+app.command("trace")(trace.trace)
 app.command("demo")(train.demo)
 
 

@@ -2,7 +2,9 @@
 
 import hashlib
 import os
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +18,8 @@ from novad.errors import ConfigError, ImageError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from novad.tracking import LoggedDecision, ResolvedModel
+
 __all__ = ["score"]
 
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
@@ -27,11 +31,13 @@ def score(
     images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
     heatmaps: Annotated[Path | None, typer.Option(help="Folder for overlays, one per image.")] = None,
     version: Annotated[int | None, typer.Option(min=1, help="Instead of the champion.")] = None,
+    log: Annotated[bool, typer.Option("--log/--no-log", help="Write the decision log.")] = True,
     as_json: bool = JSON,
 ) -> None:
     """Judge images with the champion: PASS, REVIEW or FAIL, with maps on request.
 
-    An image that cannot be read is named, the others are judged, and the command exits 2.
+    Every decision goes into the decision log under a prediction id, which `novad trace` follows. An image
+    that cannot be read is named, the others are judged, and the command exits 2.
     """
     workspace = Workspace.find()
     settings = line_settings(workspace.params, line)
@@ -39,7 +45,7 @@ def score(
     if heatmaps is not None:
         _prepare(heatmaps)
 
-    from novad.tracking import resolve
+    from novad.tracking import log_decisions, resolve
     from novad.vision import Detector
 
     model = resolve(workspace, line, version)
@@ -47,12 +53,21 @@ def score(
         tell(f"warning: {model.warning}")
     detector = Detector.load(model.folder)
     rows: list[dict[str, Any]] = []
+    decisions: list[LoggedDecision] = []
     unreadable: list[dict[str, str]] = []
+    begun = time.perf_counter()
     with progress(f"scoring with {line} version {model.version}", len(paths)) as step:
-        for path, image, detection in _judged(detector, paths, settings.validation.max_pixels, unreadable):
+        judged = _judged(detector, paths, settings.validation.max_pixels, unreadable)
+        for path, sha256, image, detection in judged:
             drawn = None if heatmaps is None else _draw(heatmaps, path, image, detection, detector)
-            rows.append(_row(path, detection, drawn))
+            decisions.append(_decision(path, sha256, detection, model))
+            rows.append(_row(path, decisions[-1], detection, drawn))
             step()
+    latency_ms = 1000 * (time.perf_counter() - begun) / max(1, len(rows))
+    if log:
+        log_decisions(workspace, [replace(each, latency_ms=latency_ms) for each in decisions])
+    else:
+        rows = [row | {"prediction_id": None} for row in rows]
     document = {
         "line": line,
         "version": model.version,
@@ -105,33 +120,47 @@ def _prepare(folder: Path) -> None:
 
 def _judged(
     detector: Any, paths: list[Path], max_pixels: int, unreadable: list[dict[str, str]]
-) -> Iterator[tuple[Path, Any, Any]]:
-    """(path, image, detection), one batch in memory; what cannot be read is noted and passed over."""
-    from novad.images import decode_image
+) -> Iterator[tuple[Path, str, Any, Any]]:
+    """(path, sha256, image, detection), one batch in memory; what cannot be read is noted and passed over."""
+    from novad.images.decode import decode_bytes, read_regular
 
-    held: list[tuple[Path, Any]] = []
+    held: list[tuple[Path, str, Any]] = []
 
     def decoded() -> Iterator[Any]:
         for path in paths:
             try:
-                image = decode_image(path, max_pixels)
+                data = read_regular(path)
+                image = decode_bytes(data, str(path), max_pixels)
             except (ImageError, OSError) as error:
                 unreadable.append({"path": str(path), "error": str(error)})
                 continue
-            held.append((path, image))
+            held.append((path, hashlib.sha256(data).hexdigest(), image))
             yield image
 
     for detection in detector.score(decoded()):
         yield (*held.pop(0), detection)
 
 
-def _row(path: Path, detection: Any, heatmap: Path | None) -> dict[str, Any]:
-    from novad.tracking.digests import file_digest
+def _decision(path: Path, sha256: str, detection: Any, model: "ResolvedModel") -> "LoggedDecision":
+    from novad.tracking import decide_now
 
+    return decide_now(
+        detection,
+        line=model.line,
+        version=model.version,
+        detector_digest=model.detector_digest,
+        image_sha256=sha256,
+        source=str(path),
+        latency_ms=0.0,
+    )
+
+
+def _row(path: Path, decision: "LoggedDecision", detection: Any, heatmap: Path | None) -> dict[str, Any]:
     nearest = detection.nearest
     return {
         "path": str(path),
-        "sha256": file_digest(path),
+        "sha256": decision.image_sha256,
+        "prediction_id": decision.prediction_id,
         **{kind: round(getattr(detection, kind), 6) for kind in KINDS},
         "p_value": round(detection.p_value, 6),
         "decision": detection.decision,

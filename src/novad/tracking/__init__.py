@@ -1,27 +1,43 @@
 """Evidence and registry in MLflow, and the event log beside them; importing this does not load MLflow."""
 
+from novad.tracking.decisions import (
+    LoggedDecision,
+    decide_now,
+    decisions_on,
+    find_decision,
+    log_decisions,
+)
 from novad.tracking.digests import output_digest
 from novad.tracking.events import Event, champion_event, verify
 from novad.tracking.gates import Verdict
 from novad.tracking.publications import Publication, publications, published_version
 from novad.tracking.publish import Published, close_stale_runs, publish
 from novad.tracking.registry import ResolvedModel, gate, history, promote, resolve
+from novad.tracking.trace import ImageTrace, PredictionTrace, trace
 
 __all__ = [
     "Event",
+    "ImageTrace",
+    "LoggedDecision",
+    "PredictionTrace",
     "Publication",
     "Published",
     "ResolvedModel",
     "Verdict",
     "champion_event",
     "close_stale_runs",
+    "decide_now",
+    "decisions_on",
+    "find_decision",
     "gate",
     "history",
+    "log_decisions",
     "output_digest",
     "promote",
     "publications",
     "publish",
     "published_version",
     "resolve",
+    "trace",
     "verify",
 ]

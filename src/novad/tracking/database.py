@@ -1,12 +1,14 @@
-"""The tables that novad keeps beside MLflow's own: publications and the event log."""
+"""The tables that novad keeps beside MLflow's own: publications, the event log and the decision log."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import (
+    Boolean,
     Column,
     Connection,
+    Double,
     Engine,
     Integer,
     MetaData,
@@ -23,7 +25,7 @@ from sqlalchemy.pool import NullPool
 from novad.errors import ServiceError
 from novad.tracking.store import BUSY_SECONDS, Store, prepare_database
 
-__all__ = ["EVENTS", "HEADS", "PUBLICATIONS", "reading", "writing"]
+__all__ = ["DECISIONS", "EVENTS", "HEADS", "PUBLICATIONS", "reading", "writing"]
 
 _METADATA = MetaData()
 
@@ -62,10 +64,32 @@ HEADS = Table(
     Column("digest", String(64), nullable=False),
 )
 
+# One row per image and version that judged it; a service adds thousands a day, so both look-ups are indexed.
+DECISIONS = Table(
+    "novad_decisions",
+    _METADATA,
+    Column("prediction_id", String(36), primary_key=True),
+    Column("at", String(32), nullable=False),
+    Column("line", String(63), nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("detector_digest", String(64), nullable=False),
+    Column("image_sha256", String(64), nullable=False, index=True),
+    Column("source", Text, nullable=False),
+    Column("familiarity", Double, nullable=False),
+    Column("novelty", Double, nullable=False),
+    Column("hybrid", Double, nullable=False),
+    Column("p_value", Double, nullable=False),
+    Column("decision", String(6), nullable=False),
+    Column("nearest_image", Text, nullable=False),
+    Column("nearest_sha256", String(64), nullable=False),
+    Column("latency_ms", Double, nullable=False),
+    Column("shadow", Boolean, nullable=False),
+)
+
 
 @contextmanager
-def reading(store: Store) -> Iterator[Connection | None]:
-    """A connection for reading; None when the tables do not exist yet, and then nothing is created.
+def reading(store: Store, table: Table = EVENTS) -> Iterator[Connection | None]:
+    """A connection for reading; None when ``table`` does not exist yet, and then nothing is created.
 
     Raises:
         ServiceError: the database cannot be reached.
@@ -75,7 +99,7 @@ def reading(store: Store) -> Iterator[Connection | None]:
         yield None
         return
     with _connected(store, write=False) as connection:
-        yield connection if inspect(connection).has_table(EVENTS.name) else None
+        yield connection if inspect(connection).has_table(table.name) else None
 
 
 @contextmanager
@@ -135,5 +159,5 @@ def _create_tables(connection: Connection) -> None:
     except SQLAlchemyError:
         # On PostgreSQL another process may create them between our look and our creation.
         with connection.begin():
-            if not inspect(connection).has_table(HEADS.name):
+            if not all(inspect(connection).has_table(name) for name in _METADATA.tables):
                 raise

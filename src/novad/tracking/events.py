@@ -15,7 +15,7 @@ from novad.errors import IntegrityError, RefusedError, ServiceError
 from novad.tracking.database import EVENTS, HEADS, reading, writing
 from novad.tracking.store import locate
 
-__all__ = ["Event", "append", "champion_event", "events", "head", "verify"]
+__all__ = ["Event", "append", "champion_event", "events", "head", "heads", "verify"]
 
 _ATTEMPTS = 50
 _FIRST = "0" * 64
@@ -112,6 +112,11 @@ def head(workspace: Workspace, line: str) -> int:
     with reading(locate(workspace)) as connection:
         newest = _newest(connection, line) if connection is not None else None
     return newest.sequence if newest else 0
+
+
+def heads(workspace: Workspace) -> dict[str, int]:
+    """Sequence number of the newest event of every line: one look that tells whether anything happened."""
+    return {line: sequence for line, (sequence, _) in _heads(workspace, None).items()}
 
 
 def champion_event(workspace: Workspace, line: str) -> Event | None:

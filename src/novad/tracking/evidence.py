@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
-__all__ = ["VersionFiles", "find_version", "read_evidence", "version_files"]
+__all__ = ["VersionFiles", "find_version", "read_evidence", "run_folder", "version_files"]
 
 DIGEST_TAGS = ("novad.output_digest", "novad.detector_digest", "novad.model_digest")
 
@@ -72,14 +72,28 @@ def version_files(workspace: Workspace, client: "MlflowClient", version: "ModelV
     return VersionFiles(folder, detector, tuple(damaged))
 
 
+def run_folder(workspace: Workspace, client: "MlflowClient", run_id: str) -> Path:
+    """Everything that a run keeps, fetched if it is not on this machine.
+
+    Raises:
+        ServiceError: the run or its files are gone, or cannot be fetched.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        uri = client.get_run(run_id).info.artifact_uri
+    except MlflowException as error:
+        raise ServiceError(f"run {run_id}: cannot be read: {error}") from error
+    return _local(uri, workspace.state / "runs" / run_id)
+
+
 def read_evidence(workspace: Workspace, client: "MlflowClient", version: "ModelVersion") -> Evidence:
     """Figures and data report of a version's run, trusted only where their digests hold.
 
     Raises:
         ServiceError: files are gone or cannot be fetched.
     """
-    run_id = version.run_id or ""
-    root = _local(client.get_run(run_id).info.artifact_uri, workspace.state / "runs" / run_id)
+    root = run_folder(workspace, client, version.run_id or "")
     damaged = list(version_files(workspace, client, version).damaged)
     manifest = _json(root / "manifest.json")
     if combined({str(key): str(value) for key, value in manifest.items()}) != version.tags.get(

@@ -46,8 +46,8 @@ def published_version(workspace: Workspace, line: str, output_digest: str) -> in
         return int(row.version)
 
 
-def publications(workspace: Workspace, line: str) -> list[Publication]:
-    """Every registered result of ``line``, oldest version first.
+def publications(workspace: Workspace, line: str | None = None) -> list[Publication]:
+    """Every registered result, of one line or of all, oldest version first.
 
     Raises:
         ServiceError: the database cannot be reached.
@@ -55,10 +55,10 @@ def publications(workspace: Workspace, line: str) -> list[Publication]:
     with reading(locate(workspace)) as connection:
         if connection is None:
             return []
-        rows = connection.execute(
-            select(PUBLICATIONS).where(PUBLICATIONS.c.line == line).order_by(PUBLICATIONS.c.version)
-        )
-        return [Publication(**row._mapping) for row in rows]
+        query = select(PUBLICATIONS).order_by(PUBLICATIONS.c.line, PUBLICATIONS.c.version)
+        if line is not None:
+            query = query.where(PUBLICATIONS.c.line == line)
+        return [Publication(**row._mapping) for row in connection.execute(query)]
 
 
 def record_publication(

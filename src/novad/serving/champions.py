@@ -1,0 +1,170 @@
+"""The champions that a service holds in memory, and their exchange when the event log moves on."""
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from threading import Event, Lock, Thread
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from novad.config import Workspace, line_settings
+from novad.errors import IntegrityError
+from novad.tracking import ResolvedModel, publications, resolve
+from novad.tracking.events import heads
+
+if TYPE_CHECKING:
+    from novad.vision import Detector
+
+__all__ = ["Champions", "LineState", "Served"]
+
+_log = logging.getLogger(__name__)
+_POLL_SECONDS = 1.0
+# Checking a model again means reading all of it.
+_RETRY_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Served:
+    """A version in memory: verified, loaded and warm."""
+
+    line: str
+    version: int
+    digest: str
+    approver: str | None
+    max_pixels: int
+    detector: "Detector"
+
+
+@dataclass(frozen=True)
+class LineState:
+    """What a service knows of a line; replaced as a whole, so that a batch sees one state."""
+
+    seen: tuple[int, int | None] = (0, None)
+    """Newest event and newest version that were acted on."""
+    champion: Served | None = None
+    challenger: Served | None = None
+    """Scores in the shadow, where that was asked for."""
+    problem: str | None = None
+    """Why the newest decision or version could not be followed; the champion before it stays."""
+    retry_at: float = 0.0
+    """When to try again, by the monotonic clock."""
+
+
+class Champions:
+    """The champion of every line, kept up with the event log.
+
+    A new champion is resolved (which checks every digest), loaded and warmed up beside the one that judges;
+    then the state of its line is replaced. A batch reads the state once.
+
+    Args:
+        workspace: of the lines.
+        shadow: hold the newest version that is not champion too.
+    """
+
+    def __init__(self, workspace: Workspace, shadow: bool = False) -> None:
+        self._workspace, self._shadow = workspace, shadow
+        self._states: Mapping[str, LineState] = {}
+        self._refreshing = Lock()
+        self._stop = Event()
+        self._thread = Thread(target=self._watch, name="novad-champions", daemon=True)
+
+    @property
+    def states(self) -> Mapping[str, LineState]:
+        """State by line, of every line that was ever decided on."""
+        return self._states
+
+    def state(self, line: str) -> LineState:
+        """State of one line; an empty one when nobody decided on it."""
+        return self._states.get(line, LineState())
+
+    def start(self) -> None:
+        """Load all champions, then watch the event log.
+
+        Raises:
+            ServiceError: the event log cannot be read.
+        """
+        self.refresh()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop watching."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def refresh(self, retry: bool = False) -> None:
+        """Follow the event log now.
+
+        Args:
+            retry: try at once again what failed, too.
+        Raises:
+            ServiceError: the event log cannot be read.
+        """
+        with self._refreshing:
+            newest = self._newest_versions()
+            for line, sequence in heads(self._workspace).items():
+                before, seen = self.state(line), (sequence, newest.get(line))
+                due = before.problem is not None and (retry or time.monotonic() >= before.retry_at)
+                if seen != before.seen or due:
+                    self._states = {**self._states, line: self._followed(line, seen, before)}
+
+    def _watch(self) -> None:
+        while not self._stop.wait(_POLL_SECONDS):
+            try:
+                self.refresh()
+            except Exception as error:  # The champions in memory go on; the next look may succeed.
+                _log.warning("the event log cannot be followed: %s", error)
+
+    def _newest_versions(self) -> Mapping[str, int]:
+        return {each.line: each.version for each in publications(self._workspace)} if self._shadow else {}
+
+    def _followed(self, line: str, seen: tuple[int, int | None], before: LineState) -> LineState:
+        """The next state; whatever fails here leaves the champion in memory, and other lines, alone."""
+        champion, challenger, problems = before.champion, None, []
+        if seen[0] != before.seen[0] or before.problem is not None:
+            try:
+                champion = self._load_champion(line)
+            except Exception as error:
+                problems.append(str(error))
+        if champion is not None and seen[1] not in {None, champion.version}:
+            try:
+                challenger = self._load_challenger(line, seen[1], before)
+            except Exception as error:
+                problems.append(str(error))
+        if not problems:
+            return LineState(seen, champion, challenger)
+        problem = "; ".join(problems)
+        _log.error("%s: cannot be followed: %s", line, problem)
+        return LineState(seen, champion, challenger, problem, time.monotonic() + _RETRY_SECONDS)
+
+    def _load_champion(self, line: str) -> Served | None:
+        model = resolve(self._workspace, line)
+        return self._load(model) if model.alias == "champion" else None
+
+    def _load_challenger(self, line: str, version: int | None, before: LineState) -> Served:
+        if before.challenger is not None and before.challenger.version == version:
+            return before.challenger
+        return self._load(resolve(self._workspace, line, version))
+
+    def _load(self, model: ResolvedModel) -> Served:
+        """Raises:
+        IntegrityError: the files are not those that were checked a moment ago.
+        """
+        from novad.vision import Detector
+
+        detector = Detector.load(model.folder)
+        if detector.digest != model.detector_digest:
+            raise IntegrityError(f"{model.line}: the detector was exchanged while it was loaded")
+        side = detector.image_size
+        list(detector.score([np.full((side, side, 3), 127, np.uint8)]))
+        settings = line_settings(self._workspace.params, model.line)
+        return Served(
+            line=model.line,
+            version=model.version,
+            digest=detector.digest,
+            approver=model.approver,
+            max_pixels=settings.validation.max_pixels,
+            detector=detector,
+        )

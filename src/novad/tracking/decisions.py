@@ -1,0 +1,124 @@
+"""The decision log: which version judged which image, when, and how; one SQL row per decision."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from sqlalchemy import ColumnElement, insert, select
+
+from novad.config import Workspace
+from novad.tracking.database import DECISIONS, reading, writing
+from novad.tracking.store import locate
+
+if TYPE_CHECKING:
+    from novad.vision import Detection
+
+__all__ = ["LoggedDecision", "decide_now", "decisions_on", "find_decision", "log_decisions"]
+
+_SOURCE_CHARACTERS = 1000
+
+
+@dataclass(frozen=True)
+class LoggedDecision:
+    """One judgement of one image."""
+
+    prediction_id: str
+    """A random UUID: the handle by which answer, log and trace are one."""
+    at: str
+    """UTC, ISO 8601 with microseconds."""
+    line: str
+    version: int
+    detector_digest: str
+    image_sha256: str
+    """Of the bytes that were decoded."""
+    source: str
+    """What the image was called: a path, or the file name of an upload."""
+    familiarity: float
+    novelty: float
+    hybrid: float
+    p_value: float
+    decision: str
+    nearest_image: str
+    nearest_sha256: str
+    latency_ms: float
+    """From request to decision; of a batch command, its mean time per image."""
+    shadow: bool
+    """True when a challenger judged silently and nobody was told."""
+
+
+def decide_now(
+    detection: "Detection",
+    *,
+    line: str,
+    version: int,
+    detector_digest: str,
+    image_sha256: str,
+    source: str,
+    latency_ms: float,
+    shadow: bool = False,
+) -> LoggedDecision:
+    """The record of a decision taken now, under a new prediction id; nothing is written."""
+    return LoggedDecision(
+        prediction_id=str(uuid4()),
+        at=datetime.now(UTC).isoformat(timespec="microseconds"),
+        line=line,
+        version=version,
+        detector_digest=detector_digest,
+        image_sha256=image_sha256,
+        source=_storable(source),
+        familiarity=detection.familiarity,
+        novelty=detection.novelty,
+        hybrid=detection.hybrid,
+        p_value=detection.p_value,
+        decision=detection.decision,
+        nearest_image=detection.nearest.image,
+        nearest_sha256=detection.nearest.sha256,
+        latency_ms=latency_ms,
+        shadow=shadow,
+    )
+
+
+def log_decisions(workspace: Workspace, decisions: Sequence[LoggedDecision]) -> None:
+    """Write all of them, or none, in one transaction; they are on disk when this returns.
+
+    Raises:
+        ServiceError: the database cannot be reached or stays locked.
+    """
+    if not decisions:
+        return
+    with writing(locate(workspace)) as connection:
+        connection.execute(insert(DECISIONS), [asdict(each) for each in decisions])
+
+
+def find_decision(workspace: Workspace, prediction_id: str) -> LoggedDecision | None:
+    """The decision of that id, or None.
+
+    Raises:
+        ServiceError: the database cannot be reached.
+    """
+    found = _select(workspace, DECISIONS.c.prediction_id == prediction_id)
+    return found[0] if found else None
+
+
+def decisions_on(workspace: Workspace, image_sha256: str) -> list[LoggedDecision]:
+    """Every decision on an image, by the digest of its file, oldest first.
+
+    Raises:
+        ServiceError: the database cannot be reached.
+    """
+    return _select(workspace, DECISIONS.c.image_sha256 == image_sha256)
+
+
+def _select(workspace: Workspace, condition: ColumnElement[bool]) -> list[LoggedDecision]:
+    query = select(DECISIONS).where(condition).order_by(DECISIONS.c.at)
+    with reading(locate(workspace), DECISIONS) as connection:
+        rows = connection.execute(query).all() if connection is not None else []
+    return [LoggedDecision(**row._mapping) for row in rows]
+
+
+def _storable(source: str) -> str:
+    """A name that every database takes: file names may hold control characters, or be no text."""
+    text = source.encode("utf-8", "backslashreplace").decode("utf-8")
+    return "".join(each if each.isprintable() else "?" for each in text)[:_SOURCE_CHARACTERS]

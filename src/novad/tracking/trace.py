@@ -1,0 +1,191 @@
+"""Lineage on one question: from a decision to everything behind it, from an image to all that it touched."""
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from novad.config import Workspace
+from novad.errors import ConfigError, IntegrityError, ServiceError
+from novad.tracking.decisions import LoggedDecision, decisions_on, find_decision
+from novad.tracking.digests import combined, file_digest
+from novad.tracking.events import events
+from novad.tracking.evidence import find_version, run_folder
+from novad.tracking.publications import Publication, publications
+from novad.tracking.store import open_client
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+__all__ = ["Approval", "ImageTrace", "ImageUse", "ModelOrigin", "PredictionTrace", "trace"]
+
+_PREDICTION_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_MANIFEST = "validate/manifest.parquet"
+_MAKES_CHAMPION = ("promotion", "rollback")
+
+
+@dataclass(frozen=True)
+class Approval:
+    """The event by which a version was champion when it judged."""
+
+    approver: str
+    reason: str
+    kind: str
+    at: str
+    sequence: int
+
+
+@dataclass(frozen=True)
+class ModelOrigin:
+    """What a version was made from."""
+
+    line: str
+    version: int
+    run_id: str
+    output_digest: str
+    detector_digest: str
+    model_digest: str
+    git_commit: str
+    git_dirty: str
+    dataset_sha256: str
+    """Of the manifest, which names every image by its own digest."""
+    dvc: Mapping[str, Any]
+    """Per stage, what it read and wrote, by DVC's digests; empty where DVC did not run it."""
+
+
+@dataclass(frozen=True)
+class PredictionTrace:
+    """Everything behind one decision."""
+
+    prediction: LoggedDecision
+    model: ModelOrigin
+    approval: Approval | None
+    """None when the version was not the champion: a challenger, or asked for by number."""
+
+
+@dataclass(frozen=True)
+class ImageUse:
+    """A registered version that knew an image in training."""
+
+    line: str
+    version: int
+    path: str
+    split: str
+
+
+@dataclass(frozen=True)
+class ImageTrace:
+    """Everything that an image touched."""
+
+    sha256: str
+    decisions: tuple[LoggedDecision, ...]
+    versions: tuple[ImageUse, ...]
+
+
+def trace(workspace: Workspace, what: str) -> PredictionTrace | ImageTrace:
+    """Follow an image (by its file or its sha256) or a prediction (by its id) through all records.
+
+    Raises:
+        ConfigError: no such file, or nothing is known about it.
+        IntegrityError: a record on the way is not the one that was published.
+        ServiceError: the store cannot be reached.
+    """
+    if os.path.isfile(what):  # noqa: PTH113 - any text may be asked about, one too long for a path too
+        return _trace_image(workspace, file_digest(Path(what)), what)
+    if _SHA256.fullmatch(what.lower()):
+        return _trace_image(workspace, what.lower(), what)
+    if _PREDICTION_ID.fullmatch(what.lower()):
+        return _trace_prediction(workspace, what.lower())
+    raise ConfigError(f"{what}: neither an image file, nor a sha256 of 64 hex digits, nor a prediction id")
+
+
+def _trace_prediction(workspace: Workspace, prediction_id: str) -> PredictionTrace:
+    decision = find_decision(workspace, prediction_id)
+    if decision is None:
+        raise ConfigError(f"{prediction_id}: no such prediction in the decision log")
+    origin = _origin(workspace, decision.line, decision.version)
+    if origin.detector_digest != decision.detector_digest:
+        raise IntegrityError(
+            f"{prediction_id}: judged by detector {decision.detector_digest}, but {decision.line} version "
+            f"{decision.version} is registered with {origin.detector_digest}"
+        )
+    return PredictionTrace(decision, origin, _approval(workspace, decision))
+
+
+def _trace_image(workspace: Workspace, sha256: str, name: str) -> ImageTrace:
+    decisions = tuple(decisions_on(workspace, sha256))
+    versions = tuple(
+        use for publication in publications(workspace) for use in _uses(workspace, publication, sha256)
+    )
+    if not decisions and not versions:
+        raise ConfigError(f"{name}: no decision was logged on this image, and no registered version used it")
+    return ImageTrace(sha256, decisions, versions)
+
+
+def _origin(workspace: Workspace, line: str, number: int) -> ModelOrigin:
+    client = open_client(workspace)
+    version = find_version(client, line, number)
+    run_id = version.run_id or ""
+    published = str(version.tags.get("novad.output_digest"))
+    folder, manifest = _published_files(workspace, client, run_id, published)
+    tags = client.get_run(run_id).data.tags
+    return ModelOrigin(
+        line=line,
+        version=number,
+        run_id=run_id,
+        output_digest=published,
+        detector_digest=str(version.tags.get("novad.detector_digest")),
+        model_digest=str(version.tags.get("novad.model_digest")),
+        git_commit=tags.get("novad.git_commit", "none"),
+        git_dirty=tags.get("novad.git_dirty", "unknown"),
+        dataset_sha256=manifest[_MANIFEST],
+        dvc=json.loads((folder / "lineage.json").read_bytes()),
+    )
+
+
+def _approval(workspace: Workspace, decision: LoggedDecision) -> Approval | None:
+    """The newest event that made a champion before the decision, if it made this version champion."""
+    made = [
+        event
+        for event in events(workspace, decision.line)
+        if event.kind in _MAKES_CHAMPION and event.at <= decision.at
+    ]
+    if not made or made[-1].version != decision.version or decision.shadow:
+        return None
+    event = made[-1]
+    return Approval(event.actor, event.reason, event.kind, event.at, event.sequence)
+
+
+def _uses(workspace: Workspace, publication: Publication, sha256: str) -> list[ImageUse]:
+    import pyarrow.parquet as pq
+
+    client = open_client(workspace)
+    folder, _ = _published_files(workspace, client, publication.run_id, publication.output_digest)
+    table = pq.read_table(folder / _MANIFEST, columns=["path", "split"], filters=[("sha256", "=", sha256)])
+    return [
+        ImageUse(publication.line, publication.version, row["path"], row["split"])
+        for row in table.to_pylist()
+    ]
+
+
+def _published_files(
+    workspace: Workspace, client: "MlflowClient", run_id: str, output_digest: str
+) -> tuple[Path, dict[str, str]]:
+    """A run's folder and its digests by file, once those of the dataset were found to be as published."""
+    folder = run_folder(workspace, client, run_id)
+    try:
+        manifest: dict[str, str] = json.loads((folder / "manifest.json").read_bytes())
+        intact = (
+            combined(manifest) == output_digest and file_digest(folder / _MANIFEST) == manifest[_MANIFEST]
+        )
+    except OSError as error:
+        raise ServiceError(f"run {run_id}: its record of images cannot be read: {error}") from error
+    except (ValueError, KeyError):
+        intact = False
+    if not intact:
+        raise IntegrityError(f"run {run_id}: its record of images is not the one that was published")
+    return folder, manifest

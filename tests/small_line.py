@@ -1,0 +1,73 @@
+"""A line that is really trained, but small and with an untrained network: good enough to be served."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from novad.config import BackboneSettings, LineSettings, Workspace, add_line
+from novad.images.demo import make_demo_line
+from novad.stages import calibrate_explainer, evaluate, memory_bank, tune_fusion, validate
+from novad.tracking import publish
+from novad.vision.backbones import file_sha256
+from novad.vision.bcos_network import ARCHITECTURE, build_bcos_network
+
+__all__ = ["LINE", "small_line", "train_again"]
+
+LINE = "brushed-metal"
+_REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@contextmanager
+def small_line(root: Path, *, train: int, test_good: int, per_defect: int) -> Iterator[Workspace]:
+    """A workspace in ``root`` whose line is trained and published as version 1, in the embedded store."""
+    (root / "mlflow").symlink_to(_REPOSITORY / "mlflow")
+    (root / "params.yaml").write_text("lines: {}\n")
+    (root / "dvc.yaml").write_text("stages: {}\n")
+    make_demo_line(LINE, root / "data" / LINE, train=train, test_good=test_good, per_defect=per_defect)
+    workspace = Workspace(root)
+    add_line(workspace.params, LINE, _settings(root))
+    with pytest.MonkeyPatch.context() as patched:
+        for name in ("MLFLOW_TRACKING_URI", "NOVAD_DATABASE_URI"):
+            patched.delenv(name, raising=False)
+        for stage in (validate, memory_bank, calibrate_explainer, tune_fusion, evaluate):
+            stage.run(workspace, LINE)
+        publish(workspace, LINE)
+        yield workspace
+
+
+def train_again(workspace: Workspace, before: str, after: str) -> None:
+    """Publish a further version that scores otherwise: its settings have ``after`` in place of ``before``."""
+    text = workspace.params.read_text()
+    assert before in text
+    workspace.params.write_text(text.replace(before, after))
+    for stage in (memory_bank, calibrate_explainer, tune_fusion, evaluate):
+        stage.run(workspace, LINE)
+    publish(workspace, LINE)
+
+
+def _settings(root: Path) -> LineSettings:
+    torch.manual_seed(0)
+    weights = {
+        name: tensor.contiguous()
+        for name, tensor in build_bcos_network().state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    }
+    save_file(weights, root / "network.safetensors", metadata={"novad": ARCHITECTURE})
+    backbone = BackboneSettings(
+        checkpoint="network.safetensors", sha256=file_sha256(root / "network.safetensors"), image_size=64
+    )
+    return LineSettings.model_validate(
+        {
+            "data": f"data/{LINE}",
+            "layout": "mvtec",
+            "validate": {"min_normals": 10},
+            "backbone": backbone,
+            "memory_bank": {"min_vectors": 50},
+            "explainer": {"backbone": backbone},
+            "evaluate": {"bootstrap": 20, "heatmaps": 2},
+        }
+    )

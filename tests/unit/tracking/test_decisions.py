@@ -1,0 +1,90 @@
+"""The decision log: what is written is found again, whole batches or nothing, by many writers at once."""
+
+import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from sqlalchemy.exc import IntegrityError as DuplicateKey
+
+from novad.config import Workspace
+from novad.tracking.decisions import LoggedDecision, decide_now, decisions_on, find_decision, log_decisions
+from novad.tracking.events import append, events
+from novad.vision import Detection, NearestNormal
+
+DETECTION = Detection(
+    familiarity=0.1,
+    novelty=-0.2,
+    hybrid=1 / 3,
+    p_value=0.05,
+    decision="REVIEW",
+    nearest=NearestNormal("train/good/7.png", "cd" * 32, 1, 2, 0.25),
+    size=(8, 8),
+    coarse_maps={"hybrid": np.zeros((2, 2), np.float32)},
+)
+
+
+def _decision(source: str = "a.png", image: str = "ab" * 32, shadow: bool = False) -> LoggedDecision:
+    return decide_now(
+        DETECTION,
+        line="metal",
+        version=3,
+        detector_digest="ef" * 32,
+        image_sha256=image,
+        source=source,
+        latency_ms=12.5,
+        shadow=shadow,
+    )
+
+
+def test_a_decision_is_found_by_its_id_and_by_its_image_as_it_was_written(workspace: Workspace) -> None:
+    told, shadow, other = _decision(), _decision(shadow=True), _decision(image="00" * 32)
+    log_decisions(workspace, [told, shadow])
+    log_decisions(workspace, [other])
+    assert find_decision(workspace, shadow.prediction_id) == shadow
+    assert decisions_on(workspace, "ab" * 32) == [told, shadow]
+    assert (told.hybrid, told.decision, told.nearest_image) == (1 / 3, "REVIEW", "train/good/7.png")
+
+
+def test_before_the_first_decision_nothing_is_found_and_nothing_is_made(workspace: Workspace) -> None:
+    log_decisions(workspace, [])
+    assert find_decision(workspace, "none") is None
+    assert decisions_on(workspace, "ab" * 32) == []
+    assert not workspace.state.exists()
+
+
+def test_a_database_from_before_the_decision_log_gets_its_table(workspace: Workspace) -> None:
+    append(workspace, "metal", "refusal", actor="ada", reason="why")
+    database = workspace.state / "mlflow.db"
+    with sqlite3.connect(database) as connection:
+        connection.execute("DROP TABLE novad_decisions")
+    assert decisions_on(workspace, "ab" * 32) == []
+    log_decisions(workspace, [_decision()])
+    assert len(decisions_on(workspace, "ab" * 32)) == 1
+    assert len(events(workspace)) == 1
+
+
+def test_a_batch_is_written_whole_or_not_at_all(workspace: Workspace) -> None:
+    first = _decision()
+    with pytest.raises(DuplicateKey):
+        log_decisions(workspace, [_decision(), first, replace(first)])
+    assert decisions_on(workspace, "ab" * 32) == []
+
+
+def test_writers_at_the_same_time_lose_nothing(workspace: Workspace) -> None:
+    batches = [[_decision(f"{writer}-{at}.png") for at in range(5)] for writer in range(12)]
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(lambda batch: log_decisions(workspace, batch), batches))
+    written = {each.source for each in decisions_on(workspace, "ab" * 32)}
+    assert written == {each.source for batch in batches for each in batch}
+
+
+@pytest.mark.parametrize("source", ["\udcff.png", "a\x00b\n.png", "x" * 5000, "Prüfung 検査.png"])
+def test_any_name_of_an_image_can_be_stored(source: str, workspace: Workspace) -> None:
+    decision = _decision(source)
+    log_decisions(workspace, [decision])
+    assert find_decision(workspace, decision.prediction_id) == decision
+    assert decision.source.isprintable()
+    assert 0 < len(decision.source) <= 1000
+    assert ("検査" in decision.source) == ("検査" in source)
