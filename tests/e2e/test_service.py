@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -517,18 +518,11 @@ def serve(line: Workspace, tmp_path: Path) -> Iterator[Callable[[], tuple[subpro
             "NOVAD_WORKSPACE": str(line.root),
             "NOVAD_KEYS_FILE": str(tmp_path / "serve" / "keys.json"),
         }
-        command = [
-            sys.executable,
-            "-c",
-            "from novad.cli import main; main()",
-            "serve",
-            "--port",
-            "0",
-            "--json",
-        ]
+        command = [sys.executable, "-c", "from novad.cli import main; main()"]
+        options = ["serve", "--port", "0", "--shadow", "--json"]
         with (tmp_path / "log").open("a") as log:
             process = subprocess.Popen(
-                command, env=environment, stdout=subprocess.PIPE, stderr=log, text=True
+                [*command, *options], env=environment, stdout=subprocess.PIPE, stderr=log, text=True
             )
         started.append(process)
         assert process.stdout is not None
@@ -557,12 +551,19 @@ def _ask_until_it_ends(told: Any, key: str, images: tuple[Path, ...], answered: 
             answered += [result["prediction_id"] for result in answer.json()["results"]]
 
 
+def _logged_since(workspace: Workspace, at: str, shadow: bool) -> int:
+    wanted = DECISIONS.select().where(DECISIONS.c.at >= at, DECISIONS.c.shadow == shadow)
+    with reading(locate(workspace), DECISIONS) as connection:
+        return len(connection.execute(wanted).all()) if connection is not None else 0
+
+
 def test_what_was_answered_is_in_the_log_however_the_service_ends(
     serve: Callable[[], tuple[subprocess.Popen[str], Any]], line: Workspace, tmp_path: Path
 ) -> None:
     key = None
     every: list[str] = []
     for number, status in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 0)):
+        begun = datetime.now(UTC).isoformat()
         process, told = serve()
         assert (told["key"] is None) == (key is not None), "a key is made once"
         key = key or told["key"]
@@ -577,6 +578,9 @@ def test_what_was_answered_is_in_the_log_however_the_service_ends(
             assert process.wait(30) == status, (tmp_path / "log").read_text()
         assert len(answered) >= 30
         every += answered
+        told_since, quiet_since = (_logged_since(line, begun, shadow) for shadow in (False, True))
+        # A graceful end finishes what nobody waits for, too.
+        assert quiet_since == told_since or (number is signal.SIGKILL and quiet_since < told_since)
     assert all(find_decision(line, each) for each in every)
     file = tmp_path / "serve" / "keys.json"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
