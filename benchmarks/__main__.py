@@ -15,6 +15,7 @@ from benchmarks import (
     pixel_figures,
     second_implementation,
     selection,
+    semantic,
     stage_cost,
     usual_distances,
 )
@@ -29,6 +30,7 @@ BENCHMARKS: dict[str, Callable[[Request], Report]] = {
     "detection": detection.measure,
     "selection": selection.measure,
     "interval_coverage": interval_coverage.measure,
+    "semantic": semantic.measure,
     "pixel_figures": pixel_figures.measure,
     "usual_distances": usual_distances.measure,
     "second_implementation": second_implementation.measure,
