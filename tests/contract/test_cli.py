@@ -17,6 +17,7 @@ import pytest
 import typer
 from PIL import Image
 
+from fake_line import write_outputs
 from novad.cli import main
 from novad.cli.app import app
 from novad.config import Workspace
@@ -24,7 +25,7 @@ from novad.errors import RefusedError
 from novad.pipeline.graph import stale_stages
 from novad.pipeline.locks import line_locks
 from novad.serving.keys import KeyRing, Role
-from novad.tracking import decisions_on, publish
+from novad.tracking import decisions_on, publish, resolve
 from novad.vision import Detection, NearestNormal, Thresholds
 from tiny_pipeline import MakeTiny, wait_for
 
@@ -32,9 +33,8 @@ Told = tuple[int, str, str]
 Novad = Callable[..., Told]
 HEAVY = ("torch", "mlflow", "prefect", "dvc", "pandas", "great_expectations")
 COMMANDS = (
-    "bench", "demo", "doctor", "gate", "history", "line add", "line list", "promote", "score", "serve",
-    "trace",
-    "train", "validate",
+    "audit", "bench", "demo", "doctor", "gate", "history", "line add", "line list", "promote",
+    "rollback", "score", "serve", "trace", "train", "validate",
 )  # fmt: skip
 
 
@@ -117,6 +117,9 @@ def test_wrong_use_exits_2_and_is_told_in_json_too(arguments: tuple[str, ...], n
         (("trace", "00000000-0000-4000-8000-000000000000"), ("no such prediction",)),
         (("gate", "metal", "--version", "9"), ("metal", "version 9")),
         (("promote", "metal", "--version", "1", "--approver", " ", "--reason", "why"), ("--approver",)),
+        (("rollback", "metal", "--approver", "ada", "--reason", ""), ("--reason",)),
+        (("audit", "metal", "--at", "last tuesday"), ("--at", "last tuesday")),
+        (("audit", "wood"), ("wood",)),
         (("history", "glass"), ("params.yaml", "lines.glass")),
     ],
 )
@@ -218,6 +221,28 @@ def test_gates_promotion_and_history_tell_one_story(novad: Novad, line: Workspac
     [row] = _document(novad("line", "list", "--json"))["lines"]
     assert (row["line"], row["champion"], row["newest"], row["next_run"]) == ("metal", 1, 1, None)
     assert row["last_run"] is not None
+
+
+def test_a_rollback_and_what_an_audit_says_of_it(novad: Novad, line: Workspace) -> None:
+    decision = ("--approver", "ada", "--reason", "why", "--json")
+    refused = novad("rollback", "metal", *decision)
+    assert (refused[0], "no champion" in _document(refused)["error"]) == (1, True)
+    write_outputs(line, "metal", auroc=0.95, seed=1)
+    publish(line, "metal")
+    for version in (1, 2):
+        assert novad("promote", "metal", "--version", version, *decision)[0] == 0
+    told = novad("rollback", "metal", *decision)
+    assert (told[0], _document(told)["kind"], _document(told)["version"]) == (0, "rollback", 1)
+    promoted = _document(novad("history", "metal", "--json"))["events"][-2]
+    [then] = _document(novad("audit", "metal", "--at", promoted["at"], "--json"))["standings"]
+    assert (then["decision"]["version"], then["model"]["version"]) == (2, 2)
+    code, out, _ = novad("audit", "--verify")
+    assert code == 0
+    assert "all as recorded" in out
+    (resolve(line, "metal").folder / "bank.safetensors").write_bytes(b"other")
+    broken = novad("audit", "metal", "--verify", "--json")
+    assert broken[0] == 1
+    assert "bank.safetensors was changed" in "".join(_document(broken)["checked"]["metal"]["problems"])
 
 
 def test_a_refused_promotion_exits_1_and_names_the_gate(novad: Novad, line: Workspace) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from novad import __version__
-from novad.cli import bench, doctor, governance, lines, score, serve, trace, train
+from novad.cli import audit, bench, doctor, governance, lines, score, serve, trace, train
 from novad.cli.outcome import conclude
 
 __all__ = ["app", "main"]
@@ -32,7 +32,9 @@ app.command("serve")(serve.serve)
 app.command("bench")(bench.bench)
 app.command("gate")(governance.gate)
 app.command("promote")(governance.promote)
+app.command("rollback")(governance.rollback)
 app.command("history")(governance.history)
+app.command("audit")(audit.audit)
 app.command("trace")(trace.trace)
 app.command("demo")(train.demo)
 

@@ -1,4 +1,4 @@
-"""``novad gate``, ``novad promote`` and ``novad history``."""
+"""``novad gate``, ``novad promote``, ``novad rollback`` and ``novad history``."""
 
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +12,7 @@ from novad.errors import ConfigError
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["gate", "history", "promote"]
+__all__ = ["gate", "history", "promote", "rollback"]
 
 
 def gate(
@@ -73,8 +73,32 @@ def promote(
     answer(asdict(event), as_json, show)
 
 
+def rollback(
+    line: Annotated[str, typer.Argument(help="Product line.")],
+    approver: Annotated[str, typer.Option(help="Who answers for it.")],
+    reason: Annotated[str, typer.Option(help="Why, in their words.")],
+    to: Annotated[
+        int | None, typer.Option(min=1, help="A former champion; default: the one before the present.")
+    ] = None,
+    as_json: bool = JSON,
+) -> None:
+    """Bring an earlier champion back; the decision is recorded."""
+    from novad import tracking
+
+    workspace = _workspace(line)
+    event = tracking.rollback(workspace, line, approver, reason, to)
+
+    def show(console: "Console") -> None:
+        text = f"{line}: version {event.version} is champion again instead of {event.detail['replaced']}"
+        console.print(f"{text}, approved by {approver}", soft_wrap=True)
+        console.print(f"History:   novad history {line}")
+        console.print(where_to_look(workspace), soft_wrap=True)
+
+    answer(asdict(event), as_json, show)
+
+
 def history(line: Annotated[str, typer.Argument(help="Product line.")], as_json: bool = JSON) -> None:
-    """Every promotion and refusal of a line, oldest first."""
+    """Every promotion, rollback and refusal of a line, oldest first."""
     from novad import tracking
 
     workspace = _workspace(line)

@@ -1,5 +1,6 @@
 """Evidence and registry in MLflow, and the event log beside them; importing this does not load MLflow."""
 
+from novad.tracking.audit import Checked, Standing, check, parse_time, standing
 from novad.tracking.decisions import (
     LoggedDecision,
     decide_now,
@@ -12,10 +13,11 @@ from novad.tracking.events import Event, champion_event, verify
 from novad.tracking.gates import Verdict
 from novad.tracking.publications import Publication, publications, published_version
 from novad.tracking.publish import Published, close_stale_runs, publish
-from novad.tracking.registry import ResolvedModel, gate, history, promote, resolve
+from novad.tracking.registry import ResolvedModel, gate, history, promote, resolve, rollback
 from novad.tracking.trace import ImageTrace, PredictionTrace, trace
 
 __all__ = [
+    "Checked",
     "Event",
     "ImageTrace",
     "LoggedDecision",
@@ -23,8 +25,10 @@ __all__ = [
     "Publication",
     "Published",
     "ResolvedModel",
+    "Standing",
     "Verdict",
     "champion_event",
+    "check",
     "close_stale_runs",
     "decide_now",
     "decisions_on",
@@ -33,11 +37,14 @@ __all__ = [
     "history",
     "log_decisions",
     "output_digest",
+    "parse_time",
     "promote",
     "publications",
     "publish",
     "published_version",
     "resolve",
+    "rollback",
+    "standing",
     "trace",
     "verify",
 ]

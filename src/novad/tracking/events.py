@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -15,10 +15,21 @@ from novad.errors import IntegrityError, RefusedError, ServiceError
 from novad.tracking.database import EVENTS, HEADS, reading, writing
 from novad.tracking.store import locate
 
-__all__ = ["Event", "append", "champion_event", "events", "head", "heads", "verify"]
+__all__ = [
+    "MAKES_CHAMPION",
+    "Event",
+    "append",
+    "champion_event",
+    "champion_stack",
+    "events",
+    "head",
+    "heads",
+    "verify",
+]
 
 _ATTEMPTS = 50
 _FIRST = "0" * 64
+MAKES_CHAMPION = ("promotion", "rollback")
 
 
 @dataclass(frozen=True)
@@ -29,7 +40,7 @@ class Event:
     sequence: int
     """1, 2, 3, ... within the line."""
     kind: str
-    """`promotion`, `refusal`; later kinds join without a change of the table."""
+    """`promotion`, `rollback`, `refusal`; later kinds join without a change of the table."""
     version: int | None
     actor: str
     reason: str
@@ -121,8 +132,27 @@ def heads(workspace: Workspace) -> dict[str, int]:
 
 def champion_event(workspace: Workspace, line: str) -> Event | None:
     """The event that made the present champion, or None when the line never had one."""
-    promotions = [event for event in events(workspace, line) if event.kind == "promotion"]
-    return promotions[-1] if promotions else None
+    stack = champion_stack(events(workspace, line))
+    return stack[-1] if stack else None
+
+
+def champion_stack(chain: Iterable[Event]) -> list[Event]:
+    """The champions that stand after ``chain``: the present one last, below it those to roll back to.
+
+    A promotion goes on top. A rollback takes away everything above the version that it names, and stands in
+    its place; one to a version that was taken away before goes on top.
+    """
+    stack: list[Event] = []
+    for event in chain:
+        if event.kind not in MAKES_CHAMPION:
+            continue
+        versions = [each.version for each in stack]
+        if event.kind == "rollback" and event.version in versions:
+            del stack[versions.index(event.version) :]
+        elif versions and versions[-1] == event.version:
+            stack.pop()
+        stack.append(event)
+    return stack
 
 
 def verify(workspace: Workspace, line: str | None = None) -> list[str]:

@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 
 __all__ = ["VersionFiles", "find_version", "read_evidence", "run_folder", "version_files"]
 
-DIGEST_TAGS = ("novad.output_digest", "novad.detector_digest", "novad.model_digest")
+DIGEST_TAGS = (
+    "novad.output_digest",
+    "novad.detector_digest",
+    "novad.model_digest",
+    "novad.files_digest",
+)
 
 
 @dataclass(frozen=True)

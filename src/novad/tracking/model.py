@@ -19,6 +19,7 @@ __all__ = [
     "INPUT_COLUMN",
     "OUTPUT_COLUMNS",
     "detector_digest",
+    "kept_files",
     "model_digest",
     "save_model",
 ]
@@ -124,8 +125,16 @@ def detector_digest(folder: Path) -> str:
 
 def model_digest(folder: Path) -> str:
     """Hex sha256 over the names and bytes of every file of a logged model, detector and code included."""
-    names = [name for name in folder_files(folder) if name != _WRITTEN_LATER and "__pycache__" not in name]
-    return combined({name: file_digest(folder / name) for name in names})
+    return combined(kept_files(folder))
+
+
+def kept_files(folder: Path, prefix: str = "") -> dict[str, str]:
+    """Sha256 of every file of a logged model or run by its path, without what is written beside it later."""
+    return {
+        f"{prefix}/{name}" if prefix else name: file_digest(folder / name)
+        for name in folder_files(folder)
+        if name != _WRITTEN_LATER and "__pycache__" not in name
+    }
 
 
 def _signature() -> "ModelSignature":

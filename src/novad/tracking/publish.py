@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from novad.config import LineSettings, Workspace, line_settings
 from novad.errors import ServiceError
 from novad.tracking.digests import STAGES, combined, file_digest, folder_files, output_manifest, read_metrics
+from novad.tracking.evidence import DIGEST_TAGS
 from novad.tracking.lineage import dvc_digests, lineage_tags
-from novad.tracking.model import DETECTOR_FOLDER, detector_digest, model_digest, save_model
+from novad.tracking.model import DETECTOR_FOLDER, detector_digest, kept_files, model_digest, save_model
 from novad.tracking.publications import publications, published_version, record_publication
 from novad.tracking.store import locate, open_client
 
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
     from mlflow.entities import DatasetInput, Run
     from mlflow.entities.model_registry import ModelVersion
 
-__all__ = ["Published", "close_stale_runs", "publish"]
+__all__ = ["FILES_RECORD", "Published", "close_stale_runs", "publish"]
+
+FILES_RECORD = "files.json"
 
 _MODEL_NAME = "detector"
 _METRIC_NAME = re.compile(r"[^\w\-. :/]")
@@ -154,7 +157,9 @@ def _log_run(
         with tempfile.TemporaryDirectory(prefix="novad-publish-") as folder:
             evidence = _evidence(workspace, line, manifest, Path(folder) / "evidence")
             client.log_artifacts(run_id, str(evidence))
-            _log_model(client, workspace, line, run, settings.validation.max_pixels, Path(folder) / "model")
+            model = Path(folder) / "model"
+            _log_model(client, workspace, line, run, settings.validation.max_pixels, model)
+            _log_files(client, run_id, kept_files(evidence, "run") | kept_files(model, "model"), Path(folder))
         client.set_terminated(run_id, "FINISHED")
     except (Exception, KeyboardInterrupt):
         client.set_terminated(run_id, "FAILED")
@@ -235,6 +240,14 @@ def _kept(workspace: Workspace, line: str) -> Iterator[str]:
                 yield f"{stage}/{name}"
 
 
+def _log_files(client: "MlflowClient", run_id: str, files: dict[str, str], folder: Path) -> None:
+    """Record the digest of everything that was logged, so that an audit can name the file that changed."""
+    record = folder / FILES_RECORD
+    record.write_text(json.dumps(files, indent=2, sort_keys=True) + "\n", "utf-8")
+    client.log_artifact(run_id, str(record))
+    client.set_tag(run_id, "novad.files_digest", combined(files))
+
+
 def _log_model(
     client: "MlflowClient", workspace: Workspace, line: str, run: "Run", max_pixels: int, folder: Path
 ) -> None:
@@ -276,7 +289,7 @@ def _register(client: "MlflowClient", line: str, run: "Run") -> "ModelVersion":
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
     tags = run.data.tags
-    kept = ("novad.line", "novad.output_digest", "novad.detector_digest", "novad.model_digest")
+    kept = ("novad.line", *DIGEST_TAGS)
     return client.create_model_version(
         line,
         source=f"models:/{tags['novad.model_id']}",

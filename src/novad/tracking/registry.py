@@ -2,11 +2,20 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from novad.config import Workspace
 from novad.errors import ConfigError, IntegrityError, RefusedError, ServiceError
-from novad.tracking.events import Event, append, champion_event, events, head, verify
+from novad.tracking.events import (
+    MAKES_CHAMPION,
+    Event,
+    append,
+    champion_event,
+    champion_stack,
+    events,
+    head,
+    verify,
+)
 from novad.tracking.evidence import DIGEST_TAGS, find_version, read_evidence, version_files
 from novad.tracking.gates import Verdict, judge, load_policy
 from novad.tracking.store import open_client
@@ -14,7 +23,7 @@ from novad.tracking.store import open_client
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-__all__ = ["ResolvedModel", "gate", "history", "promote", "resolve"]
+__all__ = ["ResolvedModel", "gate", "history", "promote", "registered_aliases", "resolve", "rollback"]
 
 _CHAMPION = "champion"
 _CHALLENGER = "challenger"
@@ -49,15 +58,13 @@ def resolve(workspace: Workspace, line: str, version: int | None = None) -> Reso
         IntegrityError: the event log, the alias or a file of the model was changed.
         ServiceError: the store cannot be reached.
     """
-    problems = verify(workspace, line)
-    if problems:
-        raise IntegrityError(f"the event log is broken: {'; '.join(problems)}")
+    _require_intact(workspace, line)
     client = open_client(workspace)
     event = champion_event(workspace, line)
     if version is not None:
         promoted = event if event is not None and event.version == version else None
         return _checked(workspace, client, line, version, None, promoted, None)
-    aliases = _aliases(client, line)
+    aliases = registered_aliases(client, line)
     if event is None:
         return _resolve_challenger(workspace, client, line, aliases)
     alias = aliases.get(_CHAMPION)
@@ -98,9 +105,7 @@ def promote(workspace: Workspace, line: str, version: int, approver: str, reason
         IntegrityError: the event log was changed.
         ServiceError: the store cannot be reached.
     """
-    for name, value in (("approver", approver), ("reason", reason)):
-        if not value.strip():
-            raise ConfigError(f"--{name}: must not be empty: a promotion is signed and explained")
+    _require_signature(approver, reason)
     base = head(workspace, line)
     verdicts = gate(workspace, line, version)
     client = open_client(workspace)
@@ -115,34 +120,97 @@ def promote(workspace: Workspace, line: str, version: int, approver: str, reason
     if failed:
         append(workspace, line, "refusal", actor=approver, reason=reason, version=version, detail=detail)
         raise RefusedError(f"{line} version {version} is not promoted: {'; '.join(map(str, failed))}")
-    try:
-        event = append(
-            workspace,
-            line,
-            "promotion",
-            actor=approver,
-            reason=reason,
-            version=version,
-            detail=detail,
-            expected=base,
-        )
-    except IntegrityError:
-        raise
-    except RefusedError as error:
-        detail["conflict"] = str(error)
-        append(workspace, line, "refusal", actor=approver, reason=reason, version=version, detail=detail)
-        raise
-    _align(workspace, client, line)
-    return event
+    return _decide(workspace, client, line, "promotion", version, approver, reason, detail, base)
+
+
+def rollback(workspace: Workspace, line: str, approver: str, reason: str, to: int | None = None) -> Event:
+    """Make an earlier champion the champion again; its gates were judged when it was promoted.
+
+    Two rollbacks in a row go two champions back. The event comes first and MLflow's alias follows it; of two
+    decisions that start from the same state, the second is refused.
+
+    Args:
+        to: a version that was champion before; None for the one before the present champion.
+        approver: the person who answers for it.
+        reason: why, in their words.
+    Raises:
+        ConfigError: no approver or no reason.
+        RefusedError: nothing to go back to, ``to`` never was champion or is so now, or somebody else decided
+            first.
+        IntegrityError: the event log, or a file of the version, was changed.
+        ServiceError: the store cannot be reached.
+    """
+    _require_signature(approver, reason)
+    _require_intact(workspace, line)
+    base = head(workspace, line)
+    present, target = _rollback_target(line, events(workspace, line), to)
+    version = _version(target)
+    client = open_client(workspace)
+    _checked(workspace, client, line, version, None, target, None)
+    detail = {"replaced": present.version, **{name: target.detail.get(name) for name in DIGEST_TAGS}}
+    return _decide(workspace, client, line, "rollback", version, approver, reason, detail, base)
 
 
 def history(workspace: Workspace, line: str) -> list[Event]:
-    """Every promotion and refusal of ``line``, oldest first.
+    """Every promotion, rollback and refusal of ``line``, oldest first.
 
     Raises:
         ServiceError: the store cannot be reached.
     """
     return events(workspace, line)
+
+
+def _require_signature(approver: str, reason: str) -> None:
+    for name, value in (("approver", approver), ("reason", reason)):
+        if not value.strip():
+            raise ConfigError(f"--{name}: must not be empty: a decision is signed and explained")
+
+
+def _require_intact(workspace: Workspace, line: str) -> None:
+    if problems := verify(workspace, line):
+        raise IntegrityError(f"the event log is broken: {'; '.join(problems)}")
+
+
+def _rollback_target(line: str, chain: list[Event], to: int | None) -> tuple[Event, Event]:
+    """The event of the present champion, and that of the one to go back to."""
+    stack = champion_stack(chain)
+    if not stack:
+        raise RefusedError(f"{line} has no champion; there is nothing to roll back")
+    present = stack[-1]
+    if to is None:
+        if len(stack) < 2:
+            raise RefusedError(f"{line}: version {present.version} has no champion before it to roll back to")
+        return present, stack[-2]
+    if to == present.version:
+        raise RefusedError(f"{line}: version {to} is the champion already")
+    former = [event for event in chain if event.kind in MAKES_CHAMPION and event.version == to]
+    if not former:
+        raise RefusedError(f"{line}: version {to} was never champion; promote it, so that gates judge it")
+    return present, former[-1]
+
+
+def _decide(
+    workspace: Workspace,
+    client: "MlflowClient",
+    line: str,
+    kind: str,
+    version: int,
+    approver: str,
+    reason: str,
+    detail: dict[str, Any],
+    base: int,
+) -> Event:
+    """Append the decision if nobody decided since ``base``, and let the alias follow."""
+    told: dict[str, Any] = {"actor": approver, "reason": reason, "version": version}
+    try:
+        event = append(workspace, line, kind, **told, detail=detail, expected=base)
+    except IntegrityError:
+        raise
+    except RefusedError as error:
+        append(workspace, line, "refusal", **told, detail={**detail, "conflict": str(error)})
+        raise
+    _align(workspace, client, line)
+    return event
 
 
 def _resolve_challenger(
@@ -208,7 +276,12 @@ def _align(workspace: Workspace, client: "MlflowClient", line: str) -> None:
         event = newest
 
 
-def _aliases(client: "MlflowClient", line: str) -> dict[str, int]:
+def registered_aliases(client: "MlflowClient", line: str) -> dict[str, int]:
+    """MLflow's aliases of a line, by name.
+
+    Raises:
+        ServiceError: the registry cannot be read.
+    """
     from mlflow.exceptions import MlflowException
 
     try:

@@ -12,7 +12,7 @@ from novad.config import Workspace
 from novad.errors import ConfigError, IntegrityError, ServiceError
 from novad.tracking.decisions import LoggedDecision, decisions_on, find_decision
 from novad.tracking.digests import combined, file_digest
-from novad.tracking.events import events
+from novad.tracking.events import MAKES_CHAMPION, events
 from novad.tracking.evidence import find_version, run_folder
 from novad.tracking.publications import Publication, publications
 from novad.tracking.store import open_client
@@ -20,12 +20,11 @@ from novad.tracking.store import open_client
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-__all__ = ["Approval", "ImageTrace", "ImageUse", "ModelOrigin", "PredictionTrace", "trace"]
+__all__ = ["Approval", "ImageTrace", "ImageUse", "ModelOrigin", "PredictionTrace", "model_origin", "trace"]
 
 _PREDICTION_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MANIFEST = "validate/manifest.parquet"
-_MAKES_CHAMPION = ("promotion", "rollback")
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,7 @@ def _trace_prediction(workspace: Workspace, prediction_id: str) -> PredictionTra
     decision = find_decision(workspace, prediction_id)
     if decision is None:
         raise ConfigError(f"{prediction_id}: no such prediction in the decision log")
-    origin = _origin(workspace, decision.line, decision.version)
+    origin = model_origin(workspace, decision.line, decision.version)
     if origin.detector_digest != decision.detector_digest:
         raise IntegrityError(
             f"{prediction_id}: judged by detector {decision.detector_digest}, but {decision.line} version "
@@ -126,7 +125,14 @@ def _trace_image(workspace: Workspace, sha256: str, name: str) -> ImageTrace:
     return ImageTrace(sha256, decisions, versions)
 
 
-def _origin(workspace: Workspace, line: str, number: int) -> ModelOrigin:
+def model_origin(workspace: Workspace, line: str, number: int) -> ModelOrigin:
+    """What a registered version was made from.
+
+    Raises:
+        ConfigError: no such version.
+        IntegrityError: its record is not the one that was published.
+        ServiceError: the store cannot be reached.
+    """
     client = open_client(workspace)
     version = find_version(client, line, number)
     run_id = version.run_id or ""
@@ -152,7 +158,7 @@ def _approval(workspace: Workspace, decision: LoggedDecision) -> Approval | None
     made = [
         event
         for event in events(workspace, decision.line)
-        if event.kind in _MAKES_CHAMPION and event.at <= decision.at
+        if event.kind in MAKES_CHAMPION and event.at <= decision.at
     ]
     if not made or made[-1].version != decision.version or decision.shadow:
         return None

@@ -1,0 +1,88 @@
+"""``novad audit``: who served when, and whether all of it is still what it was."""
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from novad.cli.output import JSON, answer, progress, table, where_to_look
+from novad.config import Workspace, line_settings, load_lines
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from novad.tracking import Checked, Standing
+
+__all__ = ["audit"]
+
+
+def audit(
+    line: Annotated[str | None, typer.Argument(help="Product line; default: all.")] = None,
+    at: Annotated[
+        str | None, typer.Option(metavar="TIME", help="ISO 8601; without a zone it is UTC. Default: now.")
+    ] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Check every event and every file of every version.")
+    ] = False,
+    as_json: bool = JSON,
+) -> None:
+    """Tell which version judged parts at a time, from what, by whose word; --verify exits 1 on any change."""
+    from novad import tracking
+
+    workspace = Workspace.find()
+    moment = tracking.parse_time(at) if at is not None else None
+    if line is not None:
+        line_settings(workspace.params, line)
+    lines = [line] if line is not None else list(load_lines(workspace.params))
+    checked: dict[str, Checked] = {}
+    if verify:
+        with progress("checking events and files"):
+            checked = {name: tracking.check(workspace, name) for name in lines}
+    broken = any(each.problems for each in checked.values())
+    # A record that was changed cannot be trusted to tell who served.
+    standings = [] if broken else [tracking.standing(workspace, name, moment) for name in lines]
+
+    def show(console: "Console") -> None:
+        for each in standings:
+            console.print(table(f"{each.line} at {each.at[:19]}", ("", ""), _lineage(each)))
+        for name, found in checked.items():
+            console.print(_verdict(name, found), soft_wrap=True)
+        console.print(where_to_look(workspace), soft_wrap=True)
+
+    answer(
+        {
+            "standings": [asdict(each) for each in standings],
+            "checked": {name: asdict(found) for name, found in checked.items()},
+        },
+        as_json,
+        show,
+    )
+    if broken:
+        raise typer.Exit(1)
+
+
+def _lineage(found: "Standing") -> list[list[Any]]:
+    decision, model = found.decision, found.model
+    if decision is None or model is None:
+        return [["champion", "none"]]
+    return [
+        ["champion", f"version {decision.version}"],
+        ["since", f"{decision.at[:19]} by {decision.kind} (event {decision.sequence})"],
+        ["approved", f"{decision.actor}: {decision.reason}"],
+        ["run", model.run_id],
+        ["code", model.git_commit + (" (with local changes)" if model.git_dirty == "true" else "")],
+        ["dataset", model.dataset_sha256],
+        ["detector", model.detector_digest],
+        *(
+            [f"dvc {stage}", f"{path} {digest}"]
+            for stage, record in model.dvc.items()
+            for path, digest in record["deps"].items()
+        ),
+    ]
+
+
+def _verdict(line: str, found: "Checked") -> str:
+    seen = f"{line}: {found.events} events, {found.versions} versions, {found.files} files"
+    if not found.problems:
+        return f"{seen}: all as recorded"
+    return f"{seen}: CHANGED\n" + "\n".join(f"  {problem}" for problem in found.problems)

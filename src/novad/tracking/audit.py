@@ -1,0 +1,167 @@
+"""What served when, by whose decision, and whether every record and every file is still what it was."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from novad.config import Workspace
+from novad.errors import ConfigError, ServiceError
+from novad.tracking.digests import combined
+from novad.tracking.events import MAKES_CHAMPION, Event, champion_event, champion_stack, events, verify
+from novad.tracking.evidence import DIGEST_TAGS, run_folder, version_files
+from novad.tracking.model import kept_files
+from novad.tracking.publications import publications
+from novad.tracking.publish import FILES_RECORD
+from novad.tracking.registry import registered_aliases
+from novad.tracking.store import open_client
+from novad.tracking.trace import ModelOrigin, model_origin
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+__all__ = ["Checked", "Standing", "check", "parse_time", "standing"]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Which version judged the parts of a line at a time, and by whose word."""
+
+    line: str
+    at: str
+    """UTC, ISO 8601."""
+    decision: Event | None
+    """The promotion or rollback in force; None when the line had no champion then."""
+    model: ModelOrigin | None
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What was looked at, and one sentence for everything that is not as it was recorded."""
+
+    events: int
+    versions: int
+    files: int
+    problems: tuple[str, ...]
+
+
+def parse_time(text: str) -> datetime:
+    """A moment of the past; without a zone it is UTC.
+
+    Raises:
+        ConfigError: not ISO 8601, or in the future.
+    """
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigError(f"--at: {text!r} is not a time such as 2026-03-31T14:00") from None
+    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    if moment > datetime.now(UTC):
+        raise ConfigError(f"--at: {text} is in the future; nobody knows yet who will serve then")
+    return moment
+
+
+def standing(workspace: Workspace, line: str, at: datetime | None = None) -> Standing:
+    """The champion of ``line`` at a time (default: now), and everything that it was made from.
+
+    Raises:
+        IntegrityError: the record of the version is not the one that was published.
+        ServiceError: the store cannot be reached.
+    """
+    moment = (at or datetime.now(UTC)).isoformat(timespec="microseconds")
+    stack = champion_stack(event for event in events(workspace, line) if event.at <= moment)
+    if not stack or stack[-1].version is None:
+        return Standing(line, moment, None, None)
+    return Standing(line, moment, stack[-1], model_origin(workspace, line, stack[-1].version))
+
+
+def check(workspace: Workspace, line: str) -> Checked:
+    """Check the event chain, the alias, and every file of every registered version of ``line``.
+
+    Raises:
+        ServiceError: the store cannot be reached.
+    """
+    client = open_client(workspace)
+    chain = events(workspace, line)
+    versions = {int(each.version): each for each in client.search_model_versions(f"name = '{line}'")}
+    problems = [*verify(workspace, line), *_alias_problems(workspace, client, line)]
+    problems += [
+        f"{line}: version {each.version} was published and is no longer registered"
+        for each in publications(workspace, line)
+        if each.version not in versions
+    ]
+    files = 0
+    for number, version in sorted(versions.items()):
+        found, damaged = _file_problems(workspace, client, version)
+        files += found
+        damaged += _tag_problems(chain, number, version)
+        problems += [f"{line} version {number}: {problem}" for problem in damaged]
+    return Checked(len(chain), len(versions), files, tuple(problems))
+
+
+def _alias_problems(workspace: Workspace, client: "MlflowClient", line: str) -> Iterator[str]:
+    event, alias = champion_event(workspace, line), registered_aliases(client, line).get("champion")
+    decided = event.version if event is not None else None
+    if alias != decided:
+        yield (
+            f"{line}: MLflow's alias champion names version {alias}, the event log names version {decided}: "
+            "the alias was set behind novad's back, or a decision was interrupted"
+        )
+
+
+def _tag_problems(chain: list[Event], number: int, version: "ModelVersion") -> list[str]:
+    """Digest tags that are not those of the decisions on this version."""
+    return sorted(
+        {
+            f"tag {name} differs from the one that event {event.sequence} recorded"
+            for event in chain
+            if event.kind in MAKES_CHAMPION and event.version == number
+            for name in DIGEST_TAGS
+            if event.detail.get(name) != version.tags.get(name)
+        }
+    )
+
+
+def _file_problems(
+    workspace: Workspace, client: "MlflowClient", version: "ModelVersion"
+) -> tuple[int, list[str]]:
+    """Number of files that were compared, and what is wrong with them and the version's tags."""
+    try:
+        model = version_files(workspace, client, version)
+        run = run_folder(workspace, client, version.run_id or "")
+    except ServiceError as error:
+        return 0, [str(error)]
+    tag = version.tags.get("novad.files_digest")
+    if tag is None:
+        missing = "no tag novad.files_digest: published by an older novad, or the tag was removed"
+        return 0, [*model.damaged, missing]
+    recorded = _record(run / FILES_RECORD)
+    if recorded is None or combined(recorded) != tag:
+        return 0, [*model.damaged, f"{FILES_RECORD} is not the record that tag novad.files_digest stands for"]
+    present = kept_files(run, "run") | kept_files(model.folder, "model")
+    present.pop(f"run/{FILES_RECORD}", None)
+    changed = [
+        f"{name} {_how(name, recorded, present)}"
+        for name in sorted(recorded | present)
+        if recorded.get(name) != present.get(name)
+    ]
+    if combined(_record(run / "manifest.json") or {}) != version.tags.get("novad.output_digest"):
+        changed.append("tag novad.output_digest is not that of manifest.json")
+    return len(recorded), changed or list(model.damaged)
+
+
+def _how(name: str, recorded: dict[str, str], present: dict[str, str]) -> str:
+    if name not in present:
+        return "was removed"
+    return "was changed" if name in recorded else "was added"
+
+
+def _record(path: Path) -> dict[str, str] | None:
+    try:
+        document = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return document if isinstance(document, dict) else None

@@ -1,0 +1,133 @@
+"""Going back: which champion comes back, who may say so, and what an audit tells afterwards."""
+
+from datetime import datetime
+
+import pytest
+
+from fake_line import write_outputs
+from novad.config import Workspace
+from novad.errors import ConfigError, IntegrityError, RefusedError
+from novad.tracking import check, history, parse_time, promote, publish, registry, resolve, rollback, standing
+from novad.tracking.events import MAKES_CHAMPION, Event, champion_stack
+from novad.tracking.store import open_client
+
+
+@pytest.fixture
+def published(tracked: Workspace) -> Workspace:
+    """Line `metal` with versions 1 to 3, none of them champion."""
+    for seed in range(3):
+        write_outputs(tracked, "metal", auroc=0.93 + seed / 100, seed=seed)
+        publish(tracked, "metal")
+    return tracked
+
+
+def _champion(workspace: Workspace) -> tuple[int, int]:
+    """By novad and by MLflow's alias."""
+    alias = open_client(workspace).get_model_version_by_alias("metal", "champion").version
+    return resolve(workspace, "metal").version, int(alias)
+
+
+def test_the_champion_before_comes_back_with_a_name_and_a_reason(published: Workspace) -> None:
+    promote(published, "metal", 1, "Ann", "first")
+    promote(published, "metal", 2, "Ann", "better")
+    event = rollback(published, "metal", "Bob", "false alarms on night shift")
+    assert (event.kind, event.version, event.actor) == ("rollback", 1, "Bob")
+    assert event.detail["replaced"] == 2
+    assert _champion(published) == (1, 1)
+    assert resolve(published, "metal").approver == "Bob"
+    assert history(published, "metal")[-1] == event
+
+
+def test_two_rollbacks_go_two_back_and_a_named_one_goes_anywhere(published: Workspace) -> None:
+    for version in (1, 2, 3):
+        promote(published, "metal", version, "Ann", "better")
+    assert [rollback(published, "metal", "Bob", "worse").version for _ in range(2)] == [2, 1]
+    with pytest.raises(RefusedError, match="no champion before it"):
+        rollback(published, "metal", "Bob", "worse")
+    assert rollback(published, "metal", "Bob", "it was not that", to=3).version == 3
+    assert _champion(published) == (3, 3)
+    assert rollback(published, "metal", "Bob", "it was").version == 1
+
+
+def test_what_never_was_champion_cannot_come_back(published: Workspace) -> None:
+    with pytest.raises(RefusedError, match="no champion"):
+        rollback(published, "metal", "Bob", "worse")
+    promote(published, "metal", 1, "Ann", "first")
+    promote(published, "metal", 2, "Ann", "better")
+    with pytest.raises(RefusedError, match="version 3 was never champion"):
+        rollback(published, "metal", "Bob", "worse", to=3)
+    with pytest.raises(RefusedError, match="version 2 is the champion already"):
+        rollback(published, "metal", "Bob", "worse", to=2)
+    with pytest.raises(ConfigError, match="--approver"):
+        rollback(published, "metal", " ", "worse")
+    assert _champion(published) == (2, 2)
+
+
+def test_a_damaged_version_does_not_come_back(published: Workspace) -> None:
+    promote(published, "metal", 1, "Ann", "first")
+    folder = resolve(published, "metal").folder
+    promote(published, "metal", 2, "Ann", "better")
+    with (folder / "bank.safetensors").open("ab") as stream:
+        stream.write(b"x")
+    with pytest.raises(IntegrityError, match=r"bank\.safetensors"):
+        rollback(published, "metal", "Bob", "worse")
+    assert _champion(published) == (2, 2)
+
+
+def test_a_rollback_loses_against_a_decision_that_came_between(
+    published: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    promote(published, "metal", 1, "Ann", "first")
+    promote(published, "metal", 2, "Ann", "better")
+    checked = registry._checked
+
+    def slow(*arguments: object) -> object:
+        monkeypatch.setattr(registry, "_checked", checked)
+        promote(published, "metal", 3, "Cem", "best")
+        return checked(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(registry, "_checked", slow)
+    with pytest.raises(RefusedError, match="somebody else"):
+        rollback(published, "metal", "Bob", "worse")
+    assert _champion(published) == (3, 3)
+    assert [event.kind for event in history(published, "metal")][-2:] == ["promotion", "refusal"]
+
+
+def test_an_audit_tells_who_served_at_every_time(published: Workspace) -> None:
+    assert standing(published, "metal").decision is None
+    decided = [
+        promote(published, "metal", 1, "Ann", "first"),
+        promote(published, "metal", 2, "Ann", "better"),
+        rollback(published, "metal", "Bob", "worse"),
+    ]
+    for event in decided:
+        found = standing(published, "metal", datetime.fromisoformat(event.at))
+        assert found.decision == event
+        assert found.model is not None
+        assert found.model.version == event.version
+    assert check(published, "metal").problems == ()
+
+
+@pytest.mark.parametrize("text", ["yesterday", "2999-01-01", "2026-13-01"])
+def test_a_time_that_is_none_or_not_yet_is_wrong_use(text: str) -> None:
+    with pytest.raises(ConfigError, match="--at"):
+        parse_time(text)
+
+
+def test_a_time_without_a_zone_is_utc() -> None:
+    assert parse_time("2026-01-02T03:04") == parse_time("2026-01-02T04:04+01:00")
+
+
+def test_the_stack_follows_promotions_and_rollbacks() -> None:
+    def stack(*decisions: tuple[str, int]) -> list[int | None]:
+        chain = [
+            Event("metal", at, kind, version, "Ann", "why", "", {}, "", "")
+            for at, (kind, version) in enumerate(decisions, 1)
+        ]
+        return [event.version for event in champion_stack(chain)]
+
+    promoted, back = MAKES_CHAMPION
+    assert stack((promoted, 1), (promoted, 2), ("refusal", 3)) == [1, 2]
+    assert stack((promoted, 1), (promoted, 1)) == [1]
+    assert stack((promoted, 1), (promoted, 2), (promoted, 3), (back, 1)) == [1]
+    assert stack((promoted, 1), (promoted, 2), (back, 1), (back, 2)) == [1, 2]
