@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import (
+    contamination,
     coreset,
     detection,
     interval_coverage,
@@ -25,6 +26,7 @@ from novad.errors import NovadError, exit_code
 
 ROOT = Path(__file__).parents[1]
 BENCHMARKS: dict[str, Callable[[Request], Report]] = {
+    "contamination": contamination.measure,
     "coreset": coreset.measure,
     "stage_cost": stage_cost.measure,
     "detection": detection.measure,

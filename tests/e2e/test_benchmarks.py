@@ -145,7 +145,7 @@ def test_what_is_missing_is_said_and_skipped(
     run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     results = tmp_path / "results"
-    needy = ("coreset", "stage_cost", "detection", "selection", "usual_distances")
+    needy = ("contamination", "coreset", "stage_cost", "detection", "selection", "usual_distances")
     asked = ("--data", tmp_path / "nowhere", "--artifacts", tmp_path / "none", "--results", results)
     assert run(*needy, *asked) == 0
     said = capsys.readouterr().err

@@ -1,0 +1,122 @@
+"""Defects among the normals: does the guard find them, and does leaving them out mend the bank?"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from benchmarks.inputs import Request, image_files, read, requested_backbone
+from benchmarks.report import MissingInput, Report
+from novad.config.settings import MemoryBankSettings
+from novad.evaluation.metrics import fnr_at_fpr, image_auroc
+from novad.images import discover
+from novad.vision.backbones import Backbone
+from novad.vision.familiarity import familiarity_scores, feature_grids
+from novad.vision.memory_bank import MemoryBank, fit_memory_bank
+from novad.vision.preprocess import batches, to_batch
+from novad.vision.suspicion import suspicions
+
+__all__ = ["measure"]
+
+CONTAMINATION = 0.05
+EXCLUDED = (0.05, 0.1)
+SEEDS = (0, 1)
+SETTINGS = MemoryBankSettings()
+
+
+def measure(request: Request) -> Report:
+    """Mix defects of the test folders into the training normals; the same ones leave the test.
+
+    Raises:
+        MissingInput: no images, or no defects among them.
+    """
+    train = image_files(request, request.images)
+    tested = [each for each in discover(request.data, "mvtec") if each.source == "test"]
+    labels = np.array([each.label for each in tested])
+    if not labels.any():
+        raise MissingInput(f"no defects in the test folders of {request.data}")
+    backbone = requested_backbone(request)
+    normals = _grids(backbone, train, request.size)
+    test = _grids(backbone, [request.data / each.path for each in tested], request.size)
+    rows = [row for seed in SEEDS for row in _rows(normals, test, labels, seed)]
+    conditions = {
+        "data": request.data.name,
+        "normals": len(train),
+        "contamination": CONTAMINATION,
+        "layers": "+".join(backbone.layers),
+        "size": request.size,
+    }
+    return Report("Contaminated bank: the guard and familiarity", conditions, rows)
+
+
+def _rows(
+    normals: Sequence[Tensor], test: Sequence[Tensor], labels: NDArray[np.int64], seed: int
+) -> list[dict[str, Any]]:
+    random = np.random.default_rng(seed)
+    count = round(CONTAMINATION * len(normals) / (1 - CONTAMINATION))
+    mixed = random.choice(np.flatnonzero(labels == 1), count, replace=False)
+    left = np.setdiff1d(np.arange(len(test)), mixed)
+    bank_images = [*normals, *(test[at] for at in mixed)]
+    defect = np.arange(len(bank_images)) >= len(normals)
+    dirty = _bank(bank_images)
+    found = suspicions(dirty, bank_images, SETTINGS.top_share, SETTINGS.smoothing)
+    judged, truth = [test[at] for at in left], labels[left]
+    rows = [
+        {"seed": seed, "bank": "clean", **_figures(_bank(normals), judged, truth), **_guard(None, defect)},
+        {"seed": seed, "bank": "dirty", **_figures(dirty, judged, truth), **_guard(None, defect)},
+    ]
+    for share in EXCLUDED:
+        out = found.most(share)
+        kept = [grid for at, grid in enumerate(bank_images) if at not in set(out.tolist())]
+        name = f"dirty, {share:.0%} excluded"
+        rows.append(
+            {"seed": seed, "bank": name, **_figures(_bank(kept), judged, truth), **_guard(out, defect)}
+        )
+    return rows
+
+
+def _guard(excluded: NDArray[np.int64] | None, defect: NDArray[np.bool_]) -> dict[str, float | None]:
+    if excluded is None:
+        return {"precision": None, "recall": None}
+    hits = float(defect[excluded].sum())
+    return {"precision": hits / len(excluded), "recall": hits / float(defect.sum())}
+
+
+def _figures(bank: MemoryBank, grids: Sequence[Tensor], labels: NDArray[np.int64]) -> dict[str, float]:
+    told = SETTINGS
+    scores = np.concatenate(
+        [
+            familiarity_scores(
+                bank, each[None].float(), told.neighbours, told.top_share, told.smoothing
+            ).scores
+            for each in grids
+        ]
+    ).astype(np.float64)
+    return {"AUROC": image_auroc(scores, labels), "missed at 5 % FPR": fnr_at_fpr(scores, labels, 0.05)}
+
+
+def _bank(grids: Sequence[Tensor]) -> MemoryBank:
+    return fit_memory_bank(
+        (each.float() for each in grids),
+        len(grids),
+        coreset_share=SETTINGS.coreset_share,
+        min_vectors=SETTINGS.min_vectors,
+        max_vectors=SETTINGS.max_vectors,
+        dimensions=SETTINGS.dimensions,
+        whiten=SETTINGS.whiten,
+        max_patches=SETTINGS.max_patches,
+    )
+
+
+def _grids(backbone: Backbone, files: Sequence[Path], size: int) -> list[Tensor]:
+    """Patch features of every file, in half precision: all are kept for several banks."""
+    with torch.inference_mode():
+        return [
+            grid.half()
+            for group in batches(map(read, files), 8)
+            for grid in feature_grids(backbone(to_batch(group, size)), "sensory")
+        ]
