@@ -34,7 +34,7 @@ Novad = Callable[..., Told]
 HEAVY = ("torch", "mlflow", "prefect", "dvc", "pandas", "great_expectations")
 COMMANDS = (
     "audit", "bench", "demo", "doctor", "gate", "history", "line add", "line list", "promote",
-    "rollback", "score", "serve", "trace", "train", "validate",
+    "rollback", "score", "serve", "threshold", "trace", "train", "validate",
 )  # fmt: skip
 
 
@@ -120,6 +120,7 @@ def test_wrong_use_exits_2_and_is_told_in_json_too(arguments: tuple[str, ...], n
         (("rollback", "metal", "--approver", "ada", "--reason", ""), ("--reason",)),
         (("audit", "metal", "--at", "last tuesday"), ("--at", "last tuesday")),
         (("audit", "wood"), ("wood",)),
+        (("threshold", "metal", "--approver", "ada", "--reason", "why"), ("--alpha", "--value")),
         (("history", "glass"), ("params.yaml", "lines.glass")),
     ],
 )
@@ -354,7 +355,7 @@ class FakeDetector:
 @pytest.fixture
 def parts(line: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Images of parts in two folders, one name in both, and one that is broken."""
-    monkeypatch.setattr("novad.vision.Detector.load", lambda _: FakeDetector())
+    monkeypatch.setattr("novad.tracking.ResolvedModel.load", lambda _: FakeDetector())
     folder = tmp_path / "parts"
     for place, brightness in (("a/one.png", 10), ("a/two [bold].png", 90), ("b/one.png", 250)):
         (folder / place).parent.mkdir(parents=True, exist_ok=True)

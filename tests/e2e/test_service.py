@@ -26,7 +26,7 @@ from PIL import Image
 
 from hostile_requests import FORM, GOOD, HOSTILE, SECRET, b64, part, png
 from novad.config import Workspace
-from novad.errors import ServiceError
+from novad.errors import ConfigError, RefusedError, ServiceError
 from novad.evaluation.overlays import overlay
 from novad.images import decode_image
 from novad.serving.champions import Champions
@@ -35,11 +35,22 @@ from novad.serving.queue import Job, Picture
 from novad.serving.scoring import Scorer
 from novad.serving.service import Service, build_app
 from novad.serving.uploads import Limits
-from novad.tracking import decisions_on, find_decision, promote, publications, resolve, trace
+from novad.tracking import (
+    change_threshold,
+    check,
+    decisions_on,
+    find_decision,
+    promote,
+    publications,
+    resolve,
+    standing,
+    trace,
+)
 from novad.tracking.database import DECISIONS, reading
 from novad.tracking.model import OUTPUT_COLUMNS
 from novad.tracking.store import locate
 from novad.vision import Detector
+from novad.vision.calibration import conformal_threshold
 from small_line import LINE, small_line, train_again
 
 LIMITS = Limits(request_bytes=1_000_000, image_bytes=200_000, images=8, pixels=3_000_000, body_seconds=5)
@@ -591,3 +602,34 @@ def test_what_was_answered_is_in_the_log_however_the_service_ends(
 def test_pixels_in_answers_are_never_arrays_of_numbers(served: Served) -> None:
     answer = served.one("POST", f"{SCORE}?heatmap=hybrid", json={"images": _texts(served.images)})
     assert len(answer.content) < 10 * sum(np.asarray(Image.open(path)).size for path in served.images)
+
+
+def test_another_threshold_decides_at_once_and_until_the_next_promotion(served: Served) -> None:
+    def decisions() -> set[str]:
+        served.one("POST", "/v1/refresh", Role.ADMIN)
+        answer = served.one("POST", SCORE, json={"images": _texts(served.images)}).json()
+        assert answer["version"] == 1
+        return {result["decision"] for result in answer["results"]}
+
+    workspace = served.workspace
+    own = resolve(workspace, LINE).load()
+    normal, thresholds = own.fusion.normal_scores, own.thresholds
+    event = change_threshold(workspace, LINE, "ada", "lawyers", value=-1000.0)
+    assert decisions() == {"FAIL"}
+    assert (event.version, event.detail["review"], event.detail["alpha"]) == (1, -1000.0, 1.0)
+    assert standing(workspace, LINE).threshold == event
+    event = change_threshold(workspace, LINE, "ada", "stock", value=1000.0)
+    assert "FAIL" not in decisions()
+    assert event.detail["before"]["fail"] == -1000.0
+    assert event.detail["review"] == thresholds.review
+    event = change_threshold(workspace, LINE, "ada", "a middle way", alpha=0.5)
+    assert event.detail["fail"] == conformal_threshold(normal, 0.5)
+    assert check(workspace, LINE).problems == ()
+    with pytest.raises(RefusedError, match=f"{len(normal)} calibration normals promise"):
+        change_threshold(workspace, LINE, "ada", "none must fail", alpha=0.5 / (len(normal) + 1))
+    for wrong in ({"alpha": 1.0}, {"value": float("nan")}, {}, {"alpha": 0.1, "value": 1.0}):
+        with pytest.raises(ConfigError, match="--"):
+            change_threshold(workspace, LINE, "ada", "by mistake", **wrong)
+    assert resolve(workspace, LINE).threshold == event
+    promote(workspace, LINE, 1, "ada", "as it was")
+    assert resolve(workspace, LINE).load().thresholds == thresholds

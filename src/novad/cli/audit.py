@@ -62,13 +62,14 @@ def audit(
 
 
 def _lineage(found: "Standing") -> list[list[Any]]:
-    decision, model = found.decision, found.model
+    decision, model, threshold = found.decision, found.model, found.threshold
     if decision is None or model is None:
         return [["champion", "none"]]
     return [
         ["champion", f"version {decision.version}"],
         ["since", f"{decision.at[:19]} by {decision.kind} (event {decision.sequence})"],
         ["approved", f"{decision.actor}: {decision.reason}"],
+        ["threshold", f"{threshold.detail['fail']:.4g} by {threshold.actor}" if threshold else "its own"],
         ["run", model.run_id],
         ["code", model.git_commit + (" (with local changes)" if model.git_dirty == "true" else "")],
         ["dataset", model.dataset_sha256],

@@ -1,4 +1,4 @@
-"""``novad gate``, ``novad promote``, ``novad rollback`` and ``novad history``."""
+"""``novad gate``, ``novad promote``, ``novad rollback``, ``novad threshold`` and ``novad history``."""
 
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +12,7 @@ from novad.errors import ConfigError
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["gate", "history", "promote", "rollback"]
+__all__ = ["gate", "history", "promote", "rollback", "threshold"]
 
 
 def gate(
@@ -97,8 +97,32 @@ def rollback(
     answer(asdict(event), as_json, show)
 
 
+def threshold(
+    line: Annotated[str, typer.Argument(help="Product line.")],
+    approver: Annotated[str, typer.Option(help="Who answers for it.")],
+    reason: Annotated[str, typer.Option(help="Why, in their words.")],
+    alpha: Annotated[float | None, typer.Option(help="False-alarm rate, 0 to 1.")] = None,
+    value: Annotated[float | None, typer.Option(help="Hybrid score above which a part fails.")] = None,
+    as_json: bool = JSON,
+) -> None:
+    """Change the champion's decision threshold without training; the decision is recorded."""
+    from novad import tracking
+
+    workspace = _workspace(line)
+    event = tracking.change_threshold(workspace, line, approver, reason, alpha=alpha, value=value)
+    now, before = event.detail, event.detail["before"]
+
+    def show(console: "Console") -> None:
+        rows = [[name, f"{before[name]:.4g}", f"{now[name]:.4g}"] for name in ("fail", "review", "alpha")]
+        console.print(table(f"{line} version {event.version}", ("threshold", "before", "now"), rows))
+        console.print("Until the next promotion or rollback, wherever `novad` scores.", soft_wrap=True)
+        console.print(where_to_look(workspace), soft_wrap=True)
+
+    answer(asdict(event), as_json, show)
+
+
 def history(line: Annotated[str, typer.Argument(help="Product line.")], as_json: bool = JSON) -> None:
-    """Every promotion, rollback and refusal of a line, oldest first."""
+    """Every promotion, rollback, change of threshold and refusal of a line, oldest first."""
     from novad import tracking
 
     workspace = _workspace(line)

@@ -46,12 +46,11 @@ def score(
         _prepare(heatmaps)
 
     from novad.tracking import log_decisions, resolve
-    from novad.vision import Detector
 
     model = resolve(workspace, line, version)
     if model.warning:
         tell(f"warning: {model.warning}")
-    detector = Detector.load(model.folder)
+    detector = model.load()
     rows: list[dict[str, Any]] = []
     decisions: list[LoggedDecision] = []
     unreadable: list[dict[str, str]] = []

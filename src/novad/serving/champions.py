@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from novad.config import Workspace, line_settings
-from novad.errors import IntegrityError
 from novad.tracking import ResolvedModel, publications, resolve
 from novad.tracking.events import heads
 
@@ -152,11 +151,7 @@ class Champions:
         """Raises:
         IntegrityError: the files are not those that were checked a moment ago.
         """
-        from novad.vision import Detector
-
-        detector = Detector.load(model.folder)
-        if detector.digest != model.detector_digest:
-            raise IntegrityError(f"{model.line}: the detector was exchanged while it was loaded")
+        detector = model.load()
         side = detector.image_size
         list(detector.score([np.full((side, side, 3), 127, np.uint8)]))
         settings = line_settings(self._workspace.params, model.line)

@@ -14,6 +14,7 @@ from novad.tracking.gates import Verdict
 from novad.tracking.publications import Publication, publications, published_version
 from novad.tracking.publish import Published, close_stale_runs, publish
 from novad.tracking.registry import ResolvedModel, gate, history, promote, resolve, rollback
+from novad.tracking.threshold import change_threshold
 from novad.tracking.trace import ImageTrace, PredictionTrace, trace
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "Standing",
     "Verdict",
     "champion_event",
+    "change_threshold",
     "check",
     "close_stale_runs",
     "decide_now",

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING
 from novad.config import Workspace
 from novad.errors import ConfigError, ServiceError
 from novad.tracking.digests import combined
-from novad.tracking.events import MAKES_CHAMPION, Event, champion_event, champion_stack, events, verify
+from novad.tracking.events import (
+    MAKES_CHAMPION,
+    Event,
+    champion_event,
+    champion_stack,
+    events,
+    threshold_event,
+    verify,
+)
 from novad.tracking.evidence import DIGEST_TAGS, run_folder, version_files
 from novad.tracking.model import kept_files
 from novad.tracking.publications import publications
@@ -36,6 +44,8 @@ class Standing:
     decision: Event | None
     """The promotion or rollback in force; None when the line had no champion then."""
     model: ModelOrigin | None
+    threshold: Event | None = None
+    """The change of threshold in force; None where the version's own thresholds decided."""
 
 
 @dataclass(frozen=True)
@@ -72,10 +82,12 @@ def standing(workspace: Workspace, line: str, at: datetime | None = None) -> Sta
         ServiceError: the store cannot be reached.
     """
     moment = (at or datetime.now(UTC)).isoformat(timespec="microseconds")
-    stack = champion_stack(event for event in events(workspace, line) if event.at <= moment)
+    chain = [event for event in events(workspace, line) if event.at <= moment]
+    stack = champion_stack(chain)
     if not stack or stack[-1].version is None:
         return Standing(line, moment, None, None)
-    return Standing(line, moment, stack[-1], model_origin(workspace, line, stack[-1].version))
+    origin = model_origin(workspace, line, stack[-1].version)
+    return Standing(line, moment, stack[-1], origin, threshold_event(chain))
 
 
 def check(workspace: Workspace, line: str) -> Checked:

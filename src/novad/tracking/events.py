@@ -24,6 +24,7 @@ __all__ = [
     "events",
     "head",
     "heads",
+    "threshold_event",
     "verify",
 ]
 
@@ -40,7 +41,7 @@ class Event:
     sequence: int
     """1, 2, 3, ... within the line."""
     kind: str
-    """`promotion`, `rollback`, `refusal`; later kinds join without a change of the table."""
+    """`promotion`, `rollback`, `threshold`, `refusal`; later kinds join without a change of the table."""
     version: int | None
     actor: str
     reason: str
@@ -153,6 +154,17 @@ def champion_stack(chain: Iterable[Event]) -> list[Event]:
             stack.pop()
         stack.append(event)
     return stack
+
+
+def threshold_event(chain: Iterable[Event]) -> Event | None:
+    """The change of threshold in force after ``chain``: the last one since the present champion came in."""
+    newest = None
+    for event in chain:
+        if event.kind in MAKES_CHAMPION:
+            newest = None
+        elif event.kind == "threshold":
+            newest = event
+    return newest
 
 
 def verify(workspace: Workspace, line: str | None = None) -> list[str]:

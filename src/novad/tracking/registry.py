@@ -1,6 +1,6 @@
 """Which version judges parts, who decided so, and whether its files are still the ones that were approved."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from novad.tracking.events import (
     champion_stack,
     events,
     head,
+    threshold_event,
     verify,
 )
 from novad.tracking.evidence import DIGEST_TAGS, find_version, read_evidence, version_files
@@ -23,7 +24,19 @@ from novad.tracking.store import open_client
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-__all__ = ["ResolvedModel", "gate", "history", "promote", "registered_aliases", "resolve", "rollback"]
+    from novad.vision import Detector
+
+__all__ = [
+    "ResolvedModel",
+    "decide",
+    "gate",
+    "history",
+    "promote",
+    "registered_aliases",
+    "require_signature",
+    "resolve",
+    "rollback",
+]
 
 _CHAMPION = "champion"
 _CHALLENGER = "challenger"
@@ -45,6 +58,24 @@ class ResolvedModel:
     """Who promoted it; None for anything but a champion."""
     warning: str | None
     """What the user should know about the choice."""
+    threshold: Event | None = None
+    """The change of threshold in force, for the champion."""
+
+    def load(self) -> "Detector":
+        """The detector, as it was checked, with the thresholds in force.
+
+        Raises:
+            IntegrityError: the files are not those that were checked a moment ago.
+        """
+        from novad.vision import Detector
+
+        detector = Detector.load(self.folder)
+        if detector.digest != self.detector_digest:
+            raise IntegrityError(f"{self.line}: the detector was exchanged while it was loaded")
+        if self.threshold is None:
+            return detector
+        told = self.threshold.detail
+        return detector.with_thresholds(told["fail"], told["review"], told["alpha"])
 
 
 def resolve(workspace: Workspace, line: str, version: int | None = None) -> ResolvedModel:
@@ -75,7 +106,8 @@ def resolve(workspace: Workspace, line: str, version: int | None = None) -> Reso
         )
     if alias != event.version:
         _align(workspace, client, line)
-    return _checked(workspace, client, line, _version(event), _CHAMPION, event, None)
+    found = _checked(workspace, client, line, _version(event), _CHAMPION, event, None)
+    return replace(found, threshold=threshold_event(events(workspace, line)))
 
 
 def gate(workspace: Workspace, line: str, version: int) -> list[Verdict]:
@@ -105,7 +137,7 @@ def promote(workspace: Workspace, line: str, version: int, approver: str, reason
         IntegrityError: the event log was changed.
         ServiceError: the store cannot be reached.
     """
-    _require_signature(approver, reason)
+    require_signature(approver, reason)
     base = head(workspace, line)
     verdicts = gate(workspace, line, version)
     client = open_client(workspace)
@@ -120,7 +152,7 @@ def promote(workspace: Workspace, line: str, version: int, approver: str, reason
     if failed:
         append(workspace, line, "refusal", actor=approver, reason=reason, version=version, detail=detail)
         raise RefusedError(f"{line} version {version} is not promoted: {'; '.join(map(str, failed))}")
-    return _decide(workspace, client, line, "promotion", version, approver, reason, detail, base)
+    return decide(workspace, client, line, "promotion", version, approver, reason, detail, base)
 
 
 def rollback(workspace: Workspace, line: str, approver: str, reason: str, to: int | None = None) -> Event:
@@ -140,7 +172,7 @@ def rollback(workspace: Workspace, line: str, approver: str, reason: str, to: in
         IntegrityError: the event log, or a file of the version, was changed.
         ServiceError: the store cannot be reached.
     """
-    _require_signature(approver, reason)
+    require_signature(approver, reason)
     _require_intact(workspace, line)
     base = head(workspace, line)
     present, target = _rollback_target(line, events(workspace, line), to)
@@ -148,11 +180,11 @@ def rollback(workspace: Workspace, line: str, approver: str, reason: str, to: in
     client = open_client(workspace)
     _checked(workspace, client, line, version, None, target, None)
     detail = {"replaced": present.version, **{name: target.detail.get(name) for name in DIGEST_TAGS}}
-    return _decide(workspace, client, line, "rollback", version, approver, reason, detail, base)
+    return decide(workspace, client, line, "rollback", version, approver, reason, detail, base)
 
 
 def history(workspace: Workspace, line: str) -> list[Event]:
-    """Every promotion, rollback and refusal of ``line``, oldest first.
+    """Every promotion, rollback, change of threshold and refusal of ``line``, oldest first.
 
     Raises:
         ServiceError: the store cannot be reached.
@@ -160,7 +192,10 @@ def history(workspace: Workspace, line: str) -> list[Event]:
     return events(workspace, line)
 
 
-def _require_signature(approver: str, reason: str) -> None:
+def require_signature(approver: str, reason: str) -> None:
+    """Raises:
+    ConfigError: a decision without a name or a reason.
+    """
     for name, value in (("approver", approver), ("reason", reason)):
         if not value.strip():
             raise ConfigError(f"--{name}: must not be empty: a decision is signed and explained")
@@ -189,7 +224,7 @@ def _rollback_target(line: str, chain: list[Event], to: int | None) -> tuple[Eve
     return present, former[-1]
 
 
-def _decide(
+def decide(
     workspace: Workspace,
     client: "MlflowClient",
     line: str,
@@ -200,7 +235,13 @@ def _decide(
     detail: dict[str, Any],
     base: int,
 ) -> Event:
-    """Append the decision if nobody decided since ``base``, and let the alias follow."""
+    """Append the decision if nobody decided since ``base``, and let the alias follow.
+
+    Raises:
+        RefusedError: somebody else decided first; that is recorded too.
+        IntegrityError: the event log was changed.
+        ServiceError: the store cannot be reached.
+    """
     told: dict[str, Any] = {"actor": approver, "reason": reason, "version": version}
     try:
         event = append(workspace, line, kind, **told, detail=detail, expected=base)

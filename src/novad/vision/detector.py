@@ -1,7 +1,7 @@
 """The detector: familiarity, novelty and their fusion, with thresholds, over a stream of images."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -198,6 +198,14 @@ class Detector:
     def thresholds(self) -> Thresholds:
         """Thresholds of the decision and the maps."""
         return self.fusion.thresholds
+
+    def with_thresholds(self, fail: float, review: float, alpha: float) -> "Detector":
+        """The same judge with another decision; scores, maps and their thresholds stay."""
+        changed = replace(self.thresholds, fail=fail, review=review, alpha=alpha)
+        fusion = replace(self.fusion, thresholds=changed)
+        return Detector(
+            self.line, self.image_size, self.familiarity, self.novelty, fusion, digest=self.digest
+        )
 
     @property
     def backbone(self) -> str:
