@@ -9,14 +9,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmarks.inputs import Request, image_files, read, requested_backbone
+from benchmarks.inputs import Request, default_bank, image_files, read, requested_backbone
 from benchmarks.report import MissingInput, Report
 from novad.config.settings import MemoryBankSettings
 from novad.evaluation.metrics import fnr_at_fpr, image_auroc
 from novad.images import discover
 from novad.vision.backbones import Backbone
 from novad.vision.familiarity import familiarity_scores, feature_grids
-from novad.vision.memory_bank import MemoryBank, fit_memory_bank
+from novad.vision.memory_bank import MemoryBank
 from novad.vision.preprocess import batches, to_batch
 from novad.vision.suspicion import suspicions
 
@@ -100,16 +100,7 @@ def _figures(bank: MemoryBank, grids: Sequence[Tensor], labels: NDArray[np.int64
 
 
 def _bank(grids: Sequence[Tensor]) -> MemoryBank:
-    return fit_memory_bank(
-        (each.float() for each in grids),
-        len(grids),
-        coreset_share=SETTINGS.coreset_share,
-        min_vectors=SETTINGS.min_vectors,
-        max_vectors=SETTINGS.max_vectors,
-        dimensions=SETTINGS.dimensions,
-        whiten=SETTINGS.whiten,
-        max_patches=SETTINGS.max_patches,
-    )
+    return default_bank((each.float() for each in grids), len(grids))
 
 
 def _grids(backbone: Backbone, files: Sequence[Path], size: int) -> list[Tensor]:

@@ -1,21 +1,26 @@
 """What the benchmarks measure on: real images and a network."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from benchmarks.report import MissingInput
 from novad.config import Workspace
-from novad.config.settings import BUNDLED_CHECKPOINT, ValidateSettings
+from novad.config.settings import BUNDLED_CHECKPOINT, MemoryBankSettings, ValidateSettings
 from novad.images import decode_image, discover
 from novad.stages.line import Line
 from novad.vision.backbones import Backbone, describe_checkpoint, load_backbone
+from novad.vision.memory_bank import MemoryBank, fit_memory_bank
 
 __all__ = [
     "Request",
     "bundled_backbone",
+    "default_bank",
     "fastest",
     "image_files",
     "read",
@@ -89,6 +94,22 @@ def bundled_backbone() -> Backbone:
 def _loaded(checkpoint: Path) -> Backbone:
     architecture, sha256 = describe_checkpoint(checkpoint)
     return load_backbone(architecture, checkpoint, sha256)
+
+
+def default_bank(grids: Iterable[Tensor], images: int) -> MemoryBank:
+    """A bank of so many images, by a line's default settings."""
+    settings = MemoryBankSettings()
+    with torch.inference_mode():
+        return fit_memory_bank(
+            grids,
+            images,
+            coreset_share=settings.coreset_share,
+            min_vectors=settings.min_vectors,
+            max_vectors=settings.max_vectors,
+            dimensions=settings.dimensions,
+            whiten=settings.whiten,
+            max_patches=settings.max_patches,
+        )
 
 
 def fastest(actions: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:

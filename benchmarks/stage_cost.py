@@ -9,7 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.inputs import Request, bundled_backbone, fastest, image_files, read, requested_backbone
+from benchmarks.inputs import (
+    Request,
+    bundled_backbone,
+    default_bank,
+    fastest,
+    image_files,
+    read,
+    requested_backbone,
+)
 from benchmarks.report import Report
 from novad.config import CalibrateExplainerSettings, MemoryBankSettings
 from novad.vision import Detector, Thresholds
@@ -20,7 +28,7 @@ from novad.vision.detector import FamiliarityModel, FusionModel, NoveltyModel
 from novad.vision.explainers import build_explainer
 from novad.vision.familiarity import feature_grids
 from novad.vision.maps import MapScale
-from novad.vision.memory_bank import MemoryBank, fit_memory_bank
+from novad.vision.memory_bank import MemoryBank
 from novad.vision.preprocess import batches, to_batch
 
 __all__ = ["measure"]
@@ -117,18 +125,7 @@ def _forward(backbone: Backbone, tensors: list[Tensor]) -> None:
 
 def _bank(backbone: Backbone, files: list[Path], size: int) -> MemoryBank:
     """A bank from the files, by a line's default settings."""
-    settings = MemoryBankSettings()
-    with torch.inference_mode():
-        return fit_memory_bank(
-            _grids(backbone, files, size),
-            len(files),
-            coreset_share=settings.coreset_share,
-            min_vectors=settings.min_vectors,
-            max_vectors=settings.max_vectors,
-            dimensions=settings.dimensions,
-            whiten=settings.whiten,
-            max_patches=settings.max_patches,
-        )
+    return default_bank(_grids(backbone, files, size), len(files))
 
 
 def _grids(backbone: Backbone, files: list[Path], size: int) -> Iterator[Tensor]:
