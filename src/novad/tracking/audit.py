@@ -13,11 +13,10 @@ from novad.tracking.digests import combined
 from novad.tracking.events import (
     MAKES_CHAMPION,
     Event,
-    champion_event,
-    champion_stack,
-    events,
+    champion_of,
+    examine,
+    intact_events,
     threshold_event,
-    verify,
 )
 from novad.tracking.evidence import DIGEST_TAGS, run_folder, version_files
 from novad.tracking.model import kept_files
@@ -66,9 +65,9 @@ def parse_time(text: str) -> datetime:
     """
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
         raise ConfigError(f"--at: {text!r} is not a time such as 2026-03-31T14:00") from None
-    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     if moment > datetime.now(UTC):
         raise ConfigError(f"--at: {text} is in the future; nobody knows yet who will serve then")
     return moment
@@ -78,16 +77,16 @@ def standing(workspace: Workspace, line: str, at: datetime | None = None) -> Sta
     """The champion of ``line`` at a time (default: now), and everything that it was made from.
 
     Raises:
-        IntegrityError: the record of the version is not the one that was published.
+        IntegrityError: the event log was changed, or the record of the version is not the published one.
         ServiceError: the store cannot be reached.
     """
     moment = (at or datetime.now(UTC)).isoformat(timespec="microseconds")
-    chain = [event for event in events(workspace, line) if event.at <= moment]
-    stack = champion_stack(chain)
-    if not stack or stack[-1].version is None:
+    chain = [event for event in intact_events(workspace, line) if event.at <= moment]
+    decision = champion_of(chain)
+    if decision is None or decision.version is None:
         return Standing(line, moment, None, None)
-    origin = model_origin(workspace, line, stack[-1].version)
-    return Standing(line, moment, stack[-1], origin, threshold_event(chain))
+    origin = model_origin(workspace, line, decision.version)
+    return Standing(line, moment, decision, origin, threshold_event(chain))
 
 
 def check(workspace: Workspace, line: str) -> Checked:
@@ -97,9 +96,9 @@ def check(workspace: Workspace, line: str) -> Checked:
         ServiceError: the store cannot be reached.
     """
     client = open_client(workspace)
-    chain = events(workspace, line)
+    chain, problems = examine(workspace, line)
     versions = {int(each.version): each for each in client.search_model_versions(f"name = '{line}'")}
-    problems = [*verify(workspace, line), *_alias_problems(workspace, client, line)]
+    problems += _alias_problems(chain, client, line)
     problems += [
         f"{line}: version {each.version} was published and is no longer registered"
         for each in publications(workspace, line)
@@ -114,8 +113,8 @@ def check(workspace: Workspace, line: str) -> Checked:
     return Checked(len(chain), len(versions), files, tuple(problems))
 
 
-def _alias_problems(workspace: Workspace, client: "MlflowClient", line: str) -> Iterator[str]:
-    event, alias = champion_event(workspace, line), registered_aliases(client, line).get("champion")
+def _alias_problems(chain: list[Event], client: "MlflowClient", line: str) -> Iterator[str]:
+    event, alias = champion_of(chain), registered_aliases(client, line).get("champion")
     decided = event.version if event is not None else None
     if alias != decided:
         yield (

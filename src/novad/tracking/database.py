@@ -89,7 +89,7 @@ DECISIONS = Table(
 
 @contextmanager
 def reading(store: Store, table: Table = EVENTS) -> Iterator[Connection | None]:
-    """A connection for reading; None when ``table`` does not exist yet, and then nothing is created.
+    """A connection that sees one state; None when ``table`` does not exist yet, and nothing is created.
 
     Raises:
         ServiceError: the database cannot be reached.
@@ -131,7 +131,9 @@ def _connected(store: Store, *, write: bool) -> Iterator[Connection]:
 
 def _engine(store: Store, *, write: bool) -> Engine:
     if store.sqlite_file is None:
-        return create_engine(store.database_uri, poolclass=NullPool)
+        # A reader sees one state through all its statements, as it does in SQLite.
+        level = "READ COMMITTED" if write else "REPEATABLE READ"
+        return create_engine(store.database_uri, poolclass=NullPool, isolation_level=level)
     engine = create_engine(store.database_uri, poolclass=NullPool, connect_args={"timeout": BUSY_SECONDS})
     event.listen(engine, "connect", _manual_transactions)
     # A writer takes SQLite's write lock when its transaction begins: a reader that turns writer half-way

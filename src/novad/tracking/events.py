@@ -20,10 +20,13 @@ __all__ = [
     "Event",
     "append",
     "champion_event",
+    "champion_of",
     "champion_stack",
     "events",
+    "examine",
     "head",
     "heads",
+    "intact_events",
     "threshold_event",
     "verify",
 ]
@@ -112,11 +115,20 @@ def append(
 
 def events(workspace: Workspace, line: str | None = None) -> list[Event]:
     """Every event in order, of one line or of all."""
-    query = select(EVENTS).order_by(EVENTS.c.line, EVENTS.c.sequence)
-    if line is not None:
-        query = query.where(EVENTS.c.line == line)
     with reading(locate(workspace)) as connection:
-        return [_event(row._mapping) for row in connection.execute(query)] if connection is not None else []
+        return _read(connection, line) if connection is not None else []
+
+
+def intact_events(workspace: Workspace, line: str) -> list[Event]:
+    """Every event of ``line``, in order, from one look at a log that was found to be intact.
+
+    Raises:
+        IntegrityError: names every event that was edited, moved or removed.
+    """
+    chain, problems = examine(workspace, line)
+    if problems:
+        raise IntegrityError(f"the event log was changed behind novad's back: {'; '.join(problems)}")
+    return chain
 
 
 def head(workspace: Workspace, line: str) -> int:
@@ -128,12 +140,19 @@ def head(workspace: Workspace, line: str) -> int:
 
 def heads(workspace: Workspace) -> dict[str, int]:
     """Sequence number of the newest event of every line: one look that tells whether anything happened."""
-    return {line: sequence for line, (sequence, _) in _heads(workspace, None).items()}
+    with reading(locate(workspace)) as connection:
+        found = _heads(connection, None) if connection is not None else {}
+    return {line: sequence for line, (sequence, _) in found.items()}
 
 
 def champion_event(workspace: Workspace, line: str) -> Event | None:
     """The event that made the present champion, or None when the line never had one."""
-    stack = champion_stack(events(workspace, line))
+    return champion_of(events(workspace, line))
+
+
+def champion_of(chain: Iterable[Event]) -> Event | None:
+    """The event that made the champion that stands after ``chain``, or None."""
+    stack = champion_stack(chain)
     return stack[-1] if stack else None
 
 
@@ -173,8 +192,16 @@ def verify(workspace: Workspace, line: str | None = None) -> list[str]:
     Returns:
         One sentence per broken event or line; empty when the log is intact.
     """
-    found = events(workspace, line)
-    heads = _heads(workspace, line)
+    return examine(workspace, line)[1]
+
+
+def examine(workspace: Workspace, line: str | None = None) -> tuple[list[Event], list[str]]:
+    """The events, as :func:`events`, and what is wrong with them, as :func:`verify`, from one look."""
+    with reading(locate(workspace)) as connection:
+        if connection is None:
+            return [], []
+        # One transaction for both: between two, an event of somebody else would look like a forgery.
+        found, heads = _read(connection, line), _heads(connection, line)
     problems = []
     for name in sorted({event.line for event in found} | set(heads)):
         chain = [event for event in found if event.line == name]
@@ -186,7 +213,7 @@ def verify(workspace: Workspace, line: str | None = None) -> list[str]:
                 f"{name}: the log ends with event {newest[0]}, the recorded head is event {recorded}: "
                 "its end was removed or replaced"
             )
-    return problems
+    return found, problems
 
 
 def _chain_problems(line: str, chain: list[Event]) -> list[str]:
@@ -218,9 +245,15 @@ def _newest(connection: Connection, line: str) -> Event | None:
     return newest
 
 
-def _heads(workspace: Workspace, line: str | None) -> dict[str, tuple[int, str]]:
-    with reading(locate(workspace)) as connection:
-        rows = connection.execute(select(HEADS)).all() if connection is not None else []
+def _read(connection: Connection, line: str | None) -> list[Event]:
+    query = select(EVENTS).order_by(EVENTS.c.line, EVENTS.c.sequence)
+    if line is not None:
+        query = query.where(EVENTS.c.line == line)
+    return [_event(row._mapping) for row in connection.execute(query)]
+
+
+def _heads(connection: Connection, line: str | None) -> dict[str, tuple[int, str]]:
+    rows = connection.execute(select(HEADS)).all()
     return {row.line: (row.sequence, row.digest) for row in rows if line in (None, row.line)}
 
 
@@ -246,5 +279,7 @@ def _event(row: Mapping[Any, Any]) -> Event:
     try:
         detail = json.loads(row["detail"])
     except ValueError:
+        detail = None
+    if not isinstance(detail, dict):
         detail = {"unreadable": row["detail"]}  # Edited: its digest will not match, and verify says so.
     return Event(**{**row, "detail": detail})

@@ -11,11 +11,11 @@ from novad.tracking.events import (
     Event,
     append,
     champion_event,
+    champion_of,
     champion_stack,
     events,
-    head,
+    intact_events,
     threshold_event,
-    verify,
 )
 from novad.tracking.evidence import DIGEST_TAGS, find_version, read_evidence, version_files
 from novad.tracking.gates import Verdict, judge, load_policy
@@ -89,9 +89,9 @@ def resolve(workspace: Workspace, line: str, version: int | None = None) -> Reso
         IntegrityError: the event log, the alias or a file of the model was changed.
         ServiceError: the store cannot be reached.
     """
-    _require_intact(workspace, line)
+    chain = intact_events(workspace, line)
+    event = champion_of(chain)
     client = open_client(workspace)
-    event = champion_event(workspace, line)
     if version is not None:
         promoted = event if event is not None and event.version == version else None
         return _checked(workspace, client, line, version, None, promoted, None)
@@ -107,7 +107,7 @@ def resolve(workspace: Workspace, line: str, version: int | None = None) -> Reso
     if alias != event.version:
         _align(workspace, client, line)
     found = _checked(workspace, client, line, _version(event), _CHAMPION, event, None)
-    return replace(found, threshold=threshold_event(events(workspace, line)))
+    return replace(found, threshold=threshold_event(chain))
 
 
 def gate(workspace: Workspace, line: str, version: int) -> list[Verdict]:
@@ -138,11 +138,11 @@ def promote(workspace: Workspace, line: str, version: int, approver: str, reason
         ServiceError: the store cannot be reached.
     """
     require_signature(approver, reason)
-    base = head(workspace, line)
+    chain = intact_events(workspace, line)
+    before = champion_of(chain)
     verdicts = gate(workspace, line, version)
     client = open_client(workspace)
     tags = find_version(client, line, version).tags
-    before = champion_event(workspace, line)
     detail = {
         "gates": [asdict(verdict) for verdict in verdicts],
         "replaced": before.version if before is not None else None,
@@ -152,7 +152,7 @@ def promote(workspace: Workspace, line: str, version: int, approver: str, reason
     if failed:
         append(workspace, line, "refusal", actor=approver, reason=reason, version=version, detail=detail)
         raise RefusedError(f"{line} version {version} is not promoted: {'; '.join(map(str, failed))}")
-    return decide(workspace, client, line, "promotion", version, approver, reason, detail, base)
+    return decide(workspace, client, line, "promotion", version, approver, reason, detail, len(chain))
 
 
 def rollback(workspace: Workspace, line: str, approver: str, reason: str, to: int | None = None) -> Event:
@@ -173,14 +173,13 @@ def rollback(workspace: Workspace, line: str, approver: str, reason: str, to: in
         ServiceError: the store cannot be reached.
     """
     require_signature(approver, reason)
-    _require_intact(workspace, line)
-    base = head(workspace, line)
-    present, target = _rollback_target(line, events(workspace, line), to)
+    chain = intact_events(workspace, line)
+    present, target = _rollback_target(line, chain, to)
     version = _version(target)
     client = open_client(workspace)
     _checked(workspace, client, line, version, None, target, None)
     detail = {"replaced": present.version, **{name: target.detail.get(name) for name in DIGEST_TAGS}}
-    return decide(workspace, client, line, "rollback", version, approver, reason, detail, base)
+    return decide(workspace, client, line, "rollback", version, approver, reason, detail, len(chain))
 
 
 def history(workspace: Workspace, line: str) -> list[Event]:
@@ -199,11 +198,6 @@ def require_signature(approver: str, reason: str) -> None:
     for name, value in (("approver", approver), ("reason", reason)):
         if not value.strip():
             raise ConfigError(f"--{name}: must not be empty: a decision is signed and explained")
-
-
-def _require_intact(workspace: Workspace, line: str) -> None:
-    if problems := verify(workspace, line):
-        raise IntegrityError(f"the event log is broken: {'; '.join(problems)}")
 
 
 def _rollback_target(line: str, chain: list[Event], to: int | None) -> tuple[Event, Event]:

@@ -12,7 +12,7 @@ from novad.config import Workspace
 from novad.errors import ConfigError, IntegrityError, ServiceError
 from novad.tracking.decisions import LoggedDecision, decisions_on, find_decision
 from novad.tracking.digests import combined, file_digest
-from novad.tracking.events import MAKES_CHAMPION, events
+from novad.tracking.events import champion_of, events
 from novad.tracking.evidence import find_version, run_folder
 from novad.tracking.publications import Publication, publications
 from novad.tracking.store import open_client
@@ -154,15 +154,11 @@ def model_origin(workspace: Workspace, line: str, number: int) -> ModelOrigin:
 
 
 def _approval(workspace: Workspace, decision: LoggedDecision) -> Approval | None:
-    """The newest event that made a champion before the decision, if it made this version champion."""
-    made = [
-        event
-        for event in events(workspace, decision.line)
-        if event.kind in MAKES_CHAMPION and event.at <= decision.at
-    ]
-    if not made or made[-1].version != decision.version or decision.shadow:
+    """The decision that was in force, if it had made this version champion."""
+    chain = events(workspace, decision.line)
+    event = champion_of(each for each in chain if each.at <= decision.at)
+    if event is None or event.version != decision.version or decision.shadow:
         return None
-    event = made[-1]
     return Approval(event.actor, event.reason, event.kind, event.at, event.sequence)
 
 

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from threading import Thread
 
 import pytest
 from sqlalchemy import Connection, delete, insert, select, update
@@ -65,6 +66,21 @@ def test_the_champion_is_what_the_last_promotion_named(workspace: Workspace) -> 
     assert found.version == 3
 
 
+def test_a_log_that_grows_while_it_is_checked_is_not_called_forged(workspace: Workspace) -> None:
+    def write() -> None:
+        for number in range(40):
+            append(workspace, "metal", "note", actor="a", reason=f"event {number}")
+
+    append(workspace, "metal", "note", actor="a", reason="first")
+    writer = Thread(target=write)
+    writer.start()
+    problems = []
+    while writer.is_alive():
+        problems += verify(workspace)
+    assert problems == []
+    assert head(workspace, "metal") == 41
+
+
 def test_a_decision_based_on_an_old_state_is_refused(workspace: Workspace) -> None:
     base = head(workspace, "metal")
     append(workspace, "metal", "promotion", actor="ann", reason="first", version=1, expected=base)
@@ -102,6 +118,7 @@ def _duplicate(connection: Connection) -> None:
         pytest.param(_edit(at="2020-01-01T00:00:00.000000+00:00"), id="time"),
         pytest.param(_edit(detail='{"n":2}'), id="detail"),
         pytest.param(_edit(detail="{"), id="unreadable-detail"),
+        pytest.param(_edit(detail="[1]"), id="detail-of-another-type"),
         pytest.param(_edit(previous="f" * 64), id="previous"),
         pytest.param(_edit(digest="f" * 64), id="digest"),
         pytest.param(_edit(line="fabric"), id="line"),

@@ -3,13 +3,15 @@
 from datetime import datetime
 
 import pytest
+from sqlalchemy import update
 
 from fake_line import write_outputs
 from novad.config import Workspace
 from novad.errors import ConfigError, IntegrityError, RefusedError
 from novad.tracking import check, history, parse_time, promote, publish, registry, resolve, rollback, standing
-from novad.tracking.events import MAKES_CHAMPION, Event, champion_stack
-from novad.tracking.store import open_client
+from novad.tracking.database import EVENTS, writing
+from novad.tracking.events import MAKES_CHAMPION, Event, append, champion_stack
+from novad.tracking.store import locate, open_client
 
 
 @pytest.fixture
@@ -36,6 +38,42 @@ def test_the_champion_before_comes_back_with_a_name_and_a_reason(published: Work
     assert _champion(published) == (1, 1)
     assert resolve(published, "metal").approver == "Bob"
     assert history(published, "metal")[-1] == event
+
+
+def test_a_threshold_of_another_version_is_not_taken_for_the_champions(
+    published: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    promote(published, "metal", 1, "Ann", "first")
+    checked = registry._checked
+
+    def slow(*arguments: object) -> object:
+        monkeypatch.setattr(registry, "_checked", checked)
+        promote(published, "metal", 2, "Ann", "better")
+        append(published, "metal", "threshold", actor="Ann", reason="stock", version=2, detail={"fail": 9.0})
+        return checked(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(registry, "_checked", slow)
+    found = resolve(published, "metal")
+    assert (found.version, found.threshold) == (1, None)
+    found = resolve(published, "metal")
+    assert found.threshold is not None
+    assert (found.version, found.threshold.version) == (2, 2)
+
+
+def test_no_decision_and_no_audit_trusts_an_edited_log(published: Workspace) -> None:
+    for version in (1, 2, 3):
+        promote(published, "metal", version, "Ann", "better")
+    with writing(locate(published)) as connection:
+        connection.execute(update(EVENTS).where(EVENTS.c.sequence == 2).values(actor="Eve"))
+    for ask in (
+        lambda: promote(published, "metal", 1, "Ann", "again"),
+        lambda: rollback(published, "metal", "Bob", "worse"),
+        lambda: standing(published, "metal"),
+        lambda: resolve(published, "metal"),
+    ):
+        with pytest.raises(IntegrityError, match="event 2 was edited"):
+            ask()
+    assert len(history(published, "metal")) == 3
 
 
 def test_two_rollbacks_go_two_back_and_a_named_one_goes_anywhere(published: Workspace) -> None:
@@ -108,7 +146,7 @@ def test_an_audit_tells_who_served_at_every_time(published: Workspace) -> None:
     assert check(published, "metal").problems == ()
 
 
-@pytest.mark.parametrize("text", ["yesterday", "2999-01-01", "2026-13-01"])
+@pytest.mark.parametrize("text", ["yesterday", "2999-01-01", "2026-13-01", "0001-01-01T00:00+14:00"])
 def test_a_time_that_is_none_or_not_yet_is_wrong_use(text: str) -> None:
     with pytest.raises(ConfigError, match="--at"):
         parse_time(text)
