@@ -71,7 +71,7 @@ def _rows(
     ]
     for share in EXCLUDED:
         out = found.most(share)
-        kept = [grid for at, grid in enumerate(bank_images) if at not in set(out.tolist())]
+        kept = [bank_images[at] for at in np.setdiff1d(np.arange(len(bank_images)), out)]
         name = f"dirty, {share:.0%} excluded"
         rows.append(
             {"seed": seed, "bank": name, **_figures(_bank(kept), judged, truth), **_guard(out, defect)}

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from benchmarks.report import MissingInput
@@ -14,8 +13,9 @@ from novad.config import Workspace
 from novad.config.settings import BUNDLED_CHECKPOINT, MemoryBankSettings, ValidateSettings
 from novad.images import decode_image, discover
 from novad.stages.line import Line
+from novad.stages.memory_bank import fit_bank
 from novad.vision.backbones import Backbone, describe_checkpoint, load_backbone
-from novad.vision.memory_bank import MemoryBank, fit_memory_bank
+from novad.vision.memory_bank import MemoryBank
 
 __all__ = [
     "Request",
@@ -98,18 +98,7 @@ def _loaded(checkpoint: Path) -> Backbone:
 
 def default_bank(grids: Iterable[Tensor], images: int) -> MemoryBank:
     """A bank of so many images, by a line's default settings."""
-    settings = MemoryBankSettings()
-    with torch.inference_mode():
-        return fit_memory_bank(
-            grids,
-            images,
-            coreset_share=settings.coreset_share,
-            min_vectors=settings.min_vectors,
-            max_vectors=settings.max_vectors,
-            dimensions=settings.dimensions,
-            whiten=settings.whiten,
-            max_patches=settings.max_patches,
-        )
+    return fit_bank(grids, images, MemoryBankSettings())
 
 
 def fastest(actions: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from novad.cli.output import JSON, answer, progress, table, where_to_look
+from novad.cli.trace import origin_rows
 from novad.config import Workspace, line_settings, load_lines
 
 if TYPE_CHECKING:
@@ -70,15 +71,7 @@ def _lineage(found: "Standing") -> list[list[Any]]:
         ["since", f"{decision.at[:19]} by {decision.kind} (event {decision.sequence})"],
         ["approved", f"{decision.actor}: {decision.reason}"],
         ["threshold", f"{threshold.detail['fail']:.4g} by {threshold.actor}" if threshold else "its own"],
-        ["run", model.run_id],
-        ["code", model.git_commit + (" (with local changes)" if model.git_dirty == "true" else "")],
-        ["dataset", model.dataset_sha256],
-        ["detector", model.detector_digest],
-        *(
-            [f"dvc {stage}", f"{path} {digest}"]
-            for stage, record in model.dvc.items()
-            for path, digest in record["deps"].items()
-        ),
+        *origin_rows(model),
     ]
 
 

@@ -11,9 +11,9 @@ from novad.config import Workspace
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from novad.tracking import ImageTrace, PredictionTrace
+    from novad.tracking import ImageTrace, ModelOrigin, PredictionTrace
 
-__all__ = ["trace"]
+__all__ = ["origin_rows", "trace"]
 
 
 def trace(
@@ -38,6 +38,21 @@ def trace(
     answer({"kind": kind, **asdict(found)}, as_json, show)
 
 
+def origin_rows(model: "ModelOrigin") -> list[list[Any]]:
+    """What a version was made from, for a table of two columns."""
+    return [
+        ["detector", model.detector_digest],
+        ["run", model.run_id],
+        ["dataset", model.dataset_sha256],
+        ["code", model.git_commit + (" (with local changes)" if model.git_dirty == "true" else "")],
+        *(
+            [f"dvc {stage}", f"{path} {digest}"]
+            for stage, record in model.dvc.items()
+            for path, digest in record["deps"].items()
+        ),
+    ]
+
+
 def _show_prediction(console: "Console", found: "PredictionTrace") -> None:
     prediction, model, approval = found.prediction, found.model, found.approval
     rows: list[list[Any]] = [
@@ -47,15 +62,7 @@ def _show_prediction(console: "Console", found: "PredictionTrace") -> None:
         ["model", f"{model.line} version {model.version}"],
         ["approved", f"{approval.approver} on {approval.at[:19]}: {approval.reason}" if approval else None],
         ["nearest normal", f"{prediction.nearest_image} (sha256 {prediction.nearest_sha256})"],
-        ["detector", model.detector_digest],
-        ["run", model.run_id],
-        ["dataset", model.dataset_sha256],
-        ["code", model.git_commit + (" (with local changes)" if model.git_dirty == "true" else "")],
-    ]
-    rows += [
-        [f"dvc {stage}", f"{path} {digest}"]
-        for stage, record in model.dvc.items()
-        for path, digest in record["deps"].items()
+        *origin_rows(model),
     ]
     console.print(table(f"Prediction {prediction.prediction_id}", ("", ""), rows))
 

@@ -1,12 +1,12 @@
 """Stage memory_bank: a whitened coreset of the bank split's patch features."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
 
-from novad.config import Workspace
+from novad.config import MemoryBankSettings, Workspace
 from novad.stages.layer_choice import choose_layers
 from novad.stages.line import Line
 from novad.stages.runner import main, stage_output, write_json
@@ -15,7 +15,7 @@ from novad.vision.familiarity import feature_grids
 from novad.vision.memory_bank import BankEstimate, MemoryBank, bank_size, estimate, fit_memory_bank, save_bank
 from novad.vision.preprocess import batches, to_batch
 
-__all__ = ["run"]
+__all__ = ["fit_bank", "run"]
 
 STAGE = "memory_bank"
 BATCH = 8
@@ -33,7 +33,8 @@ def run(workspace: Workspace, name: str) -> None:
         f"{expected.vectors} vectors, about {expected.megabytes} MB beside the network",
         file=sys.stderr,
     )
-    bank = _fit(line, backbone, len(rows))
+    settings = line.settings
+    bank = fit_bank(_grids(line, backbone), len(rows), settings.memory_bank, settings.seed)
     with stage_output(workspace, name, STAGE) as folder:
         save_bank(bank, folder / "bank.safetensors")
         write_json(
@@ -52,11 +53,18 @@ def run(workspace: Workspace, name: str) -> None:
         )
 
 
-def _fit(line: Line, backbone: Backbone, images: int) -> MemoryBank:
-    settings = line.settings.memory_bank
+def fit_bank(grids: Iterable[Tensor], images: int, settings: MemoryBankSettings, seed: int = 0) -> MemoryBank:
+    """The bank that a line's settings ask for.
+
+    Args:
+        grids: one (C, H, W) tensor of patch features per image.
+        images: how many the stream will give.
+    Raises:
+        CalibrationError: no image, or features that are not finite.
+    """
     with torch.inference_mode():
         return fit_memory_bank(
-            _grids(line, backbone),
+            grids,
             images,
             coreset_share=settings.coreset_share,
             min_vectors=settings.min_vectors,
@@ -64,7 +72,7 @@ def _fit(line: Line, backbone: Backbone, images: int) -> MemoryBank:
             dimensions=settings.dimensions,
             whiten=settings.whiten,
             max_patches=settings.max_patches,
-            seed=line.settings.seed,
+            seed=seed,
         )
 
 

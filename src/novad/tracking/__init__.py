@@ -15,13 +15,14 @@ from novad.tracking.publications import Publication, publications, published_ver
 from novad.tracking.publish import Published, close_stale_runs, publish
 from novad.tracking.registry import ResolvedModel, gate, history, promote, resolve, rollback
 from novad.tracking.threshold import change_threshold
-from novad.tracking.trace import ImageTrace, PredictionTrace, trace
+from novad.tracking.trace import ImageTrace, ModelOrigin, PredictionTrace, trace
 
 __all__ = [
     "Checked",
     "Event",
     "ImageTrace",
     "LoggedDecision",
+    "ModelOrigin",
     "PredictionTrace",
     "Publication",
     "Published",
