@@ -240,6 +240,11 @@ def test_a_rollback_and_what_an_audit_says_of_it(novad: Novad, line: Workspace) 
     code, out, _ = novad("audit", "--verify")
     assert code == 0
     assert "all as recorded" in out
+    settings = line.params.read_text()
+    line.params.write_text("lines: {}\n")
+    assert "metal: 3 events" in novad("audit", "--verify")[1]
+    assert novad("audit", "metal")[0] == 0
+    line.params.write_text(settings)
     (resolve(line, "metal").folder / "bank.safetensors").write_bytes(b"other")
     broken = novad("audit", "metal", "--verify", "--json")
     assert broken[0] == 1

@@ -32,9 +32,11 @@ def audit(
 
     workspace = Workspace.find()
     moment = tracking.parse_time(at) if at is not None else None
-    if line is not None:
+    # A line that was taken out of the settings judged parts all the same.
+    decided = tracking.decided_lines(workspace)
+    if line is not None and line not in decided:
         line_settings(workspace.params, line)
-    lines = [line] if line is not None else list(load_lines(workspace.params))
+    lines = [line] if line is not None else sorted(decided | set(load_lines(workspace.params)))
     checked: dict[str, Checked] = {}
     if verify:
         with progress("checking events and files"):

@@ -1,6 +1,6 @@
 """Evidence and registry in MLflow, and the event log beside them; importing this does not load MLflow."""
 
-from novad.tracking.audit import Checked, Standing, check, parse_time, standing
+from novad.tracking.audit import Checked, Standing, check, decided_lines, parse_time, standing
 from novad.tracking.decisions import (
     LoggedDecision,
     decide_now,
@@ -34,6 +34,7 @@ __all__ = [
     "check",
     "close_stale_runs",
     "decide_now",
+    "decided_lines",
     "decisions_on",
     "find_decision",
     "gate",

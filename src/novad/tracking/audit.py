@@ -14,7 +14,9 @@ from novad.tracking.events import (
     MAKES_CHAMPION,
     Event,
     champion_of,
+    events,
     examine,
+    heads,
     intact_events,
     threshold_event,
 )
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
-__all__ = ["Checked", "Standing", "check", "parse_time", "standing"]
+__all__ = ["Checked", "Standing", "check", "decided_lines", "parse_time", "standing"]
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,15 @@ def parse_time(text: str) -> datetime:
     if moment > datetime.now(UTC):
         raise ConfigError(f"--at: {text} is in the future; nobody knows yet who will serve then")
     return moment
+
+
+def decided_lines(workspace: Workspace) -> set[str]:
+    """Every line in the event log, also one that is no longer among the settings.
+
+    Raises:
+        ServiceError: the store cannot be reached.
+    """
+    return {event.line for event in events(workspace)} | set(heads(workspace))
 
 
 def standing(workspace: Workspace, line: str, at: datetime | None = None) -> Standing:
