@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.stats import median_abs_deviation
 
 from novad.vision.memory_bank import fit_memory_bank
 from novad.vision.suspicion import Suspicions, suspicions
@@ -67,3 +68,11 @@ def test_share_of_the_most_suspicious_rounds_down() -> None:
 def test_equal_banks_give_equal_suspicions() -> None:
     first, second = _suspicions(_grids(), smoothing=1.0), _suspicions(_grids(), smoothing=1.0)
     np.testing.assert_array_equal(first.distances, second.distances)
+
+
+def test_scores_are_robust_z_which_an_odd_image_hardly_moves() -> None:
+    found = _suspicions(_grids(odd=7))
+    spread = median_abs_deviation(found.distances, scale="normal")
+    np.testing.assert_allclose(
+        found.scores, (found.distances - np.median(found.distances)) / spread, rtol=1e-4
+    )
