@@ -3,8 +3,8 @@
 A bank knows its covering radius r: no patch seen is farther from its vectors. Updates keep that promise, and
 every vector they add was farther than r from all before it. What a rebuild could do better is bounded:
 
-- Vectors pairwise r apart, as greedy k-center leaves them (Gonzalez 1985), are at most one to a ball of radius
-  below r / 2. So in the same space every bank of fewer vectors has a covering radius of at least r / 2: the
+- Vectors pairwise r apart, as greedy k-center leaves them (Gonzalez 1985), are at most one to a ball of less
+  than r / 2. So in the same space every bank of fewer vectors has a covering radius of at least r / 2: the
   updated one is within a factor of two of the best smaller one. Where many centres per pass left vectors only
   c r apart, c below 1, the factor is 2 / c.
 - A bank's nearest vector is at most its radius farther than the nearest of all patches seen. So nearest

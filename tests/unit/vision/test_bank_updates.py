@@ -1,4 +1,4 @@
-"""Updated banks against brute force: what they cover, what a rebuild would, and that nothing removed stays."""
+"""Updated banks against brute force: what they cover, what a rebuild covers, and what removal leaves."""
 
 from collections.abc import Callable
 from itertools import combinations
