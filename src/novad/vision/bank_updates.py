@@ -14,7 +14,7 @@ Whitening is kept: mean and covariance still hold a removed image as one of many
 them.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 import numpy as np
 import torch
@@ -23,10 +23,12 @@ from torch import Tensor
 
 from novad.errors import CalibrationError
 from novad.vision.coreset import greedy_cover
-from novad.vision.memory_bank import USUAL_PATCHES, MemoryBank
+from novad.vision.memory_bank import SEARCH_BLOCK, USUAL_PATCHES, MemoryBank
 from novad.vision.usual_distances import fit_usual_distances
 
 __all__ = ["add_images", "refit_usual", "remove_images"]
+
+Origins = NDArray[np.int32]
 
 # A patch at the radius itself is covered; two ways to sum its distance differ in single precision.
 ROUNDING = 1e-4
@@ -69,7 +71,7 @@ def remove_images(
     Args:
         bank: is not changed.
         images: numbers, as in ``bank.origins``; one without vectors has none to remove.
-        remaining: number to (C, H, W) raw patch features of every image that stays; each is read twice.
+        remaining: number to (C, H, W) raw patch features of every image that stays; some are read twice.
         radius: to cover again by, in the bank's space; by default the bank's covering radius.
     Raises:
         CalibrationError: no vector is left, a removed image is among the remaining, features that do not fit,
@@ -78,15 +80,16 @@ def remove_images(
     gone = np.isin(bank.origins[:, 0], list(images))
     if gone.all():
         raise CalibrationError("without the images to remove no vector is left: build another bank")
-    removed = torch.from_numpy(gone)
-    kept = MemoryBank(bank.whitening, bank.vectors[~removed], bank.origins[~gone], bank.usual)
+    kept, removed = _part(bank, ~gone), _part(bank, gone)
     if remaining is None:
         if bank.radius is not None:
-            kept.radius = bank.radius + _farthest(kept, bank.vectors[removed])
+            kept.radius = bank.radius + _farthest(kept, removed.vectors)
         return kept
     if both := sorted(set(images) & set(remaining)):
         raise CalibrationError(f"image {both[0]} is to be removed and among the remaining")
-    covered = _covered(kept, remaining.items(), _asked(bank, radius))
+    asked = _asked(bank, radius)
+    promised = bank.radius is not None and bank.radius <= asked
+    covered = _covered(kept, remaining.items(), asked, removed if promised else None)
     return covered if bank.usual is None else refit_usual(covered, remaining)
 
 
@@ -103,37 +106,68 @@ def refit_usual(bank: MemoryBank, grids: Mapping[int, Tensor]) -> MemoryBank:
         raise CalibrationError("no normal image to measure usual distances on")
     numbers, most = sorted(grids), min(len(grids), USUAL_PATCHES)
     asked = [numbers[at * len(numbers) // most] for at in range(most)]
-    distances = []
-    for number in asked:
-        patches = _patches(bank, number, grids[number])
-        own = np.full(len(patches), number, np.int32)
-        distances.append(bank.nearest_foreign(patches, own)[0])
-    height, width = grids[numbers[0]].shape[1:]
-    rows, columns = torch.from_numpy(_places(height, width)).repeat(most, 1).unbind(1)
+    distances, places = [], []
+    for patches, origins in _blocks(bank, ((number, grids[number]) for number in asked)):
+        distances.append(bank.nearest_foreign(patches, origins[:, 0])[0])
+        places.append(origins[:, 1:].astype(np.int64))
+    rows, columns = torch.from_numpy(np.concatenate(places)).unbind(1)
+    height, width = grids[asked[0]].shape[1:]
     usual = fit_usual_distances(torch.from_numpy(np.concatenate(distances)), rows, columns, (height, width))
     return MemoryBank(bank.whitening, bank.vectors, bank.origins, usual, bank.radius)
 
 
-def _covered(bank: MemoryBank, grids: Iterable[tuple[int, Tensor]], radius: float) -> MemoryBank:
-    """The bank with those patches as vectors, chosen greedily, that leave none farther than ``radius``."""
+def _covered(
+    bank: MemoryBank, grids: Iterable[tuple[int, Tensor]], radius: float, gone: MemoryBank | None = None
+) -> MemoryBank:
+    """The bank with those patches as vectors, chosen greedily, that leave none farther than ``radius``.
+
+    Args:
+        bank: whose radius, if known, still holds of other patches than these.
+        grids: image number and (C, H, W) raw features.
+        radius: in the bank's space.
+        gone: vectors that covered these patches together with the bank; None where nothing was promised.
+    """
+    limit = radius * (1 + ROUNDING)
     far, distances, origins = [bank.vectors[:0].half()], [torch.zeros(0)], [bank.origins[:0]]
-    for number, grid in grids:
-        patches = _patches(bank, number, grid)
-        nearest = _distances(bank, patches)
-        at = torch.nonzero(nearest > radius * (1 + ROUNDING))[:, 0]
-        places = _places(*grid.shape[1:])[at.numpy()]
+    for patches, places in _blocks(bank, grids):
+        suspects = torch.arange(len(patches))
+        if gone is not None:
+            # Out of reach of what is gone, a patch was covered by what is left; and few are searched fast.
+            suspects = suspects[_distances(gone, patches) <= limit]
+        nearest = _distances(bank, patches[suspects])
+        at = suspects[nearest > limit]
         far.append(patches[at])
-        distances.append(nearest[at])
-        origins.append(np.insert(places, 0, number, axis=1).astype(np.int32))
-    patches = torch.cat(far)
-    chosen = greedy_cover(patches, torch.cat(distances), radius)
+        distances.append(nearest[nearest > limit])
+        origins.append(places[at.numpy()])
+    uncovered = torch.cat(far)
+    chosen = greedy_cover(uncovered, torch.cat(distances), radius)
     return MemoryBank(
         bank.whitening,
-        torch.cat([bank.vectors, patches[torch.from_numpy(chosen)].float()]),
+        torch.cat([bank.vectors, uncovered[torch.from_numpy(chosen)].float()]),
         np.concatenate([bank.origins, np.concatenate(origins)[chosen]]),
         bank.usual,
         max(radius, bank.radius or 0.0),
     )
+
+
+def _blocks(bank: MemoryBank, grids: Iterable[tuple[int, Tensor]]) -> Iterator[tuple[Tensor, Origins]]:
+    """(n, D) whitened patches and (n, 3) origins, images joined: long blocks are searched far faster."""
+    patches: list[Tensor] = []
+    origins: list[Origins] = []
+    for number, grid in grids:
+        patches.append(_patches(bank, number, grid))
+        origins.append(_places(number, *grid.shape[1:]))
+        if sum(map(len, origins)) >= SEARCH_BLOCK:
+            yield torch.cat(patches), np.concatenate(origins)
+            patches, origins = [], []
+    if patches:
+        yield torch.cat(patches), np.concatenate(origins)
+
+
+def _part(bank: MemoryBank, chosen: NDArray[np.bool_]) -> MemoryBank:
+    """Some of the vectors; how far they leave patches is not known."""
+    vectors = bank.vectors[torch.from_numpy(chosen)]
+    return MemoryBank(bank.whitening, vectors, bank.origins[chosen], bank.usual)
 
 
 def _asked(bank: MemoryBank, radius: float | None) -> float:
@@ -157,7 +191,9 @@ def _patches(bank: MemoryBank, number: int, grid: Tensor) -> Tensor:
 
 
 def _distances(bank: MemoryBank, patches: Tensor) -> Tensor:
-    """(n,) Euclidean, of whitened patches to their nearest vectors."""
+    """(n,) Euclidean, of whitened patches to their nearest vectors; infinite where there are none."""
+    if not len(bank.vectors):
+        return torch.full((len(patches),), torch.inf)
     return torch.from_numpy(bank.nearest_foreign(patches, np.full(len(patches), -1, np.int32))[0])
 
 
@@ -166,6 +202,7 @@ def _farthest(bank: MemoryBank, patches: Tensor) -> float:
     return float(_distances(bank, patches).max()) if len(patches) else 0.0
 
 
-def _places(height: int, width: int) -> NDArray[np.int64]:
-    """(height * width, 2) row and column of every patch."""
-    return np.stack(np.divmod(np.arange(height * width), width), 1)
+def _places(number: int, height: int, width: int) -> Origins:
+    """(height * width, 3) image, row and column of every patch."""
+    at = np.arange(height * width, dtype=np.int32)
+    return np.stack([np.full_like(at, number), at // width, at % width], 1)

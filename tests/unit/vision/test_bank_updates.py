@@ -146,6 +146,15 @@ def test_a_removed_image_leaves_no_vector_and_the_others_stay_covered(
     assert reach(patches, bare.vectors) <= bare.radius * SLACK
 
 
+def test_a_known_radius_saves_searching_and_changes_nothing() -> None:
+    source = grids(6, seed=3)
+    bank, stay = built(source, 25), {number: grid for number, grid in enumerate(source) if number != 2}
+    unknown = MemoryBank(bank.whitening, bank.vectors, bank.origins, bank.usual)
+    by_promise, by_search = remove_images(bank, [2], stay), remove_images(unknown, [2], stay, bank.radius)
+    assert np.array_equal(by_promise.origins, by_search.origins)
+    assert len(by_promise.vectors) > (bank.origins[:, 0] != 2).sum()
+
+
 def test_no_bound_is_lost_where_nothing_is_removed_or_new() -> None:
     source = grids(5, seed=3)
     bank = built(source, 20)
