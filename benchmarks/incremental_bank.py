@@ -115,7 +115,7 @@ def _removals(normals: list[Tensor], start: MemoryBank) -> dict[str, Way]:
 def _rows(
     start: MemoryBank, ways: dict[str, Way], scored: Tensor, per_image: float, repeats: int
 ) -> list[dict[str, Any]]:
-    """Each way beside the first; radii over the patches of the first, in the space of ``start``."""
+    """Each way beside the first; radii and distances in the space of ``start``."""
     banks: dict[str, MemoryBank] = {}
 
     def build(name: str) -> None:
@@ -125,9 +125,9 @@ def _rows(
     scores = {name: _scores(bank, scored) for name, bank in banks.items()}
     first = next(iter(ways))
     seen = list(ways[first].grids.values())
-    reached = {
-        name: _reach(_in_space(bank, ways[name].grids, start.whitening), seen) for name, bank in banks.items()
-    }
+    alike = {name: _in_space(bank, ways[name].grids, start.whitening) for name, bank in banks.items()}
+    reached = {name: _reach(bank, seen) for name, bank in alike.items()}
+    nearest = {name: bank.search(scored)[0] for name, bank in alike.items()}
     spread = float(scores[first].std())
     full = {name: seconds[name] + way.read * per_image for name, way in ways.items()}
     rows = []
@@ -143,7 +143,8 @@ def _rows(
                 "radius": round(reached[name], 3),
                 "told": None if bank.radius is None else round(bank.radius, 3),
                 "radius / rebuild": round(reached[name] / reached[first], 4),
-                "closest two / radius": round(_closest(bank) / float(bank.radius or 1), 3),
+                "pairwise a radius apart": _apart(alike[name], reached[name]),
+                "largest change of a distance": round(float((nearest[name] - nearest[first]).abs().max()), 3),
                 "mean change of scores, sd": round(float(change.mean()), 4),
                 "largest, sd": round(float(change.max()), 4),
             }
@@ -188,7 +189,10 @@ def _reach(bank: MemoryBank, grids: list[Tensor]) -> float:
     return max(float(bank.search(grid[None])[0].max()) for grid in grids)
 
 
-def _closest(bank: MemoryBank) -> float:
-    """Distance of the two vectors closest to one another."""
-    between = torch.cdist(bank.vectors, bank.vectors)
-    return float(between.fill_diagonal_(torch.inf).min())
+def _apart(bank: MemoryBank, radius: float) -> int:
+    """How many vectors, taken in their order, are at least a radius from all taken before."""
+    near = (torch.cdist(bank.vectors, bank.vectors) < radius).numpy()
+    taken = np.zeros(len(near), bool)
+    for at, row in enumerate(near):
+        taken[at] = not (row & taken).any()
+    return int(taken.sum())

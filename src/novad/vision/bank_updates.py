@@ -5,8 +5,8 @@ every vector they add was farther than r from all before it. What a rebuild coul
 
 - Vectors pairwise r apart, as greedy k-center leaves them (Gonzalez 1985), are at most one to a ball of less
   than r / 2. So in the same space every bank of fewer vectors has a covering radius of at least r / 2: the
-  updated one is within a factor of two of the best smaller one. Where many centres per pass left vectors only
-  c r apart, c below 1, the factor is 2 / c.
+  updated one is within a factor of two of the best smaller one. Many centres per pass leave some vectors
+  closer; then smaller means fewer than are pairwise r apart. A bank of more vectors may cover better.
 - A bank's nearest vector is at most its radius farther than the nearest of all patches seen. So nearest
   distances to two banks of radii r and s over the same patches differ by at most max(r, s) for any query.
 
