@@ -155,6 +155,15 @@ def test_a_known_radius_saves_searching_and_changes_nothing() -> None:
     assert len(by_promise.vectors) > (bank.origins[:, 0] != 2).sum()
 
 
+def test_removal_may_cover_what_stays_more_closely_than_before() -> None:
+    source = grids(6, seed=3)
+    bank, stay = built(source, 25), {number: grid for number, grid in enumerate(source) if number != 2}
+    assert bank.radius is not None
+    closer = remove_images(bank, [2], stay, radius=bank.radius / 2)
+    assert reach(mapped(bank, list(stay.values())), closer.vectors) <= bank.radius / 2 * SLACK
+    assert closer.radius == bank.radius / 2
+
+
 def test_no_bound_is_lost_where_nothing_is_removed_or_new() -> None:
     source = grids(5, seed=3)
     bank = built(source, 20)
