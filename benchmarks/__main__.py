@@ -12,6 +12,7 @@ from benchmarks import (
     contamination,
     coreset,
     detection,
+    incremental_bank,
     interval_coverage,
     pixel_figures,
     second_implementation,
@@ -28,6 +29,7 @@ ROOT = Path(__file__).parents[1]
 BENCHMARKS: dict[str, Callable[[Request], Report]] = {
     "contamination": contamination.measure,
     "coreset": coreset.measure,
+    "incremental_bank": incremental_bank.measure,
     "stage_cost": stage_cost.measure,
     "detection": detection.measure,
     "selection": selection.measure,
@@ -72,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
         "--data", type=Path, default=ROOT.parent / "shared/data/elpv-mono", help="MVTec layout"
     )
     parser.add_argument("--checkpoint", type=Path, help="backbone to measure; else the bundled one")
-    parser.add_argument("--images", type=int, default=0, help="most training images for the bank; 0: all")
+    parser.add_argument("--images", type=int, default=0, help="most training images for a bank; 0: all")
     parser.add_argument("--coreset-images", type=int, default=96, help="the same where exact greedy runs too")
     parser.add_argument("--scored", type=int, default=64, help="images that scoring is timed on")
     parser.add_argument("--size", type=int, default=224, help="side of the network's input, in pixels")

@@ -40,11 +40,16 @@ def random_choice(patches: Tensor, count: int, seed: int = 0) -> Chosen:
     return np.random.default_rng(seed).choice(len(patches), count, replace=False)
 
 
+def novad_choice(patches: Tensor, count: int, **options: int) -> Chosen:
+    """What the memory bank takes."""
+    return greedy_coreset(patches, count, **options).chosen
+
+
 EXACT = "exact greedy, in blocks"
 METHODS: dict[str, Method] = {
-    "novad: 64 centres per pass": greedy_coreset,
-    "32 centres per pass": partial(greedy_coreset, centres_per_pass=32),
-    EXACT: partial(greedy_coreset, centres_per_pass=1, candidates=1),
+    "novad: 64 centres per pass": novad_choice,
+    "32 centres per pass": partial(novad_choice, centres_per_pass=32),
+    EXACT: partial(novad_choice, centres_per_pass=1, candidates=1),
     "exact greedy, plain k-center": plain_k_center,
     "random": random_choice,
 }

@@ -85,6 +85,28 @@ def test_every_benchmark_leaves_its_table(
     )
 
 
+def test_updated_banks_are_set_beside_a_rebuild(
+    run: Callable[..., int], images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ("--data", images, "--size", 32, "--repeats", 1, "--results", tmp_path)
+    assert run("incremental_bank", *asked) == 0
+    assert "20 are needed" in capsys.readouterr().err
+    rng = np.random.default_rng(1)
+    for number in range(4, 22):
+        pixels = rng.integers(0, 256, (64, 64, 3), np.uint8)
+        Image.fromarray(pixels).save(images / "train/good" / f"{number}.png")
+    assert run("incremental_bank", *asked) == 0
+    rows = json.loads((tmp_path / "incremental_bank.json").read_text("utf-8"))["rows"]
+    told = {(row["bank"], row["way"]): row for row in rows}
+    # 22 images: 3 are scored; of the others 4 come late, or 1 goes. So few patches are all kept as vectors.
+    assert {bank for bank, _ in told} == {"15 images + 4", "19 images - 1"}
+    assert told["15 images + 4", "add_images"]["vectors"] == 19 * 16
+    assert told["15 images + 4", "left as it was"]["vectors"] == 15 * 16
+    assert told["19 images - 1", "remove_images alone"]["vectors"] == 18 * 16
+    assert all(row["radius"] < 0.1 for row in rows if row["way"].startswith(("rebuild", "add", "remove")))
+    assert told["15 images + 4", "left as it was"]["largest, sd"] > 0.1
+
+
 def test_trained_lines_are_timed_as_they_were_trained(
     run: Callable[..., int], images: Path, evaluated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,7 +167,15 @@ def test_what_is_missing_is_said_and_skipped(
     run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     results = tmp_path / "results"
-    needy = ("contamination", "coreset", "stage_cost", "detection", "selection", "usual_distances")
+    needy = (
+        "contamination",
+        "coreset",
+        "incremental_bank",
+        "stage_cost",
+        "detection",
+        "selection",
+        "usual_distances",
+    )
     asked = ("--data", tmp_path / "nowhere", "--artifacts", tmp_path / "none", "--results", results)
     assert run(*needy, *asked) == 0
     said = capsys.readouterr().err

@@ -154,6 +154,8 @@ class MemoryBank:
         vectors: (k, D) chosen patches.
         origins: (k, 3) image, row and column of each.
         usual: distances of normal patches, place by place; None where nobody measured them.
+        radius: no patch that the bank was built from is farther from its vectors, in the bank's space; None
+            where nobody measured it.
     """
 
     def __init__(
@@ -162,9 +164,10 @@ class MemoryBank:
         vectors: Tensor,
         origins: NDArray[np.int32],
         usual: UsualDistances | None = None,
+        radius: float | None = None,
     ) -> None:
         self.whitening, self.vectors, self.origins = whitening, vectors.float().contiguous(), origins
-        self.usual = usual
+        self.usual, self.radius = usual, radius
         self._index = faiss.IndexFlatL2(self.vectors.shape[1])
         self._index.add(self.vectors.numpy())
 
@@ -245,8 +248,9 @@ def fit_memory_bank(
     mapped = torch.cat([whitening(block).half() for block in torch.split(patches, SEARCH_BLOCK)])
     del patches
     count = bank_size(total, coreset_share, min_vectors, max_vectors)
-    chosen, origins = greedy_coreset(mapped, count, seed=seed), store.origins()
-    bank = MemoryBank(whitening, mapped[torch.from_numpy(chosen)], origins[chosen])
+    coreset, origins = greedy_coreset(mapped, count, seed=seed), store.origins()
+    vectors = mapped[torch.from_numpy(coreset.chosen)]
+    bank = MemoryBank(whitening, vectors, origins[coreset.chosen], radius=coreset.radius)
     shape = (grid.shape[1], grid.shape[2])
     bank.usual = _usual_distances(bank, mapped, origins, shape, USUAL_PATCHES * store.step)
     return bank
@@ -277,15 +281,18 @@ def save_bank(bank: MemoryBank, path: Path) -> None:
     }
     if bank.usual is not None:
         tensors |= {f"usual.{name}": tensor for name, tensor in vars(bank.usual).items()}
+    if bank.radius is not None:
+        tensors["radius"] = torch.tensor(bank.radius, dtype=torch.float64)
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
 
 
 def load_bank(path: Path) -> MemoryBank:
-    """Read a bank that ``save_bank`` wrote."""
+    """Read a bank that ``save_bank`` wrote; banks of before know no covering radius."""
     tensors = load_file(path)
     whitening = Whitening(tensors["mean"], tensors["matrix"])
     moments = {
         name.removeprefix("usual."): each for name, each in tensors.items() if name.startswith("usual.")
     }
     usual = UsualDistances(**moments) if moments else None
-    return MemoryBank(whitening, tensors["vectors"], tensors["origins"].numpy(), usual)
+    radius = float(tensors["radius"]) if "radius" in tensors else None
+    return MemoryBank(whitening, tensors["vectors"], tensors["origins"].numpy(), usual, radius)
