@@ -25,7 +25,7 @@ from novad.stages.calibrate_explainer import (
     score_candidates,
 )
 from novad.stages.line import Line
-from novad.stages.options import Option, Scored, best_option, offered_options, single_option
+from novad.stages.options import BankDeviations, Option, Scored, best_option, offered_options, single_option
 from novad.vision.calibration import fit_normal_scale
 from novad.vision.fusion import hybrid_scores
 from novad.vision.novelty import Candidate
@@ -44,17 +44,23 @@ class _Case:
         settings: of the line.
         scored: images by familiarity and every candidate.
         reference: candidate that the search starts from.
-        normal: deviations of bank images, where there are anomalies enough to learn from.
+        normal: bank images, where there are anomalies enough to learn from.
     """
 
     settings: LineSettings
     scored: Scored
     reference: Candidate
-    normal: NDArray[np.float32] | None
+    normal: BankDeviations | None
 
     def of(self, rows: NDArray[np.bool_]) -> "_Case":
         told = self.scored
-        part = Scored(told.rows[rows], told.candidates, told.familiarity[rows], told.novelty[rows])
+        part = Scored(
+            told.rows[rows],
+            told.candidates,
+            told.familiarity[rows],
+            told.novelty[rows],
+            told.residuals[rows],
+        )
         return replace(self, scored=part)
 
 
@@ -77,7 +83,7 @@ def _case(line: Line) -> _Case:
     familiarity, explainer = load_models(line)
     grid, fits = fit_candidates(line, explainer)
     scored = score_candidates(line, familiarity, explainer, grid, fits)
-    normal = bank_deviations(line, explainer, grid, fits) if learns(line) else None
+    normal = bank_deviations(line, familiarity, explainer, grid, fits) if learns(line) else None
     return _Case(line.settings, scored, grid.reference(explainer), normal)
 
 
@@ -117,7 +123,8 @@ def _novelty(option: Option, scored: Scored) -> Floats:
     columns = scored.novelty[:, [scored.candidates.index(each) for each in option.judged]]
     if option.evidence is None:
         return columns[:, 0].astype(np.float64)
-    return np.asarray(option.evidence(torch.from_numpy(columns)).double().numpy())
+    read = [columns, scored.residuals] if option.residuals else [columns]
+    return np.asarray(option.evidence(torch.from_numpy(np.concatenate(read, axis=1))).double().numpy())
 
 
 def _single(case: _Case) -> Option:

@@ -14,6 +14,7 @@ from novad.config import Workspace
 from novad.stages.line import Line
 from novad.stages.runner import peak_rss_mb, write_json
 from novad.vision import Detector
+from novad.vision.detector import raw_scores
 from novad.vision.pooling import resize_maps
 from novad.vision.preprocess import batches, to_batch
 
@@ -58,9 +59,20 @@ def _scorer(detector: Detector, kind: str) -> Callable[[list[Any]], object]:
             found = familiarity.score(familiarity.backbone(to_batch(group, side)))
         return _full_size(found.distances, group)
 
+    def novelty_alone(group: list[Any]) -> object:
+        images = to_batch(group, side)
+        if novelty.residuals:  # Those take the search of the memory too.
+            return _full_size(raw_scores(familiarity, novelty, images).novelty_maps, group)
+        return _full_size(explained(images), group)
+
+    def explained(images: Tensor) -> Tensor:
+        found = novelty.explain(images)
+        novelty.score(found.deviations)
+        return found.maps
+
     return {
         "familiarity": familiarity_alone,
-        "novelty": lambda group: _full_size(novelty.judge(to_batch(group, side))[1], group),
+        "novelty": novelty_alone,
         "hybrid": lambda group: [each.hybrid_map for each in detector.score(group, BATCH)],
     }[kind]
 

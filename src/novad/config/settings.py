@@ -96,7 +96,8 @@ class CalibrateExplainerSettings(Section):
     The target ``memory`` (what the bank leaves unexplained) is offered only where it is asked for by name.
 
     From ``evidence_anomalies`` labelled anomalies on, all deviations are weighed instead of one chosen (0:
-    never); ``evidence_strength`` is the inverse ridge penalty of that.
+    never); ``evidence_strength`` is the inverse ridge penalty of that. Evidence also weighs, direction by
+    direction, what the memory bank leaves unexplained, unless ``residuals`` is off.
     """
 
     targets: tuple[str, ...] = ()
@@ -106,6 +107,7 @@ class CalibrateExplainerSettings(Section):
     top_shares: tuple[Share, ...] = (0.002, 0.01, 0.05, 0.2)
     evidence_anomalies: Annotated[int, Field(ge=0)] = 20
     evidence_strength: Annotated[float, Field(gt=0)] = 100.0
+    residuals: bool = True
 
 
 class TuneFusionSettings(Section):

@@ -15,7 +15,7 @@ from novad.config import Workspace
 from novad.errors import CalibrationError
 from novad.stages.line import Line
 from novad.stages.localisation import MaskedImages, best_map, masked_images
-from novad.stages.options import Option, Scored, best_option, offered_options
+from novad.stages.options import BankDeviations, Option, Scored, best_option, offered_options
 from novad.stages.runner import main, read_json, stage_output, write_json
 from novad.vision.candidates import CandidateGrid, Fits, candidate_scores, fit_normal_statistics
 from novad.vision.detector import FamiliarityModel, NoveltyModel, raw_scores
@@ -58,14 +58,14 @@ def run(workspace: Workspace, name: str) -> None:
         line.settings.tune_fusion.max_false_positive_rate,
         line.settings.tune_fusion.equal_weight_prior,
     )
-    normal = bank_deviations(line, explainer, grid, fits) if learns(line) else None
+    normal = bank_deviations(line, familiarity, explainer, grid, fits) if learns(line) else None
     options = offered_options(line.settings, scored, grid.reference(explainer), normal)
     best = best_option(options, scored.anomalous)
     target = best.judged[0].target
     masked = masked_images(line)
     shown, maps = best_map(explainer, grid, fits, target, masked)
     read = {each.smoothing: fits[target, each.smoothing] for each in (shown, *best.judged)}
-    novelty = NoveltyModel(explainer, shown, best.judged, best.evidence, read)
+    novelty = NoveltyModel(explainer, shown, best.judged, best.evidence, read, best.residuals)
     scores = scored.rows.assign(familiarity=scored.familiarity, novelty=best.scores)
     with stage_output(workspace, name, STAGE) as folder:
         save_novelty(read, best.evidence, folder / "calibration.safetensors")
@@ -114,7 +114,8 @@ def fit_candidates(line: Line, explainer: Explainer) -> tuple[CandidateGrid, Fit
         explainer, settings.targets, settings.statistics, settings.smoothing, settings.top_shares
     )
     fitted, _ = _bank_parts(line)
-    return grid, fit_normal_statistics(grid, _bank_batches(line, explainer, fitted))
+    batches = ((explainer.without(own), images) for own, images in _bank_batches(line, fitted))
+    return grid, fit_normal_statistics(grid, batches)
 
 
 def _bank_parts(line: Line) -> tuple[Places, Places]:
@@ -125,11 +126,11 @@ def _bank_parts(line: Line) -> tuple[Places, Places]:
     return fitted, rest[_spread(len(rest), min(2 * most, len(rest)))]
 
 
-def _bank_batches(line: Line, explainer: Explainer, places: Places) -> Iterator[tuple[Explainer, Tensor]]:
-    """Batches of bank images, each with the explainer that does not know them."""
+def _bank_batches(line: Line, places: Places) -> Iterator[tuple[list[int], Tensor]]:
+    """Batches of bank images, each with their numbers in the bank."""
     images = image_tensors(line, line.images(line.rows("bank").iloc[places]))
     for start, batch in zip(range(0, len(places), BATCH), images, strict=True):
-        yield explainer.without(places[start : start + BATCH].tolist()), batch
+        yield places[start : start + BATCH].tolist(), batch
 
 
 def _spread(length: int, count: int) -> Places:
@@ -137,15 +138,32 @@ def _spread(length: int, count: int) -> Places:
     return np.asarray(np.arange(count) * length // max(count, 1), np.int64)
 
 
-def bank_deviations(line: Line, explainer: Explainer, grid: CandidateGrid, fits: Fits) -> NDArray[np.float32]:
-    """(b, K) of bank images that the statistics were not fitted on."""
+def bank_deviations(
+    line: Line, familiarity: FamiliarityModel, explainer: Explainer, grid: CandidateGrid, fits: Fits
+) -> BankDeviations:
+    """Of bank images that the statistics were not fitted on, as if the bank did not hold them."""
     _, rest = _bank_parts(line)
-    return np.concatenate(
-        [
-            candidate_scores(asked, grid, fits, batch)[0]
-            for asked, batch in _bank_batches(line, explainer, rest)
-        ]
-    )
+    novelty, residuals = [], []
+    for own, images in _bank_batches(line, rest):
+        scores, features = candidate_scores(explainer.without(own), grid, fits, images)
+        novelty.append(scores)
+        residuals.append(_memory(familiarity, explainer, images, features, np.array(own, np.int32))[1])
+    return BankDeviations(np.concatenate(novelty), np.concatenate(residuals))
+
+
+def _memory(
+    familiarity: FamiliarityModel,
+    explainer: Explainer,
+    images: Tensor,
+    features: dict[str, Tensor],
+    own: NDArray[np.int32] | None = None,
+) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+    """Familiarity (N,) of one batch and memory residuals (N, R); ``features`` as the explainer saw them."""
+    with torch.inference_mode():
+        if explainer.backbone is not familiarity.backbone:
+            features = familiarity.backbone(images)
+        found = familiarity.score(features, own)
+        return found.scores.double().numpy(), familiarity.residuals(features, found).numpy()
 
 
 def image_tensors(line: Line, images: Iterator[Any]) -> Iterator[Tensor]:
@@ -159,16 +177,15 @@ def score_candidates(
 ) -> Scored:
     """Raw scores of every calibration and tuning image, by familiarity and by every candidate."""
     rows, images = _tuning_images(line)
-    known, unknown = [], []
+    known, unknown, residuals = [], [], []
     for batch in image_tensors(line, images):
         novelty, features = candidate_scores(explainer, grid, fits, batch)
-        with torch.inference_mode():
-            if explainer.backbone is not familiarity.backbone:
-                features = familiarity.backbone(batch)
-            known.append(familiarity.score(features).scores.numpy())
+        scores, left = _memory(familiarity, explainer, batch, features)
+        known.append(scores)
         unknown.append(novelty)
+        residuals.append(left)
     candidates = [candidate for target in grid.targets for candidate in grid.candidates(target)]
-    return Scored(rows, candidates, np.concatenate(known).astype(np.float64), np.concatenate(unknown))
+    return Scored(rows, candidates, np.concatenate(known), np.concatenate(unknown), np.concatenate(residuals))
 
 
 def _tuning_images(line: Line) -> tuple[pd.DataFrame, Iterator[Any]]:
@@ -230,6 +247,7 @@ def _report(
     scores: pd.DataFrame,
 ) -> dict[str, Any]:
     anomalies, explainer, evidence = scores[scores["label"] == 1], novelty.explainer, novelty.evidence
+    weights = [round(weight, 6) for weight in evidence.weight.tolist()] if evidence else [1.0]
     return {
         "line": line.name,
         "method": explainer.method,
@@ -237,7 +255,9 @@ def _report(
         "exact": explainer.exact,
         "shown": asdict(novelty.shown),
         "judged": [asdict(candidate) for candidate in novelty.judged],
-        "weights": [round(weight, 6) for weight in evidence.weight.tolist()] if evidence else [1.0],
+        "weights": weights[: len(novelty.judged)],
+        "residuals": novelty.residuals,
+        "residual_weights": weights[len(novelty.judged) :],
         "options": [{"option": option.name, **_rounded(option.figures)} for option in options],
         "tuned_on": {
             "split": "synthetic" if (anomalies["split"] == "synthetic").any() else "tuning",

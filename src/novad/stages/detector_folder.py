@@ -35,7 +35,7 @@ def write_detector(line: Line, folder: Path) -> None:
             "smoothing": settings.memory_bank.smoothing,
             "images": bank["images"],
         },
-        novelty={name: calibrated[name] for name in ("shown", "judged")},
+        novelty={name: calibrated[name] for name in ("shown", "judged", "residuals")},
         fusion=read_json(line.output("tune_fusion", "fusion.json")),
         checkpoints=checkpoints,
         bank=line.output("memory_bank", "bank.safetensors"),

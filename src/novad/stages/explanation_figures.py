@@ -74,7 +74,7 @@ class ExplanationFigures:
         )
         other = replace(novelty, explainer=explainer)
         batch = to_batch(self._images, self.detector.image_size)
-        pairs = zip(novelty.judge(batch)[1].numpy(), other.judge(batch)[1].numpy(), strict=True)
+        pairs = zip(novelty.explain(batch).maps.numpy(), other.explain(batch).maps.numpy(), strict=True)
         return round(float(np.mean([randomisation_similarity(mine, random) for mine, random in pairs])), 4)
 
 

@@ -15,7 +15,15 @@ from novad.vision.fusion import hybrid_scores, tune_weight
 from novad.vision.novelty import Candidate
 from novad.vision.selection import choose, surely_better
 
-__all__ = ["Option", "Scored", "best_option", "evidence_option", "offered_options", "single_option"]
+__all__ = [
+    "BankDeviations",
+    "Option",
+    "Scored",
+    "best_option",
+    "evidence_option",
+    "offered_options",
+    "single_option",
+]
 
 # Standard errors by which evidence of other layers must fuse better (docs/decisions/novelty-and-fusion.md).
 SURE = 1.0
@@ -30,12 +38,14 @@ class Scored:
         candidates: K deviations, over all targets.
         familiarity: (n,).
         novelty: (n, K).
+        residuals: (n, R) deviations from the memory bank, direction by direction.
     """
 
     rows: pd.DataFrame
     candidates: list[Candidate]
     familiarity: NDArray[np.float64]
     novelty: NDArray[np.float32]
+    residuals: NDArray[np.float32]
 
     @property
     def calibration(self) -> NDArray[np.bool_]:
@@ -49,6 +59,19 @@ class Scored:
 
 
 @dataclass(frozen=True)
+class BankDeviations:
+    """Deviations of bank images that the normal statistics were not fitted on, without their own vectors.
+
+    Attributes:
+        novelty: (b, K).
+        residuals: (b, R).
+    """
+
+    novelty: NDArray[np.float32]
+    residuals: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
 class Option:
     """One way to ask for novelty.
 
@@ -56,6 +79,7 @@ class Option:
         name: for people.
         judged: deviations that it reads, all of one target.
         evidence: how they are weighed; None for a single one.
+        residuals: whether the evidence goes on to weigh memory residuals.
         scores: (n,) what it says about every calibration and tuning image without having learned from it.
         hybrid: (n,) fused with familiarity at the weight that suits it.
         figures: AUROC and misses on the tuning split, alone and fused.
@@ -64,13 +88,14 @@ class Option:
     name: str
     judged: tuple[Candidate, ...]
     evidence: Evidence | None
+    residuals: bool
     scores: NDArray[np.float64]
     hybrid: NDArray[np.float64]
     figures: dict[str, float]
 
 
 def offered_options(
-    settings: LineSettings, scored: Scored, reference: Candidate, normal: NDArray[np.float32] | None
+    settings: LineSettings, scored: Scored, reference: Candidate, normal: BankDeviations | None
 ) -> list[Option]:
     """A single deviation, and with labelled anomalies enough the evidence of every target.
 
@@ -81,8 +106,7 @@ def offered_options(
         settings: of the line.
         scored: calibration and tuning images.
         reference: where the search for a single deviation starts.
-        normal: (b, K) deviations of bank images that the statistics were not fitted on; None where there are
-            too few anomalies to learn from.
+        normal: None where there are too few anomalies to learn from.
     """
     if normal is None:
         chosen = choose(scored.candidates, reference, scored.novelty, scored.anomalous)
@@ -110,28 +134,30 @@ def single_option(settings: LineSettings, scored: Scored, chosen: Candidate) -> 
     return _option(settings, scored, f"{chosen.statistic} of {chosen.target}", (chosen,), None, raw)
 
 
-def evidence_option(
-    settings: LineSettings, scored: Scored, normal: NDArray[np.float32], target: str
-) -> Option:
-    """All deviations of one target, weighed by what labelled anomalies show.
+def evidence_option(settings: LineSettings, scored: Scored, normal: BankDeviations, target: str) -> Option:
+    """All deviations of one target, and from the memory, weighed by what labelled anomalies show.
 
     Args:
         settings: of the line.
         scored: calibration and tuning images.
-        normal: (b, K) deviations of bank images that the statistics were not fitted on.
+        normal: bank images.
         target: explained layer or layers.
     """
     own = [at for at, each in enumerate(scored.candidates) if each.target == target]
     columns = [own[at] for at in evidence_candidates([scored.candidates[at] for at in own])]
-    tuning = ~scored.calibration
+    told, tuning = settings.calibrate_explainer, ~scored.calibration
+    taught, seen = normal.novelty[:, columns], scored.novelty[:, columns]
+    if told.residuals:
+        taught = np.concatenate([taught, normal.residuals], axis=1)
+        seen = np.concatenate([seen, scored.residuals], axis=1)
     lessons = Lessons(
-        normal[:, columns],
-        scored.novelty[tuning][:, columns],
+        taught,
+        seen[tuning],
         scored.anomalous[tuning],
         scored.rows["sha256"].to_numpy(str)[tuning],
-        scored.novelty[scored.calibration][:, columns],
+        seen[scored.calibration],
     )
-    strength = settings.calibrate_explainer.evidence_strength
+    strength = told.evidence_strength
     evidence = learn_evidence(lessons, strength)
     scores = np.zeros(len(scored.rows))
     scores[tuning] = cross_fitted(lessons, strength)
@@ -166,4 +192,5 @@ def _option(
         "hybrid_miss_rate": fused["miss_rate"],
     }
     hybrid = hybrid_scores(known, unknown, choice.weight)
-    return Option(name, judged, evidence, scores, hybrid, figures)
+    residuals = evidence is not None and settings.calibrate_explainer.residuals
+    return Option(name, judged, evidence, residuals, scores, hybrid, figures)

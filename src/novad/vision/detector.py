@@ -30,8 +30,17 @@ from novad.vision.novelty import (
 )
 from novad.vision.pooling import smooth
 from novad.vision.preprocess import PixelArray, batches, to_batch
+from novad.vision.residuals import residual_deviations
 
-__all__ = ["Detector", "FamiliarityModel", "FusionModel", "NoveltyModel", "RawScores", "raw_scores"]
+__all__ = [
+    "Detector",
+    "Explained",
+    "FamiliarityModel",
+    "FusionModel",
+    "NoveltyModel",
+    "RawScores",
+    "raw_scores",
+]
 
 
 @dataclass(frozen=True)
@@ -56,15 +65,37 @@ class FamiliarityModel:
     smoothing: float = 0.0
     images: tuple[tuple[str, str], ...] = ()
 
-    def score(self, features: dict[str, Tensor]) -> FamiliarityScores:
-        """Score the backbone's feature maps."""
+    def score(
+        self, features: Mapping[str, Tensor], own: NDArray[np.int32] | None = None
+    ) -> FamiliarityScores:
+        """Score the backbone's feature maps; ``own`` numbers bank images, which must not find themselves."""
         grids = feature_grids(features, self.anomaly_type)
-        return familiarity_scores(self.bank, grids, self.neighbours, self.top_share, self.smoothing)
+        return familiarity_scores(self.bank, grids, self.neighbours, self.top_share, self.smoothing, own)
+
+    def residuals(self, features: Mapping[str, Tensor], found: FamiliarityScores) -> Tensor:
+        """(N, K) deviations of the same images from their nearest vectors, direction by direction."""
+        grids = feature_grids(features, self.anomaly_type)
+        return residual_deviations(self.bank.residuals(grids, found.nearest), found.distances)
+
+
+@dataclass(frozen=True)
+class Explained:
+    """What the explanation of N images shows.
+
+    Attributes:
+        deviations: (N, J) that the score reads.
+        maps: (N, h, w) raw novelty maps.
+        features: feature maps seen on the way; may be empty.
+    """
+
+    deviations: Tensor
+    maps: Tensor
+    features: dict[str, Tensor]
 
 
 @dataclass(frozen=True)
 class NoveltyModel:
-    """Everything that gives a raw novelty score and its map, from one explanation.
+    """Everything that gives a raw novelty map from one explanation, and a score from it and the memory.
 
     Attributes:
         explainer: of the images.
@@ -72,6 +103,7 @@ class NoveltyModel:
         judged: deviations of the same target that the score reads.
         evidence: how they are weighed; None when a single one is the score.
         normal: distribution of the target's statistics over normal images, per smoothing.
+        residuals: whether the evidence goes on to weigh what the memory bank leaves unexplained.
     """
 
     explainer: Explainer
@@ -79,6 +111,7 @@ class NoveltyModel:
     judged: tuple[Candidate, ...]
     evidence: Evidence | None
     normal: Mapping[float, NormalStatistics]
+    residuals: bool = False
 
     @cached_property
     def _needed(self) -> tuple[tuple[str, ...], Mapping[float, NormalStatistics]]:
@@ -93,8 +126,8 @@ class NoveltyModel:
             {smoothing: each.only(places) for smoothing, each in self.normal.items()},
         )
 
-    def judge(self, images: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Raw scores (N,) and maps (N, h, w) of images (N, 3, H, W), and the features seen on the way."""
+    def explain(self, images: Tensor) -> Explained:
+        """Deviations and maps of images (N, 3, H, W)."""
         shown, (names, normal) = self.shown, self._needed
         explanation = self.explainer.explain(images, shown.target)
         statistics = statistic_maps(explanation, names, map_step(images.shape[-1]))
@@ -107,8 +140,14 @@ class NoveltyModel:
             shown.side,
         )
         deviations = deviation_scores(statistics, names, normal, self.judged)
-        scores = self.evidence(deviations) if self.evidence else deviations[:, 0]
-        return scores, maps, dict(explanation.features)
+        return Explained(deviations, maps, dict(explanation.features))
+
+    def score(self, deviations: Tensor, residuals: Tensor | None = None) -> Tensor:
+        """(N,) raw scores of (N, J) deviations, and of (N, K) memory residuals where these are read."""
+        if self.evidence is None:
+            return deviations[:, 0]
+        read = [deviations] if residuals is None else [deviations, residuals]
+        return self.evidence(torch.cat(read, dim=1))
 
 
 @dataclass(frozen=True)
@@ -147,11 +186,13 @@ class RawScores:
 
 def raw_scores(familiarity: FamiliarityModel, novelty: NoveltyModel, images: Tensor) -> RawScores:
     """Both raw scores of images (N, 3, H, W), with one forward pass where both use the same network."""
-    scores, maps, features = novelty.judge(images)
+    explained = novelty.explain(images)
     with torch.inference_mode():
-        if novelty.explainer.backbone is not familiarity.backbone:
-            features = familiarity.backbone(images)
-        return RawScores(familiarity.score(features), scores, maps)
+        shared = novelty.explainer.backbone is familiarity.backbone
+        features = explained.features if shared else familiarity.backbone(images)
+        found = familiarity.score(features)
+        residuals = familiarity.residuals(features, found) if novelty.residuals else None
+        return RawScores(found, novelty.score(explained.deviations, residuals), explained.maps)
 
 
 class Detector:

@@ -57,7 +57,8 @@ def save_detector(
         backbone: ``architecture``, ``checkpoint`` (a key of ``checkpoints``) and ``layers``.
         explainer: the same of the explained network, and ``method``.
         familiarity: ``anomaly_type``, ``neighbours``, ``top_share``, ``smoothing``, ``images``.
-        novelty: ``shown``, fields of the map's ``Candidate``, and ``judged``, of those that the score reads.
+        novelty: ``shown``, fields of the map's ``Candidate``; ``judged``, of those that the score reads; and
+            whether it reads ``residuals``.
         fusion: content of ``fusion.json``.
         checkpoints: file name in the folder to the checkpoint copied there.
         bank: the memory bank's file.
@@ -68,7 +69,7 @@ def save_detector(
         shutil.copyfile(source, folder / name)
     files = {path.name: file_sha256(path) for path in sorted(folder.iterdir())}
     manifest = {
-        "format": 2,
+        "format": 3,
         "line": line,
         "image_size": image_size,
         "backbone": backbone,
@@ -118,6 +119,7 @@ def load_detector(folder: Path) -> Detector:
             tuple(Candidate(**each) for each in novelty["judged"]),
             evidence,
             normal,
+            novelty.get("residuals", False),  # format 2 had none
         ),
         fusion=fusion_model(manifest["fusion"]),
         digest=digest,

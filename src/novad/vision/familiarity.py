@@ -39,7 +39,12 @@ def feature_grids(features: Mapping[str, Tensor], anomaly_type: str) -> Tensor:
 
 
 def familiarity_scores(
-    bank: MemoryBank, grids: Tensor, neighbours: int, top_share: float, smoothing: float = 0.0
+    bank: MemoryBank,
+    grids: Tensor,
+    neighbours: int,
+    top_share: float,
+    smoothing: float = 0.0,
+    own: NDArray[np.int32] | None = None,
 ) -> FamiliarityScores:
     """Score (N, C, h, w) feature grids against the bank.
 
@@ -49,8 +54,9 @@ def familiarity_scores(
         neighbours: nearest vectors whose distances are averaged.
         top_share: share of patches that the image score averages.
         smoothing: Gaussian sigma in patches; one odd patch alone then says less than several together.
+        own: (N,) numbers of bank images; each is compared with the nearest vector of another image.
     """
-    raw, nearest = bank.search(grids, neighbours)
+    raw, nearest = bank.search(grids, neighbours) if own is None else bank.search_foreign(grids, own)
     placed = raw if bank.usual is None else bank.usual(raw)
     distances = smooth(placed[:, None], smoothing)[:, 0]
     return FamiliarityScores(top_means(distances, [top_share])[:, 0], distances, nearest)

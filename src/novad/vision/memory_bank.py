@@ -180,12 +180,40 @@ class MemoryBank:
         Returns:
             (N, H, W) mean Euclidean distance and (N, H, W) position of the nearest vector in the bank.
         """
-        batch, channels, height, width = grids.shape
-        queries = self.whitening(grids.permute(0, 2, 3, 1).reshape(-1, channels))
+        batch, _, height, width = grids.shape
+        queries = self._queries(grids)
         squared, nearest = self._index.search(queries.numpy(), min(neighbours, len(self.vectors)))
         distances = torch.from_numpy(np.sqrt(np.maximum(squared, 0)).mean(axis=1))
         shape = (batch, height, width)
         return distances.reshape(shape), np.asarray(nearest[:, 0]).reshape(shape)
+
+    def search_foreign(self, grids: Tensor, images: NDArray[np.int32]) -> tuple[Tensor, NDArray[np.int64]]:
+        """``search`` for bank images, each of which must not find its own vectors.
+
+        Args:
+            grids: (N, C, H, W) raw patch features.
+            images: (N,) number of each in the bank.
+        """
+        batch, _, height, width = grids.shape
+        distances, nearest = self.nearest_foreign(self._queries(grids), images.repeat(height * width))
+        shape = (batch, height, width)
+        return torch.from_numpy(distances).reshape(shape), nearest.reshape(shape)
+
+    def residuals(self, grids: Tensor, nearest: NDArray[np.int64]) -> Tensor:
+        """What the nearest vector does not explain of every patch, in the bank's space.
+
+        Args:
+            grids: (N, C, H, W) raw patch features.
+            nearest: (N, H, W) positions in the bank.
+        Returns:
+            (N, H, W, D); its Euclidean norm is the distance.
+        """
+        found = self.vectors[torch.from_numpy(nearest.reshape(-1))]
+        return (self._queries(grids) - found).reshape(*nearest.shape, -1)
+
+    def _queries(self, grids: Tensor) -> Tensor:
+        """(N, C, H, W) raw features to (N * H * W, D) in the bank's space."""
+        return self.whitening(grids.permute(0, 2, 3, 1).reshape(-1, grids.shape[1]))
 
     def nearest_foreign(
         self, patches: Tensor, images: NDArray[np.int32]

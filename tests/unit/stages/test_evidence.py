@@ -1,14 +1,18 @@
 """Learned evidence: what it learns from, what it may not learn from, and how it is told apart from luck."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
+from novad.config import BackboneSettings, LineSettings
+from novad.config.settings import CalibrateExplainerSettings, ExplainerSettings
 from novad.stages.learning import DRAWS, Lessons, cross_fitted, folds, learn_evidence, score_held_out
 from novad.stages.map_weight import map_weight, pixel_auroc
+from novad.stages.options import BankDeviations, Scored, evidence_option
 from novad.vision.calibration import fit_normal_scale
 from novad.vision.evidence import evidence_candidates, squashed
 from novad.vision.novelty import Candidate
@@ -136,3 +140,30 @@ def test_the_hybrid_map_never_shows_defects_worse_than_its_better_half() -> None
         fused = pixel_auroc((1 - weight) * known + weight * unknown, masks)
         assert fused >= max(pixel_auroc(known, masks), pixel_auroc(unknown, masks))
     assert map_weight(masks.float(), noise[1], masks) < 0.5
+
+
+@pytest.mark.parametrize("residuals", [True, False])
+def test_evidence_weighs_memory_residuals_unless_the_line_says_no(residuals: bool) -> None:
+    rng = np.random.default_rng(0)
+    candidates = [Candidate("layer1", "norm", 0.0, True, side, 0.01) for side in ("high", "low", "both")]
+    labels, split = np.repeat([0, 0, 1], 30), np.repeat(["calibration", "tuning", "tuning"], 30)
+    rows = pd.DataFrame({"label": labels, "split": split, "sha256": [f"{at:04x}" for at in range(90)]})
+    left = rng.normal(size=(90, 5)).astype(np.float32)
+    left[60:, 3] += 3  # only the memory tells these anomalies
+    scored = Scored(rows, candidates, rng.normal(size=90), rng.normal(size=(90, 3)).astype("f4"), left)
+    normal = BankDeviations(*(rng.normal(size=(40, width)).astype(np.float32) for width in (3, 5)))
+    backbone = BackboneSettings(sha256="0" * 64)
+    line = LineSettings(
+        data="data",
+        layout="mvtec",
+        backbone=backbone,
+        explainer=ExplainerSettings(backbone=backbone),
+        calibrate_explainer=CalibrateExplainerSettings(residuals=residuals),
+    )
+    option = evidence_option(line, scored, normal, "layer1")
+    assert option.residuals is residuals
+    assert option.evidence is not None
+    assert len(option.evidence.weight) == 2 + 5 * residuals
+    assert (option.figures["auroc"] > 0.95) is residuals
+    if residuals:
+        assert int(option.evidence.weight.argmax()) == 2 + 3

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from novad.errors import CalibrationError, IntegrityError
 from novad.vision import Detector
 from novad.vision.backbones import file_sha256
+from novad.vision.detector import raw_scores
 from novad.vision.detector_files import load_novelty, save_detector, save_novelty
 from novad.vision.evidence import Evidence
 from novad.vision.explainers import BcosExplainer
@@ -21,6 +22,7 @@ from novad.vision.maps import fit_map_scale, fuse_maps
 from novad.vision.memory_bank import fit_memory_bank, save_bank
 from novad.vision.novelty import Candidate, StatisticMoments, map_step, statistic_maps
 from novad.vision.preprocess import to_batch
+from novad.vision.residuals import FIGURES, residual_deviations
 from novad.vision.synthetic import SYNTHETIC_TYPES, synthetic_anomaly
 
 SIZE = 64
@@ -208,10 +210,32 @@ def test_weighed_evidence_survives_saving_and_reads_every_deviation(
     save_novelty(plain.normal, evidence, tmp_path / "calibration")
     normal, loaded = load_novelty(tmp_path / "calibration")
     images = to_batch(pictures, SIZE)
-    scores, maps, _ = replace(plain, judged=judged, evidence=loaded, normal=normal).judge(images)
+    weighed = replace(plain, judged=judged, evidence=loaded, normal=normal)
+    found = weighed.explain(images)
+    scores = weighed.score(found.deviations)
     by_hand = torch.zeros(len(images), dtype=torch.float64)
     for at, candidate in enumerate(judged):
-        alone, _, _ = replace(plain, shown=candidate, judged=(candidate,)).judge(images)
+        alone = replace(plain, shown=candidate, judged=(candidate,)).explain(images).deviations[:, 0]
         by_hand += numbers[2][at] * 4 * torch.tanh((alone - numbers[0][at]) / (4 * numbers[1][at]))
     assert torch.allclose(scores.double(), (by_hand - 0.25) / 2, atol=1e-4)
-    assert torch.equal(maps, plain.judge(images)[1])
+    assert torch.equal(found.maps, plain.explain(images).maps)
+
+
+def test_evidence_weighs_what_the_memory_leaves_unexplained_after_the_explanation(
+    saved: Path, pictures: Any
+) -> None:
+    detector, images = Detector.load(saved), to_batch(pictures, SIZE)
+    plain, familiarity = detector.novelty, detector.familiarity
+    assert not plain.residuals  # detectors of before say nothing of it
+    width = 1 + FIGURES * familiarity.bank.vectors.shape[1]
+    numbers = torch.rand(3, width, generator=torch.Generator().manual_seed(2)) + 0.5
+    weighed = replace(plain, evidence=Evidence(*numbers, 0.25, 2.0), residuals=True)
+    found = raw_scores(familiarity, weighed, images)
+    with torch.inference_mode():
+        grids = feature_grids(familiarity.backbone(images), "sensory")
+        nearest = found.familiarity.nearest
+        left = residual_deviations(familiarity.bank.residuals(grids, nearest), found.familiarity.distances)
+    alone = raw_scores(familiarity, plain, images).novelty[:, None]
+    seen = torch.cat([alone, left], dim=1).double()
+    by_hand = (4 * torch.tanh((seen - numbers[0]) / (4 * numbers[1]))) @ numbers[2].double()
+    assert torch.allclose(found.novelty.double(), (by_hand - 0.25) / 2, rtol=1e-4, atol=1e-3)

@@ -25,7 +25,9 @@ def test_without_prior_the_hybrid_is_never_worse_than_its_better_half(
     normal, anomalous = samples(seed, familiar, novel)
     choice = tune_weight(normal, anomalous, 0.05, 0.0)
     table = {row["weight"]: row["auroc"] for row in choice.table}
-    assert table[choice.weight] >= max(table[0.0], table[1.0])
+    assert (
+        table[choice.weight] >= max(table[0.0], table[1.0]) - 1e-9
+    )  # sums of equal pairs differ in a last bit
 
 
 def test_the_table_holds_every_weight_with_its_true_figures() -> None:

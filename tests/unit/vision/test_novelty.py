@@ -151,8 +151,10 @@ def test_the_chosen_candidate_scores_alike_alone_and_in_the_grid(random_backbone
     for at in range(0, len(candidates), 17):
         candidate = candidates[at]
         normal = {candidate.smoothing: fits[candidate.target, candidate.smoothing]}
-        alone, maps, _ = NoveltyModel(explainer, candidate, (candidate,), None, normal).judge(images)
-        assert torch.equal(alone, top_means(maps, [candidate.top_share])[:, 0])
+        model = NoveltyModel(explainer, candidate, (candidate,), None, normal)
+        found = model.explain(images)
+        alone = model.score(found.deviations)
+        assert torch.equal(alone, top_means(found.maps, [candidate.top_share])[:, 0])
         assert np.allclose(scores[:, at], alone.numpy(), rtol=1e-4, atol=1e-4)
 
 
