@@ -9,16 +9,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmarks.inputs import Request, default_bank, image_files, read, requested_backbone
+from benchmarks.inputs import Request, image_files, read, requested_backbone
 from benchmarks.report import MissingInput, Report
 from novad.config.settings import MemoryBankSettings
 from novad.evaluation.metrics import fnr_at_fpr, image_auroc
 from novad.images import discover
+from novad.stages.guarded_bank import fit_bank
 from novad.vision.backbones import Backbone
 from novad.vision.familiarity import familiarity_scores, feature_grids
 from novad.vision.memory_bank import MemoryBank
 from novad.vision.preprocess import batches, to_batch
-from novad.vision.suspicion import suspicions
+from novad.vision.suspicion import GuardedBank
 
 __all__ = ["measure"]
 
@@ -62,19 +63,27 @@ def _rows(
     left = np.setdiff1d(np.arange(len(test)), mixed)
     bank_images = [*normals, *(test[at] for at in mixed)]
     defect = np.arange(len(bank_images)) >= len(normals)
-    dirty = _bank(bank_images)
-    found = suspicions(dirty, bank_images, SETTINGS.top_share, SETTINGS.smoothing)
+    dirty = _fitted(bank_images, 0.0)
     judged, truth = [test[at] for at in left], labels[left]
+    clean = _fitted(normals, 0.0).bank
     rows = [
-        {"seed": seed, "bank": "clean", **_figures(_bank(normals), judged, truth), **_guard(None, defect)},
-        {"seed": seed, "bank": "dirty", **_figures(dirty, judged, truth), **_guard(None, defect)},
+        {
+            "seed": seed,
+            "bank": "clean",
+            **_figures(clean, judged, truth),
+            **_guard(None, defect),
+        },
+        {"seed": seed, "bank": "dirty", **_figures(dirty.bank, judged, truth), **_guard(None, defect)},
     ]
     for share in EXCLUDED:
-        out = found.most(share)
-        kept = [bank_images[at] for at in np.setdiff1d(np.arange(len(bank_images)), out)]
-        name = f"dirty, {share:.0%} excluded"
+        told = _fitted(bank_images, share)
         rows.append(
-            {"seed": seed, "bank": name, **_figures(_bank(kept), judged, truth), **_guard(out, defect)}
+            {
+                "seed": seed,
+                "bank": f"dirty, {share:.0%} excluded",
+                **_figures(told.bank, judged, truth),
+                **_guard(told.excluded, defect),
+            }
         )
     return rows
 
@@ -99,8 +108,9 @@ def _figures(bank: MemoryBank, grids: Sequence[Tensor], labels: NDArray[np.int64
     return {"AUROC": image_auroc(scores, labels), "missed at 5 % FPR": fnr_at_fpr(scores, labels, 0.05)}
 
 
-def _bank(grids: Sequence[Tensor]) -> MemoryBank:
-    return default_bank((each.float() for each in grids), len(grids))
+def _fitted(grids: Sequence[Tensor], excluded: float) -> GuardedBank:
+    settings = SETTINGS.model_copy(update={"exclude_suspicious": excluded})
+    return fit_bank((each.float() for each in grids), len(grids), settings)
 
 
 def _grids(backbone: Backbone, files: Sequence[Path], size: int) -> list[Tensor]:

@@ -119,7 +119,7 @@ def fit_candidates(line: Line, explainer: Explainer) -> tuple[CandidateGrid, Fit
 
 def _bank_parts(line: Line) -> tuple[Places, Places]:
     """Bank images that the statistics are fitted on, and others that show how normal images deviate."""
-    images, most = len(line.rows("bank")), line.settings.calibrate_explainer.max_normals
+    images, most = len(line.bank_rows()), line.settings.calibrate_explainer.max_normals
     fitted = _spread(images, min(most, -(-images // 2) if learns(line) else images))
     rest = np.setdiff1d(np.arange(images), fitted)
     return fitted, rest[_spread(len(rest), min(2 * most, len(rest)))]
@@ -127,7 +127,7 @@ def _bank_parts(line: Line) -> tuple[Places, Places]:
 
 def _bank_batches(line: Line, explainer: Explainer, places: Places) -> Iterator[tuple[Explainer, Tensor]]:
     """Batches of bank images, each with the explainer that does not know them."""
-    images = image_tensors(line, line.images(line.rows("bank").iloc[places]))
+    images = image_tensors(line, line.images(line.bank_rows().iloc[places]))
     for start, batch in zip(range(0, len(places), BATCH), images, strict=True):
         yield explainer.without(places[start : start + BATCH].tolist()), batch
 
