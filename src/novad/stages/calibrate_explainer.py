@@ -78,9 +78,15 @@ def run(workspace: Workspace, name: str) -> None:
 
 
 def learns(line: Line) -> bool:
-    """Whether the line has labelled anomalies enough to weigh deviations instead of choosing one."""
-    wanted = line.settings.calibrate_explainer.evidence_anomalies
-    return 0 < wanted <= int((line.rows("tuning")["label"] == 1).sum())
+    """Whether the line has images enough to weigh deviations instead of choosing one.
+
+    Labelled anomalies as the settings ask for, and besides two bank images to fit the statistics on another.
+    """
+    wanted, anomalies = (
+        line.settings.calibrate_explainer.evidence_anomalies,
+        line.rows("tuning")["label"] == 1,
+    )
+    return 0 < wanted <= int(anomalies.sum()) and len(line.bank_rows()) > 2
 
 
 def load_models(line: Line) -> tuple[FamiliarityModel, Explainer]:
