@@ -1,24 +1,18 @@
 """Defects among the normals: does the guard find them, and does leaving them out mend the bank?"""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmarks.inputs import Request, image_files, read, requested_backbone
+from benchmarks.familiarity import familiarity_figures, patch_grids
+from benchmarks.inputs import Request, image_files, requested_backbone
 from benchmarks.report import MissingInput, Report
 from novad.config.settings import MemoryBankSettings
-from novad.evaluation.metrics import fnr_at_fpr, image_auroc
 from novad.images import discover
 from novad.stages.guarded_bank import fit_bank
-from novad.vision.backbones import Backbone
-from novad.vision.familiarity import familiarity_scores, feature_grids
-from novad.vision.memory_bank import MemoryBank
-from novad.vision.preprocess import batches, to_batch
 from novad.vision.suspicion import GuardedBank
 
 __all__ = ["measure"]
@@ -41,8 +35,8 @@ def measure(request: Request) -> Report:
     if not labels.any():
         raise MissingInput(f"no defects in the test folders of {request.data}")
     backbone = requested_backbone(request)
-    normals = _grids(backbone, train, request.size)
-    test = _grids(backbone, [request.data / each.path for each in tested], request.size)
+    normals = patch_grids(backbone, train, request.size)
+    test = patch_grids(backbone, [request.data / each.path for each in tested], request.size)
     rows = [row for seed in SEEDS for row in _rows(normals, test, labels, seed)]
     conditions = {
         "data": request.data.name,
@@ -70,10 +64,15 @@ def _rows(
         {
             "seed": seed,
             "bank": "clean",
-            **_figures(clean, judged, truth),
+            **familiarity_figures(clean, judged, truth),
             **_guard(None, defect),
         },
-        {"seed": seed, "bank": "dirty", **_figures(dirty.bank, judged, truth), **_guard(None, defect)},
+        {
+            "seed": seed,
+            "bank": "dirty",
+            **familiarity_figures(dirty.bank, judged, truth),
+            **_guard(None, defect),
+        },
     ]
     for share in EXCLUDED:
         told = _fitted(bank_images, share)
@@ -81,7 +80,7 @@ def _rows(
             {
                 "seed": seed,
                 "bank": f"dirty, {share:.0%} excluded",
-                **_figures(told.bank, judged, truth),
+                **familiarity_figures(told.bank, judged, truth),
                 **_guard(told.excluded, defect),
             }
         )
@@ -95,29 +94,6 @@ def _guard(excluded: NDArray[np.int64] | None, defect: NDArray[np.bool_]) -> dic
     return {"precision": hits / len(excluded), "recall": hits / float(defect.sum())}
 
 
-def _figures(bank: MemoryBank, grids: Sequence[Tensor], labels: NDArray[np.int64]) -> dict[str, float]:
-    told = SETTINGS
-    scores = np.concatenate(
-        [
-            familiarity_scores(
-                bank, each[None].float(), told.neighbours, told.top_share, told.smoothing
-            ).scores
-            for each in grids
-        ]
-    ).astype(np.float64)
-    return {"AUROC": image_auroc(scores, labels), "missed at 5 % FPR": fnr_at_fpr(scores, labels, 0.05)}
-
-
 def _fitted(grids: Sequence[Tensor], excluded: float) -> GuardedBank:
     settings = SETTINGS.model_copy(update={"exclude_suspicious": excluded})
     return fit_bank((each.float() for each in grids), len(grids), settings)
-
-
-def _grids(backbone: Backbone, files: Sequence[Path], size: int) -> list[Tensor]:
-    """Patch features of every file, in half precision: all are kept for several banks."""
-    with torch.inference_mode():
-        return [
-            grid.half()
-            for group in batches(map(read, files), 8)
-            for grid in feature_grids(backbone(to_batch(group, size)), "sensory")
-        ]
