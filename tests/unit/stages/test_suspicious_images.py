@@ -12,13 +12,14 @@ from PIL import Image
 
 from novad.config import Workspace
 from novad.images import read_manifest
-from novad.stages import calibrate_explainer, memory_bank, validate
+from novad.stages import calibrate_explainer, memory_bank, suspicious_images, validate
 from novad.stages.line import Line
 from novad.tracking.digests import file_digest
 from novad.vision.memory_bank import load_bank
 from small_line import LINE, untrained_line
 
-ODD = "train/good/odd.png"
+# First by name: where it is left out, every other image moves up.
+ODD = "train/good/0-odd.png"
 
 
 @pytest.fixture
@@ -93,8 +94,13 @@ def test_what_is_left_out_is_named_everywhere_and_known_to_no_later_stage(
     assert read == [path for path, _ in told["bank"]["images"]]
 
 
-def test_all_that_was_left_out_is_listed_however_much_it_is(workspace: Workspace) -> None:
+def test_all_that_was_left_out_is_listed_however_much_it_is(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(suspicious_images, "SHOWN", 2)
     told = _trained(workspace, 0.5)
+    assert all(each["excluded"] for each in told["suspicious"]["images"])
+    assert len(told["suspicious"]["images"]) == len(told["bank"]["excluded"])
     assert len(told["bank"]["excluded"]) == told["suspicious"]["ranked"] // 2
     assert told["suspicious"]["excluded"] == len(told["bank"]["excluded"])
 
