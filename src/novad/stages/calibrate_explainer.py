@@ -187,7 +187,9 @@ def _tuning_images(line: Line) -> tuple[pd.DataFrame, Iterator[Any]]:
     rows = line.rows("calibration", "tuning")[columns]
     normals = rows[rows["label"] == 0].reset_index(drop=True)
     if not (rows["split"] == "calibration").any():
-        raise CalibrationError(f"{line.name}: no calibration normal; add normal images")
+        raise CalibrationError(
+            f"{line.name}: no calibration normal (nearly equal pictures stay on one side); add normal images"
+        )
     if (rows["label"] == 1).any():
         return rows, line.images(rows)
     stand_ins = normals.assign(split="synthetic", label=1)

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from novad.config import Workspace
-from novad.errors import RefusedError
+from novad.errors import CalibrationError, RefusedError
 from novad.images import decode_image
 from novad.stages import validate
 from novad.vision import Detector
@@ -102,6 +103,19 @@ def test_five_normals_of_a_plain_folder_train(tmp_path: Path) -> None:
     assert (metrics["counts"]["train"], metrics["counts"]["calibration"]) == (2, 2)
     assert metrics["counts"]["test_normal"] == 1
     assert metrics["scores"]["hybrid"]["image_auroc"] is not None
+
+
+def _the_same_picture(folder: Path) -> None:
+    first, *others = sorted((folder / "train/good").iterdir())
+    for at, path in enumerate(others):
+        pixels = np.array(Image.open(first))
+        pixels[at, at] ^= 1
+        Image.fromarray(pixels).save(path)
+
+
+def test_five_times_nearly_the_same_picture_are_refused_with_the_reason(tmp_path: Path) -> None:
+    with pytest.raises(CalibrationError, match=f"{LINE}: no calibration normal .nearly equal pictures"):
+        _trained(tmp_path, _the_same_picture)
 
 
 @pytest.mark.parametrize(("share", "left", "weighed"), [(0.0, 3, True), (0.4, 2, False)])
