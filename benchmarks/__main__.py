@@ -12,6 +12,7 @@ from benchmarks import (
     contamination,
     coreset,
     detection,
+    few_normals,
     incremental_bank,
     interval_coverage,
     pixel_figures,
@@ -29,6 +30,7 @@ ROOT = Path(__file__).parents[1]
 BENCHMARKS: dict[str, Callable[[Request], Report]] = {
     "contamination": contamination.measure,
     "coreset": coreset.measure,
+    "few_normals": few_normals.measure,
     "incremental_bank": incremental_bank.measure,
     "stage_cost": stage_cost.measure,
     "detection": detection.measure,

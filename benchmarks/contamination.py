@@ -1,24 +1,19 @@
 """Defects among the normals: does the guard find them, and does leaving them out mend the bank?"""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmarks.inputs import Request, default_bank, image_files, read, requested_backbone
+from benchmarks.familiarity import familiarity_figures, patch_grids
+from benchmarks.inputs import Request, image_files, requested_backbone
 from benchmarks.report import MissingInput, Report
 from novad.config.settings import MemoryBankSettings
-from novad.evaluation.metrics import fnr_at_fpr, image_auroc
 from novad.images import discover
-from novad.vision.backbones import Backbone
-from novad.vision.familiarity import familiarity_scores, feature_grids
-from novad.vision.memory_bank import MemoryBank
-from novad.vision.preprocess import batches, to_batch
-from novad.vision.suspicion import suspicions
+from novad.stages.guarded_bank import fit_bank
+from novad.vision.suspicion import GuardedBank
 
 __all__ = ["measure"]
 
@@ -40,8 +35,8 @@ def measure(request: Request) -> Report:
     if not labels.any():
         raise MissingInput(f"no defects in the test folders of {request.data}")
     backbone = requested_backbone(request)
-    normals = _grids(backbone, train, request.size)
-    test = _grids(backbone, [request.data / each.path for each in tested], request.size)
+    normals = patch_grids(backbone, train, request.size)
+    test = patch_grids(backbone, [request.data / each.path for each in tested], request.size)
     rows = [row for seed in SEEDS for row in _rows(normals, test, labels, seed)]
     conditions = {
         "data": request.data.name,
@@ -62,19 +57,32 @@ def _rows(
     left = np.setdiff1d(np.arange(len(test)), mixed)
     bank_images = [*normals, *(test[at] for at in mixed)]
     defect = np.arange(len(bank_images)) >= len(normals)
-    dirty = _bank(bank_images)
-    found = suspicions(dirty, bank_images, SETTINGS.top_share, SETTINGS.smoothing)
+    dirty = _fitted(bank_images, 0.0)
     judged, truth = [test[at] for at in left], labels[left]
+    clean = _fitted(normals, 0.0).bank
     rows = [
-        {"seed": seed, "bank": "clean", **_figures(_bank(normals), judged, truth), **_guard(None, defect)},
-        {"seed": seed, "bank": "dirty", **_figures(dirty, judged, truth), **_guard(None, defect)},
+        {
+            "seed": seed,
+            "bank": "clean",
+            **familiarity_figures(clean, judged, truth),
+            **_guard(None, defect),
+        },
+        {
+            "seed": seed,
+            "bank": "dirty",
+            **familiarity_figures(dirty.bank, judged, truth),
+            **_guard(None, defect),
+        },
     ]
     for share in EXCLUDED:
-        out = found.most(share)
-        kept = [bank_images[at] for at in np.setdiff1d(np.arange(len(bank_images)), out)]
-        name = f"dirty, {share:.0%} excluded"
+        told = _fitted(bank_images, share)
         rows.append(
-            {"seed": seed, "bank": name, **_figures(_bank(kept), judged, truth), **_guard(out, defect)}
+            {
+                "seed": seed,
+                "bank": f"dirty, {share:.0%} excluded",
+                **familiarity_figures(told.bank, judged, truth),
+                **_guard(told.excluded, defect),
+            }
         )
     return rows
 
@@ -86,28 +94,6 @@ def _guard(excluded: NDArray[np.int64] | None, defect: NDArray[np.bool_]) -> dic
     return {"precision": hits / len(excluded), "recall": hits / float(defect.sum())}
 
 
-def _figures(bank: MemoryBank, grids: Sequence[Tensor], labels: NDArray[np.int64]) -> dict[str, float]:
-    told = SETTINGS
-    scores = np.concatenate(
-        [
-            familiarity_scores(
-                bank, each[None].float(), told.neighbours, told.top_share, told.smoothing
-            ).scores
-            for each in grids
-        ]
-    ).astype(np.float64)
-    return {"AUROC": image_auroc(scores, labels), "missed at 5 % FPR": fnr_at_fpr(scores, labels, 0.05)}
-
-
-def _bank(grids: Sequence[Tensor]) -> MemoryBank:
-    return default_bank((each.float() for each in grids), len(grids))
-
-
-def _grids(backbone: Backbone, files: Sequence[Path], size: int) -> list[Tensor]:
-    """Patch features of every file, in half precision: all are kept for several banks."""
-    with torch.inference_mode():
-        return [
-            grid.half()
-            for group in batches(map(read, files), 8)
-            for grid in feature_grids(backbone(to_batch(group, size)), "sensory")
-        ]
+def _fitted(grids: Sequence[Tensor], excluded: float) -> GuardedBank:
+    settings = SETTINGS.model_copy(update={"exclude_suspicious": excluded})
+    return fit_bank((each.float() for each in grids), len(grids), settings)

@@ -14,7 +14,7 @@ from novad.config import MemoryBankSettings
 from novad.vision.backbones import Backbone
 from novad.vision.coreset import covering_radius, greedy_coreset
 from novad.vision.familiarity import feature_grids
-from novad.vision.memory_bank import PatchStore
+from novad.vision.patch_store import store_patches
 from novad.vision.preprocess import to_batch
 
 __all__ = ["measure", "plain_k_center", "random_choice"]
@@ -89,12 +89,9 @@ def measure(request: Request) -> Report:
 def _patches(request: Request, settings: MemoryBankSettings) -> Tensor:
     """Whitened patches of the training images in half precision, as the memory bank sees them."""
     files, backbone = image_files(request, request.coreset_images), requested_backbone(request)
-    side = _grid(backbone, read(files[0]), request.size).shape[-1]
-    store = PatchStore(len(files), side * side, settings.max_patches)
-    for number, path in enumerate(files):
-        store.add(number, _grid(backbone, read(path), request.size))
-    whitening = store.whitening(settings.dimensions, settings.whiten)
-    return torch.cat([whitening(block).half() for block in torch.split(store.patches(), 16_384)])
+    grids = (_grid(backbone, read(path), request.size) for path in files)
+    store = store_patches(grids, len(files), settings.max_patches)
+    return store.whitened(store.whitening(settings.dimensions, settings.whiten))
 
 
 def _grid(backbone: Backbone, image: NDArray[np.uint8], size: int) -> Tensor:

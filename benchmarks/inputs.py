@@ -12,8 +12,8 @@ from benchmarks.report import MissingInput
 from novad.config import Workspace
 from novad.config.settings import BUNDLED_CHECKPOINT, MemoryBankSettings, ValidateSettings
 from novad.images import decode_image, discover
+from novad.stages.guarded_bank import fit_bank
 from novad.stages.line import Line
-from novad.stages.memory_bank import fit_bank
 from novad.vision.backbones import Backbone, describe_checkpoint, load_backbone
 from novad.vision.memory_bank import MemoryBank
 
@@ -98,7 +98,7 @@ def _loaded(checkpoint: Path) -> Backbone:
 
 def default_bank(grids: Iterable[Tensor], images: int) -> MemoryBank:
     """A bank of so many images, by a line's default settings."""
-    return fit_bank(grids, images, MemoryBankSettings())
+    return fit_bank(grids, images, MemoryBankSettings()).bank
 
 
 def fastest(actions: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:

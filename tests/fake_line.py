@@ -74,7 +74,7 @@ def write_outputs(workspace: Workspace, line: str, *, auroc: float = 0.93, seed:
     generator = np.random.default_rng(seed)
     tensor = {"bank": generator.normal(size=(50, 8)).astype(np.float32)}
     _write(workspace, line, "validate", {"report.json": {"errors": [], "warnings": []}})
-    _write(workspace, line, "memory_bank", {"bank.json": {"vectors": 50}})
+    _write(workspace, line, "memory_bank", {"bank.json": {"vectors": 50}, "suspicious.json": {"images": []}})
     _write(workspace, line, "calibrate_explainer", {"candidates.json": {"chosen": 0}})
     _write(workspace, line, "tune_fusion", {"fusion.json": {"weight": 0.5}})
     _write(workspace, line, "evaluate", {"metrics.json": metrics})
@@ -84,6 +84,7 @@ def write_outputs(workspace: Workspace, line: str, *, auroc: float = 0.93, seed:
     (validate / "docs").mkdir(exist_ok=True)
     (validate / "docs" / "index.html").write_text("<html>data docs</html>")
     save_file(tensor, workspace.artifacts(line, "memory_bank") / "bank.safetensors")
+    (workspace.artifacts(line, "memory_bank") / "suspicious.png").write_bytes(b"picture")
     evaluate = workspace.artifacts(line, "evaluate")
     manifest.to_parquet(evaluate / "scores.parquet")
     for folder, name in (("heatmaps", "a.png"), ("plots", "roc.png")):

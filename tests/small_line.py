@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,28 +16,35 @@ from novad.tracking import publish
 from novad.vision.backbones import file_sha256
 from novad.vision.bcos_network import ARCHITECTURE, build_bcos_network
 
-__all__ = ["LINE", "small_line", "train_again"]
+__all__ = ["LINE", "STAGES", "small_line", "train_again", "untrained_line"]
 
 LINE = "brushed-metal"
+STAGES = (validate, memory_bank, calibrate_explainer, tune_fusion, evaluate)
 _REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 @contextmanager
 def small_line(root: Path, *, train: int, test_good: int, per_defect: int) -> Iterator[Workspace]:
     """A workspace in ``root`` whose line is trained and published as version 1, in the embedded store."""
+    workspace = untrained_line(root, train=train, test_good=test_good, per_defect=per_defect)
+    with pytest.MonkeyPatch.context() as patched:
+        for name in ("MLFLOW_TRACKING_URI", "NOVAD_DATABASE_URI"):
+            patched.delenv(name, raising=False)
+        for stage in STAGES:
+            stage.run(workspace, LINE)
+        publish(workspace, LINE)
+        yield workspace
+
+
+def untrained_line(root: Path, *, train: int, test_good: int, per_defect: int, **changed: Any) -> Workspace:
+    """A workspace in ``root`` with the line's images and settings, but for the sections ``changed``."""
     (root / "mlflow").symlink_to(_REPOSITORY / "mlflow")
     (root / "params.yaml").write_text("lines: {}\n")
     (root / "dvc.yaml").write_text("stages: {}\n")
     make_demo_line(LINE, root / "data" / LINE, train=train, test_good=test_good, per_defect=per_defect)
     workspace = Workspace(root)
-    add_line(workspace.params, LINE, _settings(root))
-    with pytest.MonkeyPatch.context() as patched:
-        for name in ("MLFLOW_TRACKING_URI", "NOVAD_DATABASE_URI"):
-            patched.delenv(name, raising=False)
-        for stage in (validate, memory_bank, calibrate_explainer, tune_fusion, evaluate):
-            stage.run(workspace, LINE)
-        publish(workspace, LINE)
-        yield workspace
+    add_line(workspace.params, LINE, _settings(root, changed))
+    return workspace
 
 
 def train_again(workspace: Workspace, before: str, after: str) -> None:
@@ -49,7 +57,7 @@ def train_again(workspace: Workspace, before: str, after: str) -> None:
     publish(workspace, LINE)
 
 
-def _settings(root: Path) -> LineSettings:
+def _settings(root: Path, changed: dict[str, Any]) -> LineSettings:
     torch.manual_seed(0)
     weights = {
         name: tensor.contiguous()
@@ -69,5 +77,6 @@ def _settings(root: Path) -> LineSettings:
             "memory_bank": {"min_vectors": 50},
             "explainer": {"backbone": backbone},
             "evaluate": {"bootstrap": 20, "heatmaps": 2},
+            **changed,
         }
     )

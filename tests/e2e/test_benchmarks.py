@@ -107,6 +107,26 @@ def test_updated_banks_are_set_beside_a_rebuild(
     assert told["15 images + 4", "left as it was"]["largest, sd"] > 0.1
 
 
+def test_few_normals_are_judged_on_one_test_split(
+    run: Callable[..., int], images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few_normals = importlib.import_module("benchmarks.few_normals")
+    monkeypatch.setattr(few_normals, "SIZES", (2, 3))
+    monkeypatch.setattr(few_normals, "DRAWS", 2)
+    (images / "test/hole").mkdir()
+    for path in (images / "test/good").iterdir():
+        pixels = np.array(Image.open(path))
+        pixels[20:44, 20:44] = 0
+        Image.fromarray(pixels).save(images / "test/hole" / path.name)
+    assert run("few_normals", "--data", images, "--size", 64, "--results", tmp_path) == 0
+    told = json.loads((tmp_path / "few_normals.json").read_text("utf-8"))
+    assert told["conditions"]["test split"] == "3 + 3"
+    assert [(row["normals"], row["in the bank"], row["draws"]) for row in told["rows"]] == [
+        (2, 1, 2), (3, 2, 2), (4, 2, 1),
+    ]  # fmt: skip
+    assert all(row["AUROC"] == 1 for row in told["rows"])
+
+
 def test_trained_lines_are_timed_as_they_were_trained(
     run: Callable[..., int], images: Path, evaluated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -170,6 +190,7 @@ def test_what_is_missing_is_said_and_skipped(
     needy = (
         "contamination",
         "coreset",
+        "few_normals",
         "incremental_bank",
         "stage_cost",
         "detection",

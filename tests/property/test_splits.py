@@ -75,6 +75,15 @@ def test_each_defect_type_gives_its_share_and_both_sides_have_some(rows) -> None
         assert 0 < tuning < len(own) if len(own) > 1 else tuning == 0
 
 
+@given(contents=st.sets(st.integers(0, 1000), min_size=1, max_size=60))
+@settings(max_examples=60, deadline=None)
+def test_a_share_of_the_normals_calibrates_but_two_of_four_at_least(contents) -> None:
+    split = _split(_manifest([("train", "good", content) for content in contents]))
+    calibrating = int((split == "calibration").sum())
+    assert calibrating == max(int(0.2 * len(split) + 0.5), min(2, len(split) // 2))
+    assert len(split) < 2 or 0 < calibrating < len(split)
+
+
 @given(rows=distinct, added=st.sampled_from(["good", "crack", "new"]))
 @settings(max_examples=60, deadline=None)
 def test_one_more_image_moves_at_most_one_other(rows, added) -> None:

@@ -1,6 +1,7 @@
 """``novad validate``, ``novad train`` and ``novad demo``."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,7 +9,7 @@ import typer
 
 from novad.cli.outcome import DataRefusedError, tell
 from novad.cli.output import JSON, answer, figure, progress, table, where_to_look
-from novad.config import Workspace
+from novad.config import Workspace, line_settings
 from novad.errors import NovadError, RefusedError, exit_code
 
 if TYPE_CHECKING:
@@ -97,13 +98,8 @@ def _report(
     def show(console: "Console") -> None:
         if done:
             console.print(_figures(done))
-        for row in done:
-            if not row["unchanged"]:
-                console.print(
-                    f"{row['line']}: registered as version {row['version']} in {row['seconds']:.0f} s, "
-                    f"{len(row['ran'])} stages ran",
-                    soft_wrap=True,
-                )
+        for sentence in (sentence for row in done for sentence in _sentences(row)):
+            console.print(sentence, soft_wrap=True)
         if done and all(row["unchanged"] for row in rows):
             console.print("Nothing to do: no image, setting or source file changed since the last run.")
         console.print(where_to_look(workspace, [row["line"] for row in done]), soft_wrap=True)
@@ -121,6 +117,17 @@ def _report(
         raise typer.Exit(document["code"])
 
 
+def _sentences(row: dict[str, Any]) -> Iterator[str]:
+    """What is said of a line below the table."""
+    if not row["unchanged"]:
+        yield (
+            f"{row['line']}: registered as version {row['version']} in {row['seconds']:.0f} s, "
+            f"{len(row['ran'])} stages ran"
+        )
+    if row["warning"]:
+        yield f"{row['line']}: {row['warning']}"
+
+
 def _row(workspace: Workspace, result: Any, refused: RefusedError | None) -> dict[str, Any]:
     from novad.tracking import champion_event
 
@@ -134,13 +141,16 @@ def _row(workspace: Workspace, result: Any, refused: RefusedError | None) -> dic
         "seconds": result.seconds,
         "champion": None,
         "scores": None,
+        "warning": None,
         "error": None if error is None else _named(result.line, str(error)),
         "code": 0 if error is None else exit_code(error),
     }
     if result.error is None:
         champion = champion_event(workspace, result.line)
         row["champion"] = champion.version if champion else None
-        row["scores"] = _scores(workspace.artifacts(result.line, "evaluate") / "metrics.json")
+        metrics = _metrics(workspace, result.line)
+        row["scores"] = _scores(metrics["scores"])
+        row["warning"] = _coarse(workspace, result.line, metrics["counts"]["calibration"])
     return row
 
 
@@ -148,9 +158,21 @@ def _named(line: str, message: str) -> str:
     return message if line in message.splitlines()[0] else f"{line}: {message}"
 
 
-def _scores(metrics: Path) -> dict[str, dict[str, float | None]]:
+def _metrics(workspace: Workspace, line: str) -> dict[str, Any]:
+    path = workspace.artifacts(line, "evaluate") / "metrics.json"
+    metrics: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    return metrics
+
+
+def _coarse(workspace: Workspace, line: str, calibration_normals: int) -> str | None:
+    """Whether the thresholds promise less than the settings ask for, in words."""
+    from novad.vision.calibration import coarse_promise
+
+    return coarse_promise(calibration_normals, line_settings(workspace.params, line).tune_fusion.alpha)
+
+
+def _scores(found: dict[str, Any]) -> dict[str, dict[str, float | None]]:
     """The two figures of each score that the table shows."""
-    found = json.loads(metrics.read_text("utf-8"))["scores"]
     return {kind: {key: found[kind][key] for key in ("image_auroc", "fnr_at_fpr_05")} for kind in KINDS}
 
 

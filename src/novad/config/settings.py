@@ -61,6 +61,9 @@ class MemoryBankSettings(Section):
 
     From ``layer_anomalies`` labelled anomalies on, the tuning split has a say in which layers are compared
     (0: never). Distances are smoothed by ``smoothing`` positions before the top share is averaged.
+
+    ``exclude_suspicious`` is the share of bank images, those most unlike the others, that is left out:
+    none by default, at most half, for the others are taken to be good.
     """
 
     coreset_share: Share = 0.01
@@ -73,6 +76,7 @@ class MemoryBankSettings(Section):
     smoothing: Annotated[float, Field(ge=0)] = 1.0
     top_share: Share = 0.002
     layer_anomalies: Annotated[int, Field(ge=0)] = 20
+    exclude_suspicious: Annotated[float, Field(ge=0, le=0.5)] = 0.0
 
 
 class ExplainerSettings(Section):

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-__all__ = ["overlay", "panel"]
+__all__ = ["fitting", "overlay", "panel", "to_uint8"]
 
 Picture = NDArray[np.uint8]
 
@@ -33,7 +33,7 @@ def overlay(image: NDArray[Any], heat: NDArray[np.floating], threshold: float, s
     """
     if not span > 0 or heat.shape != image.shape[:2]:
         raise ValueError(f"span {span}, image {image.shape}, map {heat.shape}: want span > 0 and one size")
-    base = _to_uint8(image).astype(np.float64)
+    base = to_uint8(image).astype(np.float64)
     strength = _strength(heat, threshold, span)[..., None]
     at = strength * (len(_GLOW) - 1)
     left = np.minimum(at.astype(int), len(_GLOW) - 2)
@@ -68,7 +68,7 @@ def panel(
         mask: true defect, outlined on the first picture.
         caption: one line of text.
     """
-    pictures = {"image": _outlined(_to_uint8(image), mask)}
+    pictures = {"image": _outlined(to_uint8(image), mask)}
     for name, heat in maps.items():
         pictures[name] = overlay(image, heat, thresholds[name], max(1.0, abs(thresholds[name])))
     scale = _SIDE / max(image.shape[:2])
@@ -81,11 +81,11 @@ def panel(
         pen.text((left, 5), name, fill="black", font=font)
         shown = Image.fromarray(picture).resize((width, height), Image.Resampling.BILINEAR)
         sheet.paste(shown, (left, 24))
-    pen.text((_GAP, height + 30), _fitting(caption, font, sheet.width - 2 * _GAP), fill="black", font=font)
+    pen.text((_GAP, height + 30), fitting(caption, font, sheet.width - 2 * _GAP), fill="black", font=font)
     return sheet
 
 
-def _fitting(text: str, font: Any, width: int) -> str:
+def fitting(text: str, font: Any, width: int) -> str:
     """The text, its beginning dropped where it is too wide: the verdict stands at the end."""
     if font.getlength(text) <= width:
         return text
@@ -103,5 +103,5 @@ def _outlined(picture: Picture, mask: NDArray[np.bool_] | None) -> Picture:
     return marked
 
 
-def _to_uint8(image: NDArray[Any]) -> Picture:
+def to_uint8(image: NDArray[Any]) -> Picture:
     return np.asarray(image >> 8, np.uint8) if image.dtype == np.uint16 else np.asarray(image, np.uint8)

@@ -187,7 +187,7 @@ CHECKS: tuple[Check, ...] = (
         {"column": "train_normal"},
         lambda rows, settings: (
             f"only {int(rows['train_normal'].sum())} normal training images, min_normals is "
-            f"{settings.min_normals}: add good parts"
+            f"{settings.min_normals}: add good parts, or lower validate.min_normals in params.yaml"
         ),
         settings=lambda settings: {"min_value": settings.min_normals},
     ),

@@ -18,6 +18,8 @@ SPLITS = ("bank", "calibration", "tuning", "test")
 
 # Share of the normal images that a layout without train and test holds back for tuning and test.
 HELD_BACK_SHARE = 0.2
+# One score alone has no spread to scale others by.
+FEWEST_CALIBRATING = 2
 # Measured on solar cells, boards and the demo lines: see docs/decisions/data-gate-and-splits.md.
 NEAR_DUPLICATE_CORRELATION = 0.98
 
@@ -38,7 +40,7 @@ def assign_sources(manifest: pd.DataFrame, seed: int, near_duplicate_bits: int) 
     source = manifest["source"].astype(object).copy()
     undivided = (source == "undivided").to_numpy()
     rows = manifest[undivided]
-    held_back = _draw(rows, HELD_BACK_SHARE, f"{seed}:source", near_duplicate_bits)
+    held_back = _draw(rows, HELD_BACK_SHARE, 1, f"{seed}:source", near_duplicate_bits)
     source[undivided] = np.where(held_back, "test", "train")
     return source
 
@@ -54,7 +56,7 @@ def assign_splits(
 
     Train normals go to bank or calibration, test images to tuning or test: the given share of each defect
     type, in the order of a hash of the content. Groups of near-duplicates stay whole, so a share may be
-    missed by the size of a group.
+    missed by the size of a group. However small the share, two of four normals or more calibrate.
 
     Args:
         manifest: rows with ``source`` train or test.
@@ -67,13 +69,15 @@ def assign_splits(
     """
     split = pd.Series([None] * len(manifest), index=manifest.index, dtype=object, name="split")
     readable = manifest["error"].isna().to_numpy()
-    for source, share, drawn, left in (
-        ("train", calibration_share, "calibration", "bank"),
-        ("test", tuning_share, "tuning", "test"),
+    for source, share, least, drawn, left in (
+        ("train", calibration_share, FEWEST_CALIBRATING, "calibration", "bank"),
+        ("test", tuning_share, 1, "tuning", "test"),
     ):
         mask = readable & (manifest["source"] == source).to_numpy()
         rows = manifest[mask]
-        split[mask] = np.where(_draw(rows, share, f"{seed}:{source}", near_duplicate_bits), drawn, left)
+        split[mask] = np.where(
+            _draw(rows, share, least, f"{seed}:{source}", near_duplicate_bits), drawn, left
+        )
     return split
 
 
@@ -147,14 +151,14 @@ def _groups(rows: pd.DataFrame, bits: int) -> list[list[int]]:
     return list(members.values())
 
 
-def _draw(rows: pd.DataFrame, share: float, salt: str, bits: int) -> NDArray[np.bool_]:
-    """Draw ``share`` of each defect type, whole groups in hash order, at least one left on either side."""
+def _draw(rows: pd.DataFrame, share: float, least: int, salt: str, bits: int) -> NDArray[np.bool_]:
+    """Draw ``share`` of each defect type, whole groups in hash order; see ``_quota``."""
     types: Sequence[str] = rows["defect_type"].tolist()
     keys = [
         hashlib.sha256(f"{salt}:{digest or path}".encode()).hexdigest()
         for digest, path in zip(rows["sha256"], rows["path"], strict=True)
     ]
-    open_places = {kind: _quota(count, share) for kind, count in Counter(types).items()}
+    open_places = {kind: _quota(count, share, least) for kind, count in Counter(types).items()}
     drawn = np.zeros(len(rows), bool)
     for group in sorted(_groups(rows, bits), key=lambda group: min(keys[i] for i in group)):
         wanted = Counter(types[i] for i in group)
@@ -165,6 +169,6 @@ def _draw(rows: pd.DataFrame, share: float, salt: str, bits: int) -> NDArray[np.
     return drawn
 
 
-def _quota(count: int, share: float) -> int:
-    """Rounded share of ``count``, leaving both sides at least one where there are two."""
-    return 0 if count < 2 else min(max(int(share * count + 0.5), 1), count - 1)
+def _quota(count: int, share: float, least: int) -> int:
+    """Rounded share of ``count``, at least ``least`` or half; both sides get one where there are two."""
+    return min(max(int(share * count + 0.5), min(least, count // 2)), max(count - 1, 0))

@@ -78,9 +78,15 @@ def run(workspace: Workspace, name: str) -> None:
 
 
 def learns(line: Line) -> bool:
-    """Whether the line has labelled anomalies enough to weigh deviations instead of choosing one."""
-    wanted = line.settings.calibrate_explainer.evidence_anomalies
-    return 0 < wanted <= int((line.rows("tuning")["label"] == 1).sum())
+    """Whether the line has images enough to weigh deviations instead of choosing one.
+
+    Labelled anomalies as the settings ask for, and besides two bank images to fit the statistics on another.
+    """
+    wanted, anomalies = (
+        line.settings.calibrate_explainer.evidence_anomalies,
+        line.rows("tuning")["label"] == 1,
+    )
+    return 0 < wanted <= int(anomalies.sum()) and len(line.bank_rows()) > 2
 
 
 def load_models(line: Line) -> tuple[FamiliarityModel, Explainer]:
@@ -120,7 +126,7 @@ def fit_candidates(line: Line, explainer: Explainer) -> tuple[CandidateGrid, Fit
 
 def _bank_parts(line: Line) -> tuple[Places, Places]:
     """Bank images that the statistics are fitted on, and others that show how normal images deviate."""
-    images, most = len(line.rows("bank")), line.settings.calibrate_explainer.max_normals
+    images, most = len(line.bank_rows()), line.settings.calibrate_explainer.max_normals
     fitted = _spread(images, min(most, -(-images // 2) if learns(line) else images))
     rest = np.setdiff1d(np.arange(images), fitted)
     return fitted, rest[_spread(len(rest), min(2 * most, len(rest)))]
@@ -128,7 +134,7 @@ def _bank_parts(line: Line) -> tuple[Places, Places]:
 
 def _bank_batches(line: Line, places: Places) -> Iterator[tuple[list[int], Tensor]]:
     """Batches of bank images, each with their numbers in the bank."""
-    images = image_tensors(line, line.images(line.rows("bank").iloc[places]))
+    images = image_tensors(line, line.images(line.bank_rows().iloc[places]))
     for start, batch in zip(range(0, len(places), BATCH), images, strict=True):
         yield places[start : start + BATCH].tolist(), batch
 
@@ -198,7 +204,9 @@ def _tuning_images(line: Line) -> tuple[pd.DataFrame, Iterator[Any]]:
     rows = line.rows("calibration", "tuning")[columns]
     normals = rows[rows["label"] == 0].reset_index(drop=True)
     if not (rows["split"] == "calibration").any():
-        raise CalibrationError(f"{line.name}: no calibration normal; add normal images")
+        raise CalibrationError(
+            f"{line.name}: no calibration normal (nearly equal pictures stay on one side); add normal images"
+        )
     if (rows["label"] == 1).any():
         return rows, line.images(rows)
     stand_ins = normals.assign(split="synthetic", label=1)

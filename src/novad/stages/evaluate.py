@@ -127,7 +127,7 @@ class _Evidence:
     def _counts(self) -> dict[str, int]:
         splits, test = self.line.manifest["split"].value_counts(), self.line.rows("test")
         return {
-            "train": int(splits.get("bank", 0)),
+            "train": len(self.line.bank_rows()),
             "calibration": int(splits.get("calibration", 0)),
             "tuning": int(splits.get("tuning", 0)),
             "test_normal": int((test["label"] == 0).sum()),

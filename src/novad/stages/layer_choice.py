@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from novad.config import LineSettings
+from novad.stages.guarded_bank import fit_bank
 from novad.stages.line import Line
 from novad.vision.backbones import Backbone
 from novad.vision.calibration import fit_normal_scale
 from novad.vision.familiarity import familiarity_scores, feature_grids
 from novad.vision.fusion import Floats, standing
-from novad.vision.memory_bank import MemoryBank, fit_memory_bank
+from novad.vision.memory_bank import MemoryBank
 from novad.vision.preprocess import batches, to_batch
 from novad.vision.selection import surely_better
 
@@ -131,17 +132,16 @@ def _trial_scores(line: Line, backbone: Backbone, candidates: list[Layers], rows
 
 def _trial_bank(line: Line, seen: list[dict[str, Tensor]], layers: Layers) -> MemoryBank:
     told = line.settings.memory_bank
-    return fit_memory_bank(
-        (grid for features in seen for grid in _grid(line, features, layers)),
-        sum(len(next(iter(features.values()))) for features in seen),
-        coreset_share=told.coreset_share,
-        min_vectors=min(told.min_vectors, TRIAL_VECTORS),
-        max_vectors=TRIAL_VECTORS,
-        dimensions=told.dimensions,
-        whiten=told.whiten,
-        max_patches=TRIAL_PATCHES,
-        seed=line.settings.seed,
+    smaller = told.model_copy(
+        update={
+            "min_vectors": min(told.min_vectors, TRIAL_VECTORS),
+            "max_vectors": TRIAL_VECTORS,
+            "max_patches": TRIAL_PATCHES,
+        }
     )
+    grids = (grid for features in seen for grid in _grid(line, features, layers))
+    images = sum(len(next(iter(features.values()))) for features in seen)
+    return fit_bank(grids, images, smaller, line.settings.seed).bank
 
 
 def _grid(line: Line, features: Mapping[str, Tensor], layers: Layers) -> Tensor:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from novad.config import BackboneSettings, LineSettings, Workspace, line_settings
 from novad.images import decode_image, read_manifest
+from novad.stages.runner import read_json
 
 if TYPE_CHECKING:
     from novad.vision.backbones import Backbone
@@ -46,6 +47,16 @@ class Line:
     def rows(self, *splits: str) -> pd.DataFrame:
         """Manifest rows of some splits, in the manifest's order."""
         return self.manifest[self.manifest["split"].isin(splits)].reset_index(drop=True)
+
+    def bank_rows(self) -> pd.DataFrame:
+        """Manifest rows of the images that the memory bank was built from, as its origins number them.
+
+        Raises:
+            ConfigError: the memory_bank stage has not run.
+        """
+        known = {path for path, _ in read_json(self.output("memory_bank", "bank.json"))["images"]}
+        rows = self.rows("bank")
+        return rows[rows["path"].isin(known)].reset_index(drop=True)
 
     def images(self, rows: pd.DataFrame) -> Iterator[Any]:
         """Decoded images of ``rows``, one at a time: (H, W, 3) uint8 or uint16."""

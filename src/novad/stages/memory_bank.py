@@ -1,21 +1,24 @@
 """Stage memory_bank: a whitened coreset of the bank split's patch features."""
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
+import pandas as pd
 import torch
 from torch import Tensor
 
-from novad.config import MemoryBankSettings, Workspace
+from novad.config import Workspace
+from novad.stages.guarded_bank import fit_bank
 from novad.stages.layer_choice import choose_layers
 from novad.stages.line import Line
 from novad.stages.runner import main, stage_output, write_json
+from novad.stages.suspicious_images import write_suspicious
 from novad.vision.backbones import Backbone
 from novad.vision.familiarity import feature_grids
-from novad.vision.memory_bank import BankEstimate, MemoryBank, bank_size, estimate, fit_memory_bank, save_bank
+from novad.vision.memory_bank import BankEstimate, bank_size, estimate, save_bank
 from novad.vision.preprocess import batches, to_batch
 
-__all__ = ["fit_bank", "run"]
+__all__ = ["run"]
 
 STAGE = "memory_bank"
 BATCH = 8
@@ -34,9 +37,11 @@ def run(workspace: Workspace, name: str) -> None:
         file=sys.stderr,
     )
     settings = line.settings
-    bank = fit_bank(_grids(line, backbone), len(rows), settings.memory_bank, settings.seed)
+    guarded = fit_bank(_grids(line, backbone), len(rows), settings.memory_bank, settings.seed)
+    bank, excluded = guarded.bank, rows.index.isin(guarded.excluded)
     with stage_output(workspace, name, STAGE) as folder:
         save_bank(bank, folder / "bank.safetensors")
+        write_suspicious(line, rows, guarded, folder)
         write_json(
             folder / "bank.json",
             {
@@ -48,32 +53,16 @@ def run(workspace: Workspace, name: str) -> None:
                 "vectors": len(bank.vectors),
                 "dimensions": int(bank.vectors.shape[1]),
                 "estimate": vars(expected),
-                "images": rows[["path", "sha256"]].to_numpy().tolist(),
+                "images": _named(rows[~excluded]),
+                "excluded": _named(rows[excluded]),
             },
         )
 
 
-def fit_bank(grids: Iterable[Tensor], images: int, settings: MemoryBankSettings, seed: int = 0) -> MemoryBank:
-    """The bank that a line's settings ask for.
-
-    Args:
-        grids: one (C, H, W) tensor of patch features per image.
-        images: how many the stream will give.
-    Raises:
-        CalibrationError: no image, or features that are not finite.
-    """
-    with torch.inference_mode():
-        return fit_memory_bank(
-            grids,
-            images,
-            coreset_share=settings.coreset_share,
-            min_vectors=settings.min_vectors,
-            max_vectors=settings.max_vectors,
-            dimensions=settings.dimensions,
-            whiten=settings.whiten,
-            max_patches=settings.max_patches,
-            seed=seed,
-        )
+def _named(rows: pd.DataFrame) -> list[list[str]]:
+    """Path and digest of each image."""
+    named: list[list[str]] = rows[["path", "sha256"]].to_numpy().tolist()
+    return named
 
 
 def _grids(line: Line, backbone: Backbone) -> Iterator[Tensor]:

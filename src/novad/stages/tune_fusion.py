@@ -1,5 +1,6 @@
 """Stage tune_fusion: score scales, the weight of novelty, and the thresholds of the decision."""
 
+import sys
 from dataclasses import asdict
 from typing import Any
 
@@ -14,7 +15,7 @@ from novad.config.settings import TuneFusionSettings
 from novad.errors import CalibrationError
 from novad.stages.map_weight import map_weight
 from novad.stages.runner import main, stage_output, write_json
-from novad.vision.calibration import conformal_threshold, fit_normal_scale, promised_alpha
+from novad.vision.calibration import coarse_promise, conformal_threshold, fit_normal_scale, promised_alpha
 from novad.vision.fusion import Floats, FusionChoice, hybrid_scores, tune_weight
 from novad.vision.maps import MapScale, fit_map_scale, fuse_maps
 
@@ -40,6 +41,11 @@ def run(workspace: Workspace, name: str) -> None:
     normal = (scores["split"] == "calibration").to_numpy()
     map_scales = {kind: fit_map_scale(each) for kind, each in maps.items()}
     shown = _map_weight(kept, map_scales, choice.weight)
+    thresholds = _thresholds(
+        {**calibrated, "hybrid": hybrid}, normal, settings, _map_peaks(maps, map_scales, shown)
+    )
+    if coarse := coarse_promise(thresholds["calibration_normals"], settings.alpha):
+        print(f"thresholds of {name}: {coarse}", file=sys.stderr)
     synthetic = bool((scores["split"] == "synthetic").any())
     with stage_output(workspace, name, STAGE) as folder:
         write_json(
@@ -58,12 +64,7 @@ def run(workspace: Workspace, name: str) -> None:
                     **{kind: asdict(scale) for kind, scale in scales.items()},
                     **{f"{kind}_map": asdict(scale) for kind, scale in map_scales.items()},
                 },
-                "thresholds": _thresholds(
-                    {**calibrated, "hybrid": hybrid},
-                    normal,
-                    settings,
-                    _map_peaks(maps, map_scales, shown),
-                ),
+                "thresholds": thresholds,
                 "normal_scores": np.sort(hybrid[normal]).tolist(),
             },
         )

@@ -1,6 +1,7 @@
 """Calibrated scores: one scale on which familiarity and novelty can be compared and joined."""
 
 from dataclasses import dataclass
+from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +10,7 @@ from novad.errors import CalibrationError
 
 __all__ = [
     "NormalScale",
+    "coarse_promise",
     "conformal_p_values",
     "conformal_threshold",
     "fit_normal_scale",
@@ -83,6 +85,18 @@ def conformal_threshold(normal_scores: NDArray[np.floating], alpha: float) -> fl
 def promised_alpha(count: int, alpha: float) -> float:
     """The false-alarm rate that ``count`` normals can promise: ``alpha``, or 1/(n+1) where that is more."""
     return max(alpha, 1 / (count + 1))
+
+
+def coarse_promise(count: int, alpha: float) -> str | None:
+    """What ``count`` normals promise in place of ``alpha``, in words; None where they can promise that."""
+    enough = ceil(1 / alpha - 1 - 1e-9)
+    if count >= enough:
+        return None
+    kept = promised_alpha(count, alpha)
+    return (
+        f"{count} calibration normals promise at most {kept:.2g} false alarms per good part, not the "
+        f"{alpha:.2g} of tune_fusion.alpha: {enough} would"
+    )
 
 
 def conformal_p_values(scores: NDArray[np.floating], normal_scores: NDArray[np.floating]) -> Floats:

@@ -11,16 +11,15 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from novad.errors import CalibrationError
 from novad.vision.coreset import greedy_coreset
+from novad.vision.patch_store import PatchStore, Whitening, store_patches
 from novad.vision.usual_distances import UsualDistances, fit_usual_distances
 
 __all__ = [
     "BankEstimate",
     "MemoryBank",
-    "PatchStore",
-    "Whitening",
     "bank_size",
+    "build_bank",
     "estimate",
     "fit_memory_bank",
     "load_bank",
@@ -33,23 +32,6 @@ Floats = NDArray[np.float32]
 USUAL_PATCHES = 64
 NEIGHBOURS_SEARCHED = 16
 SEARCH_BLOCK = 16_384
-
-
-@dataclass(frozen=True)
-class Whitening:
-    """Linear map that gives normal patches zero mean and equal variance along their principal directions.
-
-    Attributes:
-        mean: (C,) of normal patches.
-        matrix: (C, D), D at most C; columns are scaled principal directions.
-    """
-
-    mean: Tensor
-    matrix: Tensor
-
-    def __call__(self, patches: Tensor) -> Tensor:
-        """(n, C) patches to (n, D) float32."""
-        return (patches.float() - self.mean) @ self.matrix
 
 
 @dataclass(frozen=True)
@@ -75,75 +57,6 @@ def estimate(
 def bank_size(patches: int, share: float, smallest: int, largest: int) -> int:
     """Vectors that a bank of ``patches`` normal patches keeps: their share, within the bounds."""
     return max(smallest, min(largest, round(patches * share)))
-
-
-class PatchStore:
-    """Normal patches as they stream in: a bounded, evenly spread share of them in half precision.
-
-    Sums for mean and covariance run over every patch; the kept ones are every ``step``-th position of each
-    image, shifted from image to image, so that the memory is bounded whatever the number of images.
-
-    Args:
-        images: how many will come.
-        positions: patches per image.
-        max_patches: most patches kept.
-    """
-
-    def __init__(self, images: int, positions: int, max_patches: int) -> None:
-        self.step = max(1, -(-images * positions // max_patches))
-        self._kept: list[Tensor] = []
-        self._origin: list[NDArray[np.int32]] = []
-        self._count = 0
-        self._sum: Tensor | None = None
-        self._outer: Tensor | None = None
-
-    def add(self, image: int, grid: Tensor) -> None:
-        """Take the (C, H, W) patches of one image."""
-        channels, _, width = grid.shape
-        flat = grid.reshape(channels, -1).T.contiguous()
-        if not torch.isfinite(flat).all():
-            raise CalibrationError(f"image {image}: its features are not finite")
-        if self._sum is None or self._outer is None:
-            self._sum = torch.zeros(channels, dtype=torch.float64)
-            self._outer = torch.zeros(channels, channels, dtype=torch.float64)
-        self._count += len(flat)
-        self._sum += flat.sum(0, dtype=torch.float64)
-        self._outer += (flat.T @ flat).double()
-        places = torch.arange(image % self.step, len(flat), self.step)
-        self._kept.append(flat[places].half())
-        rows, columns = (places // width).numpy(), (places % width).numpy()
-        self._origin.append(np.stack([np.full(len(places), image), rows, columns], 1).astype(np.int32))
-
-    def patches(self) -> Tensor:
-        """Kept patches (n, C), half precision; the store lets go of its own list."""
-        joined, self._kept = torch.cat(self._kept), []
-        return joined
-
-    def origins(self) -> NDArray[np.int32]:
-        """(n, 3): image, row and column of each kept patch."""
-        return np.concatenate(self._origin)
-
-    def whitening(self, dimensions: int, whiten: bool, shrinkage: float = 0.01) -> Whitening:
-        """Principal directions of all patches seen, scaled to unit variance when ``whiten``.
-
-        Args:
-            dimensions: leading directions kept; 0 keeps all.
-            whiten: scale them; otherwise distances stay those of the features (up to dropped directions).
-            shrinkage: share of the mean variance added to each, so that noise directions are not blown up.
-        Raises:
-            CalibrationError: no patch was added.
-        """
-        if self._sum is None or self._outer is None:
-            raise CalibrationError("no normal image to build a memory bank from")
-        mean = self._sum / self._count
-        covariance = self._outer / self._count - torch.outer(mean, mean)
-        values, vectors = torch.linalg.eigh(covariance)
-        values, vectors = values.flip(0).clamp_min(0), vectors.flip(1)
-        signs = torch.sign(vectors[vectors.abs().argmax(0), torch.arange(len(values))])
-        vectors = vectors * signs
-        keep = dimensions or len(values)
-        scale = (values + shrinkage * values.mean() + 1e-12).rsqrt() if whiten else torch.ones_like(values)
-        return Whitening(mean.float(), (vectors * scale)[:, :keep].float().contiguous())
 
 
 class MemoryBank:
@@ -247,40 +160,50 @@ def fit_memory_bank(
     max_patches: int = 400_000,
     seed: int = 0,
 ) -> MemoryBank:
-    """Build the bank from a stream of normal images.
+    """Build the bank from a stream of normal images; see ``store_patches`` and ``build_bank``.
+
+    Raises:
+        CalibrationError: no image, or features that are not finite.
+    """
+    return build_bank(
+        store_patches(grids, images, max_patches),
+        coreset_share=coreset_share,
+        min_vectors=min_vectors,
+        max_vectors=max_vectors,
+        dimensions=dimensions,
+        whiten=whiten,
+        seed=seed,
+    )
+
+
+def build_bank(
+    store: PatchStore,
+    *,
+    coreset_share: float,
+    min_vectors: int,
+    max_vectors: int,
+    dimensions: int,
+    whiten: bool,
+    seed: int,
+) -> MemoryBank:
+    """Build the bank from stored patches.
 
     Args:
-        grids: one (C, H, W) tensor of patch features per image.
-        images: how many the stream will give.
+        store: of all images.
         coreset_share: share of all patches that the bank keeps.
         min_vectors: at least so many, where there are as many.
         max_vectors: at most so many.
         dimensions: principal directions kept; 0 keeps all.
         whiten: scale directions to unit variance.
-        max_patches: most patches held in memory at once.
         seed: of the coreset's first centre.
-    Raises:
-        CalibrationError: no image, or features that are not finite.
     """
-    store: PatchStore | None = None
-    total = 0
-    for number, grid in enumerate(grids):
-        if store is None:
-            store = PatchStore(images, grid.shape[1] * grid.shape[2], max_patches)
-        store.add(number, grid)
-        total += grid.shape[1] * grid.shape[2]
-    if store is None:
-        raise CalibrationError("no normal image to build a memory bank from")
     whitening = store.whitening(dimensions, whiten)
-    patches = store.patches()
-    mapped = torch.cat([whitening(block).half() for block in torch.split(patches, SEARCH_BLOCK)])
-    del patches
-    count = bank_size(total, coreset_share, min_vectors, max_vectors)
-    coreset, origins = greedy_coreset(mapped, count, seed=seed), store.origins()
+    mapped, origins = store.whitened(whitening), store.origins()
+    count = bank_size(len(store) * store.positions, coreset_share, min_vectors, max_vectors)
+    coreset = greedy_coreset(mapped, count, seed=seed)
     vectors = mapped[torch.from_numpy(coreset.chosen)]
     bank = MemoryBank(whitening, vectors, origins[coreset.chosen], radius=coreset.radius)
-    shape = (grid.shape[1], grid.shape[2])
-    bank.usual = _usual_distances(bank, mapped, origins, shape, USUAL_PATCHES * store.step)
+    bank.usual = _usual_distances(bank, mapped, origins, store.shape, USUAL_PATCHES * store.step)
     return bank
 
 

@@ -11,9 +11,12 @@ from PIL import Image
 
 from novad.config import LineSettings, Workspace
 from novad.config.settings import BUNDLED_ARCHITECTURE, BUNDLED_CHECKPOINT
+from novad.stages import layer_choice
+from novad.stages.guarded_bank import fit_bank
 from novad.stages.layer_choice import candidate_layers, choose_layers, start_layers
 from novad.stages.line import Line
 from novad.vision.backbones import file_sha256
+from novad.vision.suspicion import GuardedBank
 
 ROOT = Path(__file__).parents[3]
 SIZE = 64
@@ -86,6 +89,23 @@ def test_layers_of_the_settings_are_kept(images: tuple[Workspace, pd.DataFrame])
     line = open_line(images, layers=["layer3"])
     choice = choose_layers(line, line.backbone(line.settings.backbone))
     assert (choice.layers, choice.table) == (("layer3",), [])
+
+
+def test_trial_banks_leave_out_the_share_that_the_bank_will(
+    images: tuple[Workspace, pd.DataFrame], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[GuardedBank] = []
+
+    def fit(*arguments: Any) -> GuardedBank:
+        built.append(fit_bank(*arguments))
+        return built[-1]
+
+    monkeypatch.setattr(layer_choice, "fit_bank", fit)
+    line = open_line(images, memory_bank={"exclude_suspicious": 0.25})
+    choose_layers(line, line.backbone(line.settings.backbone))
+    assert len(built) == 5
+    assert {len(each.excluded) for each in built} == {3}
+    assert {int(each.bank.origins[:, 0].max()) for each in built} == {8}
 
 
 @pytest.mark.parametrize("wanted", [0, 25])

@@ -103,6 +103,8 @@ def test_the_run_keeps_evidence_and_data_docs_but_no_tensors(tracked: Workspace)
         "lineage.json",
         "validate/docs/index.html",
         "validate/report.json",
+        "memory_bank/suspicious.json",
+        "memory_bank/suspicious.png",
         "evaluate/metrics.json",
         "evaluate/scores.parquet",
         "evaluate/heatmaps/a.png",

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from novad.errors import CalibrationError
 from novad.vision.calibration import (
+    coarse_promise,
     conformal_p_values,
     conformal_threshold,
     fit_normal_scale,
@@ -87,3 +88,14 @@ def test_few_normals_promise_only_what_they_can() -> None:
     assert promised_alpha(9, 0.05) == pytest.approx(0.1)
     assert promised_alpha(99, 0.05) == 0.05
     assert np.isfinite(conformal_threshold(np.arange(9.0), promised_alpha(9, 0.05)))
+
+
+@given(count=st.integers(1, 300), alpha=st.sampled_from([0.01, 0.02, 0.05, 0.07, 0.1, 0.29, 1 / 3]))
+def test_a_coarser_promise_is_told_exactly_where_normals_are_too_few(count: int, alpha: float) -> None:
+    told = coarse_promise(count, alpha)
+    assert (told is None) == np.isfinite(conformal_threshold(np.arange(float(count)), alpha))
+    if told is not None:
+        assert told.startswith(f"{count} calibration normals")
+        enough = int(told.rpartition(": ")[2].split()[0])
+        assert coarse_promise(enough, alpha) is None
+        assert coarse_promise(enough - 1, alpha) is not None

@@ -9,13 +9,12 @@ import torch
 from novad.errors import CalibrationError
 from novad.vision.memory_bank import (
     MemoryBank,
-    PatchStore,
-    Whitening,
     estimate,
     fit_memory_bank,
     load_bank,
     save_bank,
 )
+from novad.vision.patch_store import PatchStore, Whitening
 
 OPTIONS = {"coreset_share": 0.1, "min_vectors": 20, "max_vectors": 1000, "dimensions": 0, "whiten": True}
 
@@ -82,7 +81,7 @@ def test_every_vector_knows_the_patch_it_came_from() -> None:
 
 
 def test_whitening_gives_unit_variance_along_every_direction() -> None:
-    store = PatchStore(12, 42, 10_000)
+    store = PatchStore(12, (6, 7), 10_000)
     source = grids()
     for number, grid in enumerate(source):
         store.add(number, grid)
@@ -93,7 +92,7 @@ def test_whitening_gives_unit_variance_along_every_direction() -> None:
 
 
 def test_without_whitening_distances_are_those_of_the_features() -> None:
-    store = PatchStore(12, 42, 10_000)
+    store = PatchStore(12, (6, 7), 10_000)
     source = grids()
     for number, grid in enumerate(source):
         store.add(number, grid)
@@ -103,7 +102,7 @@ def test_without_whitening_distances_are_those_of_the_features() -> None:
 
 
 def test_a_store_keeps_no_more_patches_than_allowed() -> None:
-    store = PatchStore(40, 42, 100)
+    store = PatchStore(40, (6, 7), 100)
     for number, grid in enumerate(grids(40)):
         store.add(number, grid)
     kept = len(store.origins())
