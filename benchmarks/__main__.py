@@ -11,6 +11,7 @@ import torch
 from benchmarks import (
     contamination,
     coreset,
+    coreset_scale,
     detection,
     incremental_bank,
     interval_coverage,
@@ -29,6 +30,7 @@ ROOT = Path(__file__).parents[1]
 BENCHMARKS: dict[str, Callable[[Request], Report]] = {
     "contamination": contamination.measure,
     "coreset": coreset.measure,
+    "coreset_scale": coreset_scale.measure,
     "incremental_bank": incremental_bank.measure,
     "stage_cost": stage_cost.measure,
     "detection": detection.measure,
