@@ -172,6 +172,11 @@ class MemoryBank:
         self.usual, self.radius = usual, radius
         self._index = VectorIndex(self.vectors.numpy(), exact_up_to)
 
+    @property
+    def lists(self) -> tuple[int, int]:
+        """Lists of vectors that a search goes through, and how many there are; zeros where it is exact."""
+        return self._index.lists
+
     def search(self, grids: Tensor, neighbours: int = 1) -> tuple[Tensor, NDArray[np.int64]]:
         """Distance of every patch to its normal neighbours, and which they are.
 

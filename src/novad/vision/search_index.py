@@ -22,9 +22,9 @@ class VectorIndex:
     """Euclidean search over fixed vectors.
 
     More than ``exact_up_to`` of them are sorted into lists around k-means centres, twice the square root of
-    their count, and a query goes through the nearest lists only (Sivic and Zisserman 2003). Through how many is
-    settled here: doubled until vectors of the bank find 99 % of their nearest 16 others. The same vectors give
-    the same index.
+    their count, and a query goes through the nearest lists only (Sivic and Zisserman 2003). Through how many
+    is settled here: doubled until vectors of the bank find 99 % of their nearest 16 others. The same vectors
+    give the same index.
 
     Args:
         vectors: (n, D) float32.
