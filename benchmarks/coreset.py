@@ -4,18 +4,13 @@ from collections.abc import Callable
 from functools import partial
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmarks.inputs import Request, fastest, image_files, read, requested_backbone
+from benchmarks.inputs import Request, fastest, image_files, whitened_patches
 from benchmarks.report import Report
 from novad.config import MemoryBankSettings
-from novad.vision.backbones import Backbone
 from novad.vision.coreset import covering_radius, greedy_coreset
-from novad.vision.familiarity import feature_grids
-from novad.vision.patch_store import store_patches
-from novad.vision.preprocess import to_batch
 
 __all__ = ["measure", "plain_k_center", "random_choice"]
 
@@ -58,7 +53,8 @@ METHODS: dict[str, Method] = {
 def measure(request: Request) -> Report:
     """Choose the share of patches that a line keeps by default, in every way."""
     settings = MemoryBankSettings()
-    patches = _patches(request, settings)
+    files = image_files(request, request.coreset_images)
+    patches = whitened_patches(request, files, settings)
     count = round(len(patches) * settings.coreset_share)
     seconds = fastest(
         {name: partial(method, patches, count) for name, method in METHODS.items()}, request.repeats
@@ -84,16 +80,3 @@ def measure(request: Request) -> Report:
             for name, taken in seconds.items()
         ],
     )
-
-
-def _patches(request: Request, settings: MemoryBankSettings) -> Tensor:
-    """Whitened patches of the training images in half precision, as the memory bank sees them."""
-    files, backbone = image_files(request, request.coreset_images), requested_backbone(request)
-    grids = (_grid(backbone, read(path), request.size) for path in files)
-    store = store_patches(grids, len(files), settings.max_patches)
-    return store.whitened(store.whitening(settings.dimensions, settings.whiten))
-
-
-def _grid(backbone: Backbone, image: NDArray[np.uint8], size: int) -> Tensor:
-    with torch.inference_mode():
-        return feature_grids(backbone(to_batch([image], size)), "sensory")[0]

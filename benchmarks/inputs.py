@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.report import MissingInput
@@ -15,7 +18,10 @@ from novad.images import decode_image, discover
 from novad.stages.guarded_bank import fit_bank
 from novad.stages.line import Line
 from novad.vision.backbones import Backbone, describe_checkpoint, load_backbone
+from novad.vision.familiarity import feature_grids
 from novad.vision.memory_bank import MemoryBank
+from novad.vision.patch_store import store_patches
+from novad.vision.preprocess import to_batch
 
 __all__ = [
     "Request",
@@ -26,6 +32,7 @@ __all__ = [
     "read",
     "requested_backbone",
     "trained_lines",
+    "whitened_patches",
 ]
 
 ROOT = Path(__file__).parents[1]
@@ -99,6 +106,19 @@ def _loaded(checkpoint: Path) -> Backbone:
 def default_bank(grids: Iterable[Tensor], images: int) -> MemoryBank:
     """A bank of so many images, by a line's default settings."""
     return fit_bank(grids, images, MemoryBankSettings()).bank
+
+
+def whitened_patches(request: Request, files: list[Path], settings: MemoryBankSettings) -> Tensor:
+    """(n, D) patches of these images in half precision, as the memory bank sees them."""
+    backbone = requested_backbone(request)
+    grids = (_grid(backbone, read(path), request.size) for path in files)
+    store = store_patches(grids, len(files), settings.max_patches)
+    return store.whitened(store.whitening(settings.dimensions, settings.whiten))
+
+
+def _grid(backbone: Backbone, image: NDArray[np.uint8], size: int) -> Tensor:
+    with torch.inference_mode():
+        return feature_grids(backbone(to_batch([image], size)), "sensory")[0]
 
 
 def fastest(actions: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:

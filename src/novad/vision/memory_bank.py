@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import faiss
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from novad.vision.coreset import greedy_coreset
 from novad.vision.patch_store import PatchStore, Whitening, store_patches
+from novad.vision.search_index import EXACT_UP_TO, VectorIndex
 from novad.vision.usual_distances import UsualDistances, fit_usual_distances
 
 __all__ = [
@@ -60,7 +60,7 @@ def bank_size(patches: int, share: float, smallest: int, largest: int) -> int:
 
 
 class MemoryBank:
-    """Normal vectors with exact nearest-neighbour search.
+    """Normal vectors with nearest-neighbour search, exact up to some tens of thousands.
 
     Args:
         whitening: maps raw patches to the bank's space.
@@ -69,6 +69,7 @@ class MemoryBank:
         usual: distances of normal patches, place by place; None where nobody measured them.
         radius: no patch that the bank was built from is farther from its vectors, in the bank's space; None
             where nobody measured it.
+        exact_up_to: more vectors are searched by inverted lists, built here.
     """
 
     def __init__(
@@ -78,11 +79,16 @@ class MemoryBank:
         origins: NDArray[np.int32],
         usual: UsualDistances | None = None,
         radius: float | None = None,
+        exact_up_to: int = EXACT_UP_TO,
     ) -> None:
         self.whitening, self.vectors, self.origins = whitening, vectors.float().contiguous(), origins
         self.usual, self.radius = usual, radius
-        self._index = faiss.IndexFlatL2(self.vectors.shape[1])
-        self._index.add(self.vectors.numpy())
+        self._index = VectorIndex(self.vectors.numpy(), exact_up_to)
+
+    @property
+    def lists(self) -> tuple[int, int]:
+        """Lists of vectors that a search goes through, and how many there are; zeros where it is exact."""
+        return self._index.lists
 
     def search(self, grids: Tensor, neighbours: int = 1) -> tuple[Tensor, NDArray[np.int64]]:
         """Distance of every patch to its normal neighbours, and which they are.
