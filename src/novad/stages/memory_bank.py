@@ -13,12 +13,11 @@ from novad.stages.runner import main, stage_output, write_json
 from novad.vision.backbones import Backbone
 from novad.vision.familiarity import feature_grids
 from novad.vision.memory_bank import BankEstimate, MemoryBank, bank_size, estimate, fit_memory_bank, save_bank
-from novad.vision.preprocess import batches, to_batch
+from novad.vision.preprocess import batches, images_at_once, to_batch
 
 __all__ = ["fit_bank", "run"]
 
 STAGE = "memory_bank"
-BATCH = 8
 
 
 def run(workspace: Workspace, name: str) -> None:
@@ -78,7 +77,7 @@ def fit_bank(grids: Iterable[Tensor], images: int, settings: MemoryBankSettings,
 
 def _grids(line: Line, backbone: Backbone) -> Iterator[Tensor]:
     size = line.settings.backbone.image_size
-    for group in batches(line.images(line.rows("bank")), BATCH):
+    for group in batches(line.images(line.rows("bank")), images_at_once(size)):
         yield from feature_grids(backbone(to_batch(group, size)), line.settings.anomaly_type)
 
 

@@ -147,6 +147,19 @@ def test_a_detector_with_a_tile_scores_as_one_without(saved: Path, tmp_path: Pat
     assert parted.familiarity.backbone.tiling.side == 32
 
 
+def test_large_images_are_judged_fewer_at_once(
+    saved: Path, pictures: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    monkeypatch.setattr("novad.vision.preprocess.MOST_PIXELS", 3 * SIZE**2)
+    monkeypatch.setattr(
+        "novad.vision.detector.to_batch",
+        lambda group, size: (sizes.append(len(group)), to_batch(group, size))[1],
+    )
+    assert len(list(Detector.load(saved).score(pictures))) == len(pictures)
+    assert sizes == [3, 3, 2]
+
+
 @pytest.mark.parametrize("name", ["bank.safetensors", "calibration.safetensors", "net.safetensors"])
 def test_one_changed_byte_is_refused(saved: Path, tmp_path: Path, name: str) -> None:
     copy = _copy(saved, tmp_path)
