@@ -20,6 +20,7 @@ from benchmarks import (
     semantic,
     small_defects,
     stage_cost,
+    tiled_scores,
     tiling,
     usual_distances,
 )
@@ -39,6 +40,7 @@ BENCHMARKS: dict[str, Callable[[Request], Report]] = {
     "semantic": semantic.measure,
     "small_defects": small_defects.measure,
     "tiling": tiling.measure,
+    "tiled_scores": tiled_scores.measure,
     "pixel_figures": pixel_figures.measure,
     "usual_distances": usual_distances.measure,
     "second_implementation": second_implementation.measure,
