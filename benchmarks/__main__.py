@@ -21,7 +21,10 @@ from benchmarks import (
     second_implementation,
     selection,
     semantic,
+    small_defects,
     stage_cost,
+    tiled_scores,
+    tiling,
     usual_distances,
 )
 from benchmarks.inputs import Request
@@ -41,6 +44,9 @@ BENCHMARKS: dict[str, Callable[[Request], Report]] = {
     "selection": selection.measure,
     "interval_coverage": interval_coverage.measure,
     "semantic": semantic.measure,
+    "small_defects": small_defects.measure,
+    "tiling": tiling.measure,
+    "tiled_scores": tiled_scores.measure,
     "pixel_figures": pixel_figures.measure,
     "usual_distances": usual_distances.measure,
     "second_implementation": second_implementation.measure,

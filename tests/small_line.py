@@ -16,7 +16,7 @@ from novad.tracking import publish
 from novad.vision.backbones import file_sha256
 from novad.vision.bcos_network import ARCHITECTURE, build_bcos_network
 
-__all__ = ["LINE", "STAGES", "small_line", "train_again", "untrained_line"]
+__all__ = ["LINE", "STAGES", "network_settings", "small_line", "train_again", "untrained_line"]
 
 LINE = "brushed-metal"
 STAGES = (validate, memory_bank, calibrate_explainer, tune_fusion, evaluate)
@@ -57,7 +57,8 @@ def train_again(workspace: Workspace, before: str, after: str) -> None:
     publish(workspace, LINE)
 
 
-def _settings(root: Path, changed: dict[str, Any]) -> LineSettings:
+def network_settings(root: Path) -> BackboneSettings:
+    """The bundled architecture, untrained, saved in ``root``."""
     torch.manual_seed(0)
     weights = {
         name: tensor.contiguous()
@@ -65,9 +66,13 @@ def _settings(root: Path, changed: dict[str, Any]) -> LineSettings:
         if not name.endswith("num_batches_tracked")
     }
     save_file(weights, root / "network.safetensors", metadata={"novad": ARCHITECTURE})
-    backbone = BackboneSettings(
+    return BackboneSettings(
         checkpoint="network.safetensors", sha256=file_sha256(root / "network.safetensors"), image_size=64
     )
+
+
+def _settings(root: Path, changed: dict[str, Any]) -> LineSettings:
+    backbone = network_settings(root)
     return LineSettings.model_validate(
         {
             "data": f"data/{LINE}",

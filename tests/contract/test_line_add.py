@@ -100,6 +100,9 @@ def test_a_line_is_copied_tracked_and_written_with_its_settings(
         ({"explainer": "lime"}, ConfigError, ("--explainer", "occlusion")),
         ({"anomaly_type": "odd"}, ConfigError, ("--anomaly-type", "sensory")),
         ({"image_size": 30}, ConfigError, ("--image-size",)),
+        ({"tile": 40}, ConfigError, ("--tile", "multiple of 32")),
+        ({"tile": 256}, ConfigError, ("--tile", "at most image_size (224)")),
+        ({"image_size": 200, "tile": 64}, ConfigError, ("--tile", "multiple of 32")),
         ({"backbone": "nowhere.safetensors"}, ConfigError, ("--backbone", "nowhere.safetensors")),
         ({"backbone": "timm:nonet"}, ConfigError, ("timm:nonet",)),
     ],
@@ -264,6 +267,21 @@ def test_beside_a_plain_network_the_bundled_one_is_explained_unless_a_method_for
     add(name="others", backbone=str(checkpoint), explainer="input_x_gradient", image_size=64)
     settings = line_settings(workspace.params, "others")
     assert (settings.explainer.method, settings.explainer.backbone) == ("input_x_gradient", settings.backbone)
+
+
+def test_a_tile_is_written_and_a_network_that_looks_at_the_whole_image_is_refused(
+    add: Add, workspace: Workspace, tmp_path: Path
+) -> None:
+    import timm
+    from safetensors.torch import save_file
+
+    for name in ("resnet10t", "mobilenetv3_small_050"):
+        save_file(timm.create_model(name).state_dict(), tmp_path / f"{name}.safetensors")
+    add(backbone=str(tmp_path / "resnet10t.safetensors"), image_size=64, tile=32)
+    settings = line_settings(workspace.params, "plates")
+    assert (settings.backbone.tile, settings.explainer.backbone.tile) == (32, 32)
+    with pytest.raises(ConfigError, match=r"mobilenetv3_small_050 cannot be run tile by tile"):
+        add(name="others", backbone=str(tmp_path / "mobilenetv3_small_050.safetensors"), tile=32)
 
 
 def test_weights_that_do_not_fit_their_architecture_are_refused_before_anything_is_copied(

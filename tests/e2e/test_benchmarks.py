@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -125,6 +126,47 @@ def test_few_normals_are_judged_on_one_test_split(
         (2, 1, 2), (3, 2, 2), (4, 2, 1),
     ]  # fmt: skip
     assert all(row["AUROC"] == 1 for row in told["rows"])
+
+
+def test_tiles_are_measured_against_the_whole_image(
+    run: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, smaller in {"SIDES": (128,), "TILES": (0, 64), "TARGETS": ("layer1",)}.items():
+        monkeypatch.setattr(importlib.import_module("benchmarks.tiling"), name, smaller)
+    assert run("tiling", "--results", tmp_path) == 0
+    whole, tiled = json.loads((tmp_path / "tiling.json").read_text("utf-8"))["rows"]
+    assert (whole["tile"], tiled["tile"]) == ("whole", 64)
+    assert whole["largest difference"] == 0
+    assert 0 < tiled["largest difference"] < 1e-4
+
+
+def test_the_same_bank_gives_the_same_scores_from_tiles(
+    run: Callable[..., int], images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ("--data", images, "--size", 64, "--scored", 4, "--results", tmp_path)
+    assert run("tiled_scores", *asked) == 0
+    assert "no defective test image" in capsys.readouterr().err
+    shutil.copytree(images / "train/good", images / "test/flipped")
+    assert run("tiled_scores", *asked) == 0
+    rows = json.loads((tmp_path / "tiled_scores.json").read_text("utf-8"))["rows"]
+    assert [row["what"] for row in rows] == ["familiarity", "novelty", "familiarity map", "novelty map"]
+    assert all(row["largest difference, of that"] < 1e-2 for row in rows)
+    assert all(row["AUROC whole"] == row["AUROC tiled"] for row in rows)
+
+
+def test_a_large_product_is_written_with_small_defects(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.syspath_prepend(ROOT)
+    small_defects = importlib.import_module("benchmarks.small_defects")
+    for name, smaller in {"SIDE": 384, "TRAIN": 2, "TEST_GOOD": 1, "PER_DEFECT": 2}.items():
+        monkeypatch.setattr(small_defects, name, smaller)
+    shares = small_defects.write_large_line("woven-fabric", tmp_path)
+    assert set(shares) == {"broken_thread", "dye_shift", "misweave", "oil_stain", "slub"}
+    assert all(0 < share < 0.006 for share in shares.values())
+    with Image.open(tmp_path / "test/slub/001.png") as picture:
+        assert picture.size == (384, 384)
+    assert len(list(tmp_path.glob("ground_truth/*/*_mask.png"))) == 10
 
 
 def test_trained_lines_are_timed_as_they_were_trained(

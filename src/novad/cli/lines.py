@@ -26,6 +26,9 @@ def add(
         typer.Option(help="bcos (of the bundled network), or a Captum method on the line's own backbone."),
     ] = "bcos",
     image_size: Annotated[int, typer.Option(help="Side of the network's input in pixels.")] = 224,
+    tile: Annotated[
+        int, typer.Option(help="Side of the parts in which an image goes through the network; 0: whole.")
+    ] = 0,
     anomaly_type: Annotated[str, typer.Option(help="sensory, semantic_near or semantic_far.")] = "sensory",
     schedule: Annotated[str | None, typer.Option(help="Cron expression of the retraining.")] = None,
     as_json: bool = JSON,
@@ -34,7 +37,7 @@ def add(
     from novad.pipeline.lines import NewLine, add_product_line
 
     workspace = Workspace.find()
-    told = NewLine(name, data, layout, backbone, explainer, image_size, anomaly_type, schedule)
+    told = NewLine(name, data, layout, backbone, explainer, image_size, tile, anomaly_type, schedule)
     with progress(f"copying and tracking the images of {name}"):
         images = add_product_line(workspace, told)
 

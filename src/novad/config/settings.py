@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 __all__ = [
     "BUNDLED_ARCHITECTURE",
@@ -46,14 +46,24 @@ class ValidateSettings(Section):
 class BackboneSettings(Section):
     """A network by architecture and checkpoint file; the digest is checked at every load.
 
-    No ``layers`` leaves their choice to the memory-bank stage.
+    No ``layers`` leaves their choice to the memory-bank stage. With a ``tile`` images go through the network
+    in parts of so many pixels; 0 takes them whole.
     """
 
     architecture: str = BUNDLED_ARCHITECTURE
     checkpoint: str = BUNDLED_CHECKPOINT
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     image_size: Annotated[int, Field(ge=32, le=4096, multiple_of=8)] = 224
+    tile: Annotated[int, Field(ge=0, multiple_of=32)] = 0
     layers: tuple[str, ...] = ()
+
+    @field_validator("tile")
+    @classmethod
+    def _cuts_the_image(cls, tile: int, told: ValidationInfo) -> int:
+        size = told.data.get("image_size", 0)
+        if tile and (tile > size or size % 32):
+            raise ValueError(f"must be at most image_size ({size}), and that a multiple of 32")
+        return tile
 
 
 class MemoryBankSettings(Section):

@@ -48,27 +48,28 @@ class Checkpoint:
         partial.replace(kept)
 
 
-def bundled(workspace: Workspace, image_size: int) -> Checkpoint:
+def bundled(workspace: Workspace, image_size: int, tile: int = 0) -> Checkpoint:
     """The network that comes with novad.
 
     Raises:
-        ConfigError: its file is missing, or the image size is out of range.
+        ConfigError: its file is missing, or the image size or tile is out of range.
     """
-    return Checkpoint(_described(workspace.path(BUNDLED_CHECKPOINT), BUNDLED_CHECKPOINT, image_size))
+    return Checkpoint(_described(workspace.path(BUNDLED_CHECKPOINT), BUNDLED_CHECKPOINT, image_size, tile))
 
 
-def choose(workspace: Workspace, spec: str, image_size: int) -> Checkpoint:
+def choose(workspace: Workspace, spec: str, image_size: int, tile: int = 0) -> Checkpoint:
     """The backbone that ``spec`` names: ``bundled``, ``timm:NAME`` or the path of a safetensors file.
 
     ``timm:NAME`` downloads, once, into ``weights/``. A relative path is relative to the current folder.
-    The weights are loaded once, so that a file that does not fit is refused now and not in training.
+    The weights are loaded once, so that a file that does not fit, or cannot be tiled, is refused now and not
+    in training.
 
     Raises:
-        ConfigError: no such file or network, or weights that do not fit.
+        ConfigError: no such file or network, weights that do not fit, or a network that cannot be tiled.
         ServiceError: the hub cannot be reached.
     """
     if spec == "bundled":
-        return bundled(workspace, image_size)
+        return bundled(workspace, image_size, tile)
     if spec.startswith("timm:"):
         _do_not_wait_for_hub()
         from novad.vision.hub import download
@@ -81,9 +82,9 @@ def choose(workspace: Workspace, spec: str, image_size: int) -> Checkpoint:
                 f"--backbone: {path}: no such checkpoint; it takes bundled, timm:NAME or a .safetensors file"
             )
     if path.is_relative_to(workspace.root):
-        chosen = Checkpoint(_described(path, path.relative_to(workspace.root).as_posix(), image_size))
+        chosen = Checkpoint(_described(path, path.relative_to(workspace.root).as_posix(), image_size, tile))
     else:
-        chosen = _from_elsewhere(workspace, path, image_size)
+        chosen = _from_elsewhere(workspace, path, image_size, tile)
     _try_out(path, chosen.settings)
     return chosen
 
@@ -103,11 +104,11 @@ def _do_not_wait_for_hub() -> None:
         os.environ["HF_HUB_OFFLINE"] = "1"
 
 
-def _from_elsewhere(workspace: Workspace, path: Path, image_size: int) -> Checkpoint:
+def _from_elsewhere(workspace: Workspace, path: Path, image_size: int, tile: int) -> Checkpoint:
     """Settings that name the copy to be made; a different file of the same name stays as it is."""
     from novad.vision.backbones import file_sha256
 
-    settings = _described(path, f"{_WEIGHTS}/{path.name}", image_size)
+    settings = _described(path, f"{_WEIGHTS}/{path.name}", image_size, tile)
     kept = workspace.path(settings.checkpoint)
     if kept.exists() and file_sha256(kept) != settings.sha256:
         name = f"{_WEIGHTS}/{path.stem}-{settings.sha256[:12]}{path.suffix}"
@@ -116,13 +117,13 @@ def _from_elsewhere(workspace: Workspace, path: Path, image_size: int) -> Checkp
     return Checkpoint(settings, None if kept.exists() else path)
 
 
-def _described(path: Path, told: str, image_size: int) -> BackboneSettings:
+def _described(path: Path, told: str, image_size: int, tile: int) -> BackboneSettings:
     from novad.vision.backbones import describe_checkpoint
 
     architecture, sha256 = describe_checkpoint(path)
     try:
         return BackboneSettings(
-            architecture=architecture, checkpoint=told, sha256=sha256, image_size=image_size
+            architecture=architecture, checkpoint=told, sha256=sha256, image_size=image_size, tile=tile
         )
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
@@ -132,4 +133,4 @@ def _described(path: Path, told: str, image_size: int) -> BackboneSettings:
 def _try_out(path: Path, settings: BackboneSettings) -> None:
     from novad.vision.backbones import load_backbone
 
-    load_backbone(settings.architecture, path, settings.sha256, settings.layers)
+    load_backbone(settings.architecture, path, settings.sha256, settings.layers, settings.tile)

@@ -36,6 +36,7 @@ class NewLine:
     backbone: str = "bundled"
     explainer: str = "bcos"
     image_size: int = 224
+    tile: int = 0
     anomaly_type: str = "sensory"
     schedule: str | None = None
 
@@ -162,8 +163,10 @@ def _backbones(workspace: Workspace, new: NewLine) -> tuple[Checkpoint, Checkpoi
     Only B-cos networks explain themselves completely; beside another backbone the bundled one is explained,
     unless a Captum method is asked for, which works on any network.
     """
-    own = choose(workspace, new.backbone, new.image_size)
-    return own, own if new.explainer != "bcos" or own.exact else bundled(workspace, new.image_size)
+    own = choose(workspace, new.backbone, new.image_size, new.tile)
+    if new.explainer != "bcos" or own.exact:
+        return own, own
+    return own, bundled(workspace, new.image_size, new.tile)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from novad.vision.detector import FamiliarityModel, NoveltyModel, raw_scores
 from novad.vision.detector_files import save_novelty
 from novad.vision.explainers import MEMORY, Explainer, Memory, build_explainer
 from novad.vision.memory_bank import load_bank
-from novad.vision.preprocess import batches, to_batch
+from novad.vision.preprocess import batches, images_at_once, to_batch
 from novad.vision.selection import candidate_table
 from novad.vision.synthetic import synthetic_anomaly
 
@@ -39,7 +39,6 @@ __all__ = [
 Places = NDArray[np.int64]
 
 STAGE = "calibrate_explainer"
-BATCH = 8
 MOST_NORMAL_MAPS = 256
 
 
@@ -134,9 +133,10 @@ def _bank_parts(line: Line) -> tuple[Places, Places]:
 
 def _bank_batches(line: Line, places: Places) -> Iterator[tuple[list[int], Tensor]]:
     """Batches of bank images, each with their numbers in the bank."""
-    images = image_tensors(line, line.images(line.bank_rows().iloc[places]))
-    for start, batch in zip(range(0, len(places), BATCH), images, strict=True):
-        yield places[start : start + BATCH].tolist(), batch
+    start = 0
+    for batch in image_tensors(line, line.images(line.bank_rows().iloc[places])):
+        yield places[start : start + len(batch)].tolist(), batch
+        start += len(batch)
 
 
 def _spread(length: int, count: int) -> Places:
@@ -174,8 +174,9 @@ def _memory(
 
 def image_tensors(line: Line, images: Iterator[Any]) -> Iterator[Tensor]:
     """Batches (N, 3, S, S) of decoded images."""
-    for group in batches(images, BATCH):
-        yield to_batch(group, line.settings.backbone.image_size)
+    size = line.settings.backbone.image_size
+    for group in batches(images, images_at_once(size)):
+        yield to_batch(group, size)
 
 
 def score_candidates(
@@ -238,7 +239,7 @@ def _masked_maps(familiarity: FamiliarityModel, masked: MaskedImages, novelty: T
     with torch.inference_mode():
         distances = [
             familiarity.score(familiarity.backbone(images)).distances
-            for images in torch.split(masked.images, BATCH)
+            for images in torch.split(masked.images, images_at_once(masked.images.shape[-1]))
         ]
     return {
         "masked.familiarity": torch.cat(distances).clone(),

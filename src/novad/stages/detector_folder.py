@@ -53,4 +53,5 @@ def _told(backbone: BackboneSettings, layers: Sequence[str]) -> dict[str, Any]:
         "architecture": backbone.architecture,
         "checkpoint": _file(backbone),
         "layers": list(layers),
+        "tile": backbone.tile,
     }

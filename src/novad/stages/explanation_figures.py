@@ -73,8 +73,8 @@ class ExplanationFigures:
             memory if backbone is familiarity.backbone else None,
         )
         other = replace(novelty, explainer=explainer)
-        batch = to_batch(self._images, self.detector.image_size)
-        pairs = zip(novelty.explain(batch).maps.numpy(), other.explain(batch).maps.numpy(), strict=True)
+        single = [to_batch([image], self.detector.image_size) for image in self._images]
+        pairs = ([each.explain(image).maps[0].numpy() for each in (novelty, other)] for image in single)
         return round(float(np.mean([randomisation_similarity(mine, random) for mine, random in pairs])), 4)
 
 

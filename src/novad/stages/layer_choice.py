@@ -19,12 +19,11 @@ from novad.vision.calibration import fit_normal_scale
 from novad.vision.familiarity import familiarity_scores, feature_grids
 from novad.vision.fusion import Floats, standing
 from novad.vision.memory_bank import MemoryBank
-from novad.vision.preprocess import batches, to_batch
+from novad.vision.preprocess import batches, images_at_once, to_batch
 from novad.vision.selection import surely_better
 
 __all__ = ["LayerChoice", "candidate_layers", "choose_layers", "start_layers"]
 
-BATCH = 8
 # A trial bank of so few images and vectors ranks layers as the whole bank does, at a fraction of its cost.
 TRIAL_IMAGES = 64
 TRIAL_VECTORS = 1000
@@ -152,7 +151,7 @@ def _grid(line: Line, features: Mapping[str, Tensor], layers: Layers) -> Tensor:
 def _features(line: Line, backbone: Backbone, rows: pd.DataFrame) -> Iterator[dict[str, Tensor]]:
     """Feature maps of every batch, in half precision: the trial keeps those of its bank in memory."""
     size = line.settings.backbone.image_size
-    for group in batches(line.images(rows), BATCH):
+    for group in batches(line.images(rows), images_at_once(size)):
         yield {name: each.half() for name, each in backbone(to_batch(group, size)).items()}
 
 

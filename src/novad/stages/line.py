@@ -73,7 +73,9 @@ class Line:
         from novad.vision.backbones import load_backbone
 
         checkpoint = self.workspace.path(settings.checkpoint)
-        return load_backbone(settings.architecture, checkpoint, settings.sha256, layers or settings.layers)
+        return load_backbone(
+            settings.architecture, checkpoint, settings.sha256, layers or settings.layers, settings.tile
+        )
 
     def output(self, stage: str, name: str) -> Path:
         """A file that another stage left."""

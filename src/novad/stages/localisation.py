@@ -15,12 +15,11 @@ from novad.vision.candidates import CandidateGrid, Fits
 from novad.vision.explainers import Explainer
 from novad.vision.novelty import Candidate, deviation, map_step, statistic_maps
 from novad.vision.pooling import smooth
-from novad.vision.preprocess import to_batch
+from novad.vision.preprocess import images_at_once, to_batch
 
 __all__ = ["MaskedImages", "best_map", "masked_images"]
 
 MOST_IMAGES = 32
-BATCH = 8
 # A position belongs to the defect when the mask covers this share of it.
 COVERED = 0.25
 
@@ -65,11 +64,12 @@ def best_map(
     if masked is None or not masked.masks.any():
         smoothing = max(grid.smoothing)
         return Candidate(target, grid.computed[0], smoothing, True, "both", min(grid.top_shares)), None
-    step = map_step(masked.images.shape[-1])
+    side = masked.images.shape[-1]
+    step = map_step(side)
     statistics = torch.cat(
         [
             statistic_maps(explainer.explain(images, target), grid.computed, step)
-            for images in torch.split(masked.images, BATCH)
+            for images in torch.split(masked.images, images_at_once(side))
         ]
     )
     offered = _offered_maps(grid, fits, target, statistics)

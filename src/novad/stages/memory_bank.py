@@ -16,12 +16,11 @@ from novad.stages.suspicious_images import write_suspicious
 from novad.vision.backbones import Backbone
 from novad.vision.familiarity import feature_grids
 from novad.vision.memory_bank import BankEstimate, bank_size, estimate, save_bank
-from novad.vision.preprocess import batches, to_batch
+from novad.vision.preprocess import batches, images_at_once, to_batch
 
 __all__ = ["run"]
 
 STAGE = "memory_bank"
-BATCH = 8
 
 
 def run(workspace: Workspace, name: str) -> None:
@@ -67,7 +66,7 @@ def _named(rows: pd.DataFrame) -> list[list[str]]:
 
 def _grids(line: Line, backbone: Backbone) -> Iterator[Tensor]:
     size = line.settings.backbone.image_size
-    for group in batches(line.images(line.rows("bank")), BATCH):
+    for group in batches(line.images(line.rows("bank")), images_at_once(size)):
         yield from feature_grids(backbone(to_batch(group, size)), line.settings.anomaly_type)
 
 

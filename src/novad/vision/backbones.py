@@ -1,5 +1,6 @@
 """Backbones: one interface over the bundled B-cos network, the B-cos zoo and timm, from local checkpoints."""
 
+import copy
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from novad.errors import ConfigError, IntegrityError
 from novad.vision.bcos_network import ARCHITECTURE, bcos_encoding, build_bcos_network
+from novad.vision.tiling import Tiling, measure_margins
 
 __all__ = [
     "Backbone",
@@ -31,20 +33,46 @@ class Backbone(nn.Module):
         layers: names of the layers that are read, fine to coarse.
         available: those that could be, and the pixels per position of each.
         exact: whether features are W(x) x of the encoding, so that explanations are complete.
+        tiling: how images are cut for the network; None where they go through whole.
     """
 
     architecture: str
     layers: tuple[str, ...]
     available: Mapping[str, int]
     exact: bool = False
+    tiling: Tiling | None = None
+
+    @property
+    def runnable(self) -> tuple[str, ...]:
+        """Names of the layers that ``run`` can give."""
+        return self.layers
 
     def encode(self, images: Tensor) -> Tensor:
         """Images (N, 3, H, W) in [0, 1] as the network's own input (N, C, H, W)."""
         raise NotImplementedError
 
-    def features(self, encoded: Tensor) -> dict[str, Tensor]:
-        """Feature map (N, C_l, H_l, W_l) of each layer, from an encoded batch."""
+    def run(self, encoded: Tensor, layers: Collection[str]) -> dict[str, Tensor]:
+        """Feature map (N, C_l, H_l, W_l) of each of some layers, from an encoded batch as a whole."""
         raise NotImplementedError
+
+    def features(self, encoded: Tensor) -> dict[str, Tensor]:
+        """Feature map (N, C_l, H_l, W_l) of each layer, from an encoded batch; the same if it is cut."""
+        if self.tiling is None:
+            return self.run(encoded, self.layers)
+        return self.tiling(self.run, encoded, self.layers)
+
+    def cut(self, side: int) -> None:
+        """Let images go through in tiles of ``side`` pixels and what they depend on around.
+
+        Raises:
+            ConfigError: features depend on the whole image or on their place; names network and layer.
+        """
+        strides = {name: self.available[name] for name in self.runnable}
+        exactly = copy.deepcopy(self).double()
+        margins = measure_margins(
+            lambda images: exactly.run(exactly.encode(images), tuple(strides)), strides, self.architecture
+        )
+        self.tiling = Tiling(side, strides, margins)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Feature maps of images (N, 3, H, W) in [0, 1]."""
@@ -69,13 +97,22 @@ class BcosBackbone(Backbone):
             if hasattr(module, "set_explanation_mode"):
                 module.set_explanation_mode(True)  # type: ignore[operator]
 
+    @property
+    def runnable(self) -> tuple[str, ...]:
+        return tuple(self.available)
+
     def encode(self, images: Tensor) -> Tensor:
         return bcos_encoding(images)
 
-    def features(self, encoded: Tensor) -> dict[str, Tensor]:
-        return self.stage_features(encoded, self.layers)
-
     def stage_features(
+        self, encoded: Tensor, layers: Collection[str], explained: Collection[str] | None = None
+    ) -> dict[str, Tensor]:
+        """Feature maps of any of the network's stages; see ``run``."""
+        if self.tiling is None:
+            return self.run(encoded, layers, explained)
+        return self.tiling(self.run, encoded, layers)
+
+    def run(
         self, encoded: Tensor, layers: Collection[str], explained: Collection[str] | None = None
     ) -> dict[str, Tensor]:
         """Feature maps of any of the network's stages, run no deeper than needed.
@@ -150,11 +187,13 @@ class TimmBackbone(Backbone):
     def encode(self, images: Tensor) -> Tensor:
         return (images - self.get_buffer("mean")) / self.get_buffer("std")
 
-    def features(self, encoded: Tensor) -> dict[str, Tensor]:
+    def run(self, encoded: Tensor, layers: Collection[str]) -> dict[str, Tensor]:
         return dict(zip(self.layers, self.network(encoded), strict=True))
 
 
-def load_backbone(architecture: str, checkpoint: Path, sha256: str, layers: Sequence[str] = ()) -> Backbone:
+def load_backbone(
+    architecture: str, checkpoint: Path, sha256: str, layers: Sequence[str] = (), tile: int = 0
+) -> Backbone:
     """Build a backbone from a local checkpoint whose digest is known.
 
     Args:
@@ -162,19 +201,25 @@ def load_backbone(architecture: str, checkpoint: Path, sha256: str, layers: Sequ
         checkpoint: safetensors file.
         sha256: expected digest of the file.
         layers: names of the layers to read; empty means the architecture's mid layers.
+        tile: side of the parts in which images go through, in pixels; 0 for whole images.
     Raises:
-        ConfigError: no such file or architecture, or weights that do not fit exactly.
+        ConfigError: no such file or architecture, weights that do not fit exactly, or no network to tile.
         IntegrityError: the file is not the one that the digest names.
     """
     if not checkpoint.is_file():
         raise ConfigError(f"{checkpoint}: no such backbone checkpoint")
     if (found := file_sha256(checkpoint)) != sha256:
         raise IntegrityError(f"{checkpoint}: sha256 is {found}, expected {sha256}")
+    backbone: Backbone
     if architecture == ARCHITECTURE or architecture.startswith("bcos:"):
         network = _bcos_network(architecture, checkpoint)
         _load_strictly(network, {k: v.float() for k, v in load_file(checkpoint).items()}, checkpoint)
-        return BcosBackbone(architecture, network, layers)
-    return TimmBackbone(architecture, checkpoint, layers, _metadata(checkpoint))
+        backbone = BcosBackbone(architecture, network, layers)
+    else:
+        backbone = TimmBackbone(architecture, checkpoint, layers, _metadata(checkpoint))
+    if tile:
+        backbone.cut(tile)
+    return backbone
 
 
 def describe_checkpoint(checkpoint: Path) -> tuple[str, str]:

@@ -29,7 +29,7 @@ from novad.vision.novelty import (
     statistic_maps,
 )
 from novad.vision.pooling import smooth
-from novad.vision.preprocess import PixelArray, batches, to_batch
+from novad.vision.preprocess import PixelArray, batches, images_at_once, to_batch
 from novad.vision.residuals import residual_deviations
 
 __all__ = [
@@ -258,13 +258,13 @@ class Detector:
 
         Args:
             images: (H, W, 3) uint8 or uint16 arrays; sizes may differ.
-            batch_size: images per pass.
+            batch_size: images per pass at most; of large ones fewer are taken.
         Yields:
             One ``Detection`` per image, in order.
         Raises:
             ImageError: an array that is not an image.
         """
-        for group in batches(images, batch_size):
+        for group in batches(images, images_at_once(self.image_size, batch_size)):
             yield from self._judge(group)
 
     def _judge(self, group: Sequence[PixelArray]) -> list[Detection]:

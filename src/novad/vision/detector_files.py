@@ -54,7 +54,7 @@ def save_detector(
         folder: target, created.
         line: product line.
         image_size: side of the network's input.
-        backbone: ``architecture``, ``checkpoint`` (a key of ``checkpoints``) and ``layers``.
+        backbone: ``architecture``, ``checkpoint`` (a key of ``checkpoints``), ``layers`` and ``tile``.
         explainer: the same of the explained network, and ``method``.
         familiarity: ``anomaly_type``, ``neighbours``, ``top_share``, ``smoothing``, ``images``.
         novelty: ``shown``, fields of the map's ``Candidate``; ``judged``, of those that the score reads; and
@@ -93,7 +93,8 @@ def load_detector(folder: Path) -> Detector:
     backbone = _backbone(folder, manifest, manifest["backbone"])
     explained = manifest["explainer"]
     same = all(
-        explained[key] == manifest["backbone"][key] for key in ("architecture", "checkpoint", "layers")
+        explained.get(key) == manifest["backbone"].get(key)
+        for key in ("architecture", "checkpoint", "layers", "tile")
     )
     explained_backbone = backbone if same else _backbone(folder, manifest, explained)
     told = manifest["familiarity"]
@@ -192,5 +193,6 @@ def _verified(folder: Path) -> tuple[dict[str, Any], str]:
 
 
 def _backbone(folder: Path, manifest: dict[str, Any], told: dict[str, Any]) -> Backbone:
-    name = told["checkpoint"]
-    return load_backbone(told["architecture"], folder / name, manifest["files"][name], told["layers"])
+    """Detectors written before there were tiles name none."""
+    name, tile = told["checkpoint"], told.get("tile", 0)
+    return load_backbone(told["architecture"], folder / name, manifest["files"][name], told["layers"], tile)

@@ -61,8 +61,7 @@ def statistic_maps(explanation: Explanation, names: Sequence[str], step: int) ->
     Returns:
         (N, len(names), H // step, W // step).
     """
-    maps = torch.stack([_statistic(explanation, name) for name in names], dim=1)
-    return F.avg_pool2d(maps, step)
+    return torch.stack([F.avg_pool2d(_statistic(explanation, name), step) for name in names], dim=1)
 
 
 def _statistic(explanation: Explanation, name: str) -> Tensor:

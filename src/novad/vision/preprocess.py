@@ -11,9 +11,12 @@ from torch import Tensor
 
 from novad.errors import ImageError
 
-__all__ = ["batches", "to_batch"]
+__all__ = ["batches", "images_at_once", "to_batch"]
 
 PixelArray = NDArray[Any]
+
+# An encoded image, its explanation and the statistics of it take over a hundred bytes for each.
+MOST_PIXELS = 8 * 640**2
 
 
 def to_batch(images: Sequence[PixelArray], size: int) -> Tensor:
@@ -28,6 +31,11 @@ def to_batch(images: Sequence[PixelArray], size: int) -> Tensor:
         ImageError: an array of another shape or type; the message gives its position.
     """
     return torch.cat([_scaled(image, index, size) for index, image in enumerate(images)])
+
+
+def images_at_once(side: int, most: int = 8) -> int:
+    """How many squares of ``side`` pixels go through a network together: ``most``, and fewer large ones."""
+    return max(1, min(most, MOST_PIXELS // side**2))
 
 
 def batches(images: Iterable[PixelArray], batch_size: int) -> Iterator[list[PixelArray]]:

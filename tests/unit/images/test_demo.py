@@ -6,12 +6,13 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from novad.images.demo import DEMO_LINES, make_demo_line
+from novad.images.demo import DEMO_LINES, fabric, make_demo_line, metal
 from novad.images.demo.png import encode_png
 from novad.images.demo.texture import Dice, near_segment, to_pixels
 from novad.images.demo.texture import grid as pixel_grid
@@ -89,3 +90,15 @@ def test_a_segment_is_as_wide_as_it_says() -> None:
     assert column[50] == column[52] == 256
     assert weight[48:53, 70].min() > 0
     assert column[54] == column[46] == 0
+
+
+@pytest.mark.parametrize("product", [metal, fabric])
+def test_a_larger_piece_has_defects_of_the_same_size(product: ModuleType) -> None:
+    for defect in product.DEFECTS:
+        masks = [
+            [product.paint(Dice(f"{defect}/{number}"), defect, size)[1] for number in range(4)]
+            for size in (192, 512)
+        ]
+        small, large = (float(np.median([mask.sum() for mask in each])) for each in masks)
+        assert {mask.shape for mask in masks[1]} == {(512, 512)}
+        assert 0.4 < large / small < 2.5

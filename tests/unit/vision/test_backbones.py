@@ -11,7 +11,7 @@ from novad.errors import ConfigError, ImageError, IntegrityError, ServiceError
 from novad.vision.backbones import TimmBackbone, describe_checkpoint, file_sha256, load_backbone
 from novad.vision.hub import download
 from novad.vision.patch_features import global_features, patch_features
-from novad.vision.preprocess import batches, to_batch
+from novad.vision.preprocess import batches, images_at_once, to_batch
 
 
 def test_a_local_timm_checkpoint_gives_the_layers_at_strides_8_and_16(timm_checkpoint: Path) -> None:
@@ -136,6 +136,11 @@ def test_batches_do_not_read_ahead() -> None:
     assert len(next(groups)) == 2
     assert seen == [0, 1]
     assert [len(group) for group in groups] == [2, 1]
+
+
+def test_fewer_large_images_go_through_together() -> None:
+    assert [images_at_once(side) for side in (32, 224, 640, 648, 1024, 2048, 4096)] == [8, 8, 8, 7, 3, 1, 1]
+    assert images_at_once(224, most=2) == 2
 
 
 def _with_path(path: Path) -> tuple[str, Path, str]:

@@ -129,6 +129,39 @@ def test_the_nearest_normal_image_of_a_training_image_is_itself(saved: Path, pic
             assert float(raw.min()) < 0.1
 
 
+def test_a_detector_with_a_tile_scores_as_one_without(saved: Path, tmp_path: Path, pictures: Any) -> None:
+    copy = _copy(saved, tmp_path)
+    manifest = json.loads((copy / "detector.json").read_text("utf-8"))
+    for network in ("backbone", "explainer"):
+        manifest[network]["tile"] = 32
+    (copy / "detector.json").write_text(json.dumps(manifest), "utf-8")
+    tiled, whole = Detector.load(copy), Detector.load(saved)
+    assert whole.familiarity.backbone.tiling is None
+    assert tiled.familiarity.backbone.tiling.side == 32
+    assert tiled.novelty.explainer.backbone is tiled.familiarity.backbone
+    for mine, theirs in zip(tiled.score(pictures), whole.score(pictures), strict=True):
+        assert mine.hybrid == pytest.approx(theirs.hybrid, abs=1e-3)
+        assert np.allclose(mine.hybrid_map, theirs.hybrid_map, atol=1e-3)
+    manifest["explainer"]["tile"] = 64
+    (copy / "detector.json").write_text(json.dumps(manifest), "utf-8")
+    parted = Detector.load(copy)
+    assert parted.novelty.explainer.backbone.tiling.side == 64
+    assert parted.familiarity.backbone.tiling.side == 32
+
+
+def test_large_images_are_judged_fewer_at_once(
+    saved: Path, pictures: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    monkeypatch.setattr("novad.vision.preprocess.MOST_PIXELS", 3 * SIZE**2)
+    monkeypatch.setattr(
+        "novad.vision.detector.to_batch",
+        lambda group, size: (sizes.append(len(group)), to_batch(group, size))[1],
+    )
+    assert len(list(Detector.load(saved).score(pictures))) == len(pictures)
+    assert sizes == [3, 3, 2]
+
+
 @pytest.mark.parametrize("name", ["bank.safetensors", "calibration.safetensors", "net.safetensors"])
 def test_one_changed_byte_is_refused(saved: Path, tmp_path: Path, name: str) -> None:
     copy = _copy(saved, tmp_path)

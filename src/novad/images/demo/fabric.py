@@ -27,13 +27,15 @@ _WEFT = np.array([158, 158, 152], np.int64)
 _HUE = np.array([118, -76, 88], np.int64)
 
 
-def paint(dice: Dice, defect: str | None) -> tuple[Integers, Mask]:
-    """A piece of cloth in sixteenths of a grey level, (SIZE, SIZE, 3), and where its defect is.
+def paint(dice: Dice, defect: str | None, size: int = SIZE) -> tuple[Integers, Mask]:
+    """A piece of cloth in sixteenths of a grey level, (size, size, 3), and where its defect is.
+
+    A larger piece has threads and defects of the same size.
 
     ``dye_shift`` (right structure, slightly wrong hue at equal luminance) and ``misweave`` (right threads,
     wrong order) are the novel types.
     """
-    at = grid()
+    at = grid(size)
     y, x = _wander(dice, at)
     thread_y, thread_x = y // (_PERIOD * 256), x // (_PERIOD * 256)
     weight = _where(dice, at, y, x, defect)
@@ -51,7 +53,7 @@ def paint(dice: Dice, defect: str | None) -> tuple[Integers, Mask]:
     cloth = np.where(over[..., None], _WARP * warp[..., None], _WEFT * weft[..., None]) * UNIT // 256
     cloth = _stained(dice, cloth, weight, defect)
     shade = light(dice, at, 30)
-    return cloth * shade[..., None] // 256 + grain(dice, 4 * UNIT, (SIZE, SIZE, 3)), weight >= 64
+    return cloth * shade[..., None] // 256 + grain(dice, 4 * UNIT, (size, size, 3)), weight >= 64
 
 
 def _wander(dice: Dice, at: Grid) -> tuple[Integers, Integers]:
@@ -80,9 +82,10 @@ def _thread(dice: Dice, index: Integers, profile: Integers, top: Mask) -> Intege
 
 def _where(dice: Dice, at: Grid, y: Integers, x: Integers, defect: str | None) -> Integers:
     """Weight 0..256 of the damaged region."""
-    centre = (dice.integer(34, SIZE - 35), dice.integer(34, SIZE - 35))
+    size = len(at.y)
+    centre = (dice.integer(34, size - 35), dice.integer(34, size - 35))
     if defect is None:
-        return np.zeros((SIZE, SIZE), np.int64)
+        return np.zeros_like(at.y)
     if defect == "broken_thread":
         same_thread = x // (_PERIOD * 256) == x[centre] // (_PERIOD * 256)
         return np.where(same_thread & (abs(at.y - centre[0]) <= dice.integer(4, 9)), 256, 0)

@@ -72,18 +72,18 @@ class Dice:
 
 @dataclass(frozen=True)
 class Grid:
-    """Row and column of every pixel, (SIZE, SIZE) each."""
+    """Row and column of every pixel, (size, size) each."""
 
     y: Integers
     x: Integers
 
 
-def grid() -> Grid:
-    y, x = np.mgrid[0:SIZE, 0:SIZE].astype(np.int64)
+def grid(size: int = SIZE) -> Grid:
+    y, x = np.mgrid[0:size, 0:size].astype(np.int64)
     return Grid(y, x)
 
 
-def grain(dice: Dice, level: int, shape: tuple[int, ...] = (SIZE, SIZE)) -> Integers:
+def grain(dice: Dice, level: int, shape: tuple[int, ...]) -> Integers:
     """Bell-shaped white noise with a standard deviation of ``level`` sixteenths."""
     count = int(np.prod(shape))
     counter = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(_GOLDEN) + np.uint64(dice.word())
@@ -127,7 +127,8 @@ def box_blur(values: Integers, radius: int, axis: int) -> Integers:
 def light(dice: Dice, at: Grid, swing: int) -> Integers:
     """Uneven lighting in 1/256: a tilted plane, a slow ripple and an overall level, each within ``swing``."""
     tilt_y, tilt_x = dice.integer(-swing, swing), dice.integer(-swing, swing)
-    plane = ((at.y - SIZE // 2) * tilt_y + (at.x - SIZE // 2) * tilt_x) // SIZE
+    size = len(at.y)
+    plane = ((at.y - size // 2) * tilt_y + (at.x - size // 2) * tilt_x) // size
     ripple = lattice_noise(dice, at.y * 3, at.x * 3, swing // 3)
     return 256 + dice.integer(-swing, swing) // 2 + plane + ripple
 

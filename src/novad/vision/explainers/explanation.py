@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from novad.errors import ConfigError
 from novad.vision.backbones import Backbone
 
 __all__ = ["Explainer", "Explanation"]
@@ -45,14 +46,23 @@ class Explainer(ABC):
         statistics: names of the per-pixel statistics that its explanations support.
         exact: whether completeness holds to float tolerance.
         reference: statistic and side that novelty is asked by until a line's own data say better.
+        adds_up: whether explanations of parts of a layer sum to that of the layer, as tiles need.
+    Raises:
+        ConfigError: the backbone is cut into tiles, and the method's explanations do not add up.
     """
 
     method: str
     exact: bool = False
     statistics: tuple[str, ...] = ("contribution", "magnitude")
     reference: tuple[str, str] = ("magnitude", "both")
+    adds_up: bool = True
 
     def __init__(self, backbone: Backbone) -> None:
+        if backbone.tiling is not None and not self.adds_up:
+            raise ConfigError(
+                f"explainer.method: '{self.method}' explains tiles otherwise than whole images; "
+                "set backbone.tile to 0 or choose another method"
+            )
         self.backbone = backbone
         self.targets: tuple[str, ...] = backbone.layers
 

@@ -112,9 +112,13 @@ class IntegratedGradientsExplainer(PostHocExplainer):
 
 
 class GuidedBackpropExplainer(PostHocExplainer):
-    """Backpropagation that lets only positive evidence through (Springenberg et al. 2015)."""
+    """Backpropagation that lets only positive evidence through (Springenberg et al. 2015).
+
+    What is positive in a sum need not be in its parts.
+    """
 
     method = "guided_backprop"
+    adds_up = False
 
     def attribute(self, length: FeatureLength, encoded: Tensor) -> Tensor:
         attribution: Tensor = _captum().GuidedBackprop(length).attribute(encoded)
@@ -128,6 +132,7 @@ class LayerwiseRelevanceExplainer(PostHocExplainer):
     """
 
     method = "lrp"
+    adds_up = False
 
     def attribute(self, length: FeatureLength, encoded: Tensor) -> Tensor:
         attribution: Tensor = _captum().LRP(length).attribute(encoded)
