@@ -102,6 +102,7 @@ def test_a_line_is_copied_tracked_and_written_with_its_settings(
         ({"image_size": 30}, ConfigError, ("--image-size",)),
         ({"backbone": "nowhere.safetensors"}, ConfigError, ("--backbone", "nowhere.safetensors")),
         ({"backbone": "timm:nonet"}, ConfigError, ("timm:nonet",)),
+        ({"backbone": "bcos:nonet"}, ConfigError, ("bcos:nonet", "resnet_50_long")),
     ],
 )
 def test_what_is_wrong_is_named_and_nothing_stays(
@@ -264,6 +265,22 @@ def test_beside_a_plain_network_the_bundled_one_is_explained_unless_a_method_for
     add(name="others", backbone=str(checkpoint), explainer="input_x_gradient", image_size=64)
     settings = line_settings(workspace.params, "others")
     assert (settings.explainer.method, settings.explainer.backbone) == ("input_x_gradient", settings.backbone)
+
+
+def test_a_weight_file_of_the_bcos_zoo_is_kept_as_safetensors_and_explains_itself(
+    add: Add, workspace: Workspace, tmp_path: Path
+) -> None:
+    import torch
+
+    from novad.vision.bcos_zoo import zoo_network
+
+    torch.save(zoo_network("resnet_18").build().state_dict(), tmp_path / "resnet_18.pth")
+    add(backbone=str(tmp_path / "resnet_18.pth"), image_size=64)
+    settings = line_settings(workspace.params, "plates")
+    assert settings.backbone.architecture == "bcos:resnet_18"
+    assert settings.explainer.backbone == settings.backbone
+    assert settings.backbone.checkpoint.startswith("weights/resnet_18-")
+    assert workspace.path(settings.backbone.checkpoint).suffix == ".safetensors"
 
 
 def test_weights_that_do_not_fit_their_architecture_are_refused_before_anything_is_copied(

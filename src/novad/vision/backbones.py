@@ -1,5 +1,6 @@
 """Backbones: one interface over the bundled B-cos network, the B-cos zoo and timm, from local checkpoints."""
 
+import copy
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from novad.errors import ConfigError, IntegrityError
 from novad.vision.bcos_network import ARCHITECTURE, bcos_encoding, build_bcos_network
+from novad.vision.bcos_zoo import PREFIX, named_after, zoo_network
 
 __all__ = [
     "Backbone",
@@ -50,24 +52,46 @@ class Backbone(nn.Module):
         """Feature maps of images (N, 3, H, W) in [0, 1]."""
         return self.features(self.encode(images))
 
+    def ordinary(self) -> "Backbone":
+        """The same network with gradients of its features, where this one's are something else."""
+        return self
+
 
 class BcosBackbone(Backbone):
-    """A B-cos ResNet in explanation mode: features are unchanged, gradients are the dynamic weights W(x)."""
+    """A B-cos network in explanation mode: features are unchanged, gradients are the dynamic weights W(x)."""
 
     exact = True
-    stages: Mapping[str, int] = {"layer1": 4, "layer2": 8, "layer3": 16, "layer4": 32}
 
     def __init__(self, architecture: str, network: nn.Module, layers: Sequence[str] = ()) -> None:
         super().__init__()
         self.architecture = architecture
-        self.available = {name: stride for name, stride in self.stages.items() if _has(network, name)}
+        self.network = network.requires_grad_(False).eval()
+        self._steps = _bcos_steps(network)
+        self.available = self._stages()
         # The bundled network's deepest stage makes familiarity worse (docs/research/familiarity.md).
-        default = ("layer2",) if architecture == ARCHITECTURE else ("layer2", "layer3")
+        default = ["layer2"] if architecture == ARCHITECTURE else _middle(self.available)
         self.layers = _chosen(layers, tuple(self.available), default)
-        self.network: Any = network.requires_grad_(False).eval()
-        for module in network.modules():
+        self._explain(True)
+
+    def ordinary(self) -> "BcosBackbone":
+        other = copy.deepcopy(self)
+        other._explain(False)
+        return other
+
+    def _explain(self, mode: bool) -> None:
+        for module in self.network.modules():
             if hasattr(module, "set_explanation_mode"):
-                module.set_explanation_mode(True)  # type: ignore[operator]
+                module.set_explanation_mode(mode)  # type: ignore[operator]
+
+    def _stages(self) -> dict[str, int]:
+        """The deepest step at each of the strides 4, 8, 16 and 32, measured on a black image."""
+        side, deepest = 64, {}
+        x = self.encode(torch.zeros(1, 3, side, side))
+        with torch.inference_mode():
+            for name, step in self._steps.items():
+                x = step(x)
+                deepest[side // x.shape[-1]] = name
+        return {deepest[stride]: stride for stride in (4, 8, 16, 32) if stride in deepest}
 
     def encode(self, images: Tensor) -> Tensor:
         return bcos_encoding(images)
@@ -86,14 +110,11 @@ class BcosBackbone(Backbone):
             explained: those among them that gradients are wanted of; deeper stages then run without the
                 cost of remembering. None: all.
         """
-        net, found = self.network, {}
+        x, found = encoded, {}
         remembered = set(layers if explained is None else explained)
-        x = net.bn1(net.conv1(encoded))
-        if net.pool is not None:
-            x = net.pool(x)
-        for name in self.available:
+        for name, step in self._steps.items():
             with torch.set_grad_enabled(torch.is_grad_enabled() and bool(remembered)):
-                x = getattr(net, name)(x)
+                x = step(x)
             remembered.discard(name)
             if name in layers:
                 found[name] = x
@@ -130,9 +151,8 @@ class TimmBackbone(Backbone):
         info: Any = probe.feature_info
         names = info.module_name()
         self.available = dict(zip(names, info.reduction(), strict=True))
-        default = [name for name, stride in self.available.items() if stride in (8, 16)]
         self.architecture = architecture
-        self.layers = _chosen(layers, names, default=default or names[-2:])
+        self.layers = _chosen(layers, names, _middle(self.available) or names[-2:])
         self.network = timm.create_model(
             architecture,
             features_only=True,
@@ -158,7 +178,7 @@ def load_backbone(architecture: str, checkpoint: Path, sha256: str, layers: Sequ
     """Build a backbone from a local checkpoint whose digest is known.
 
     Args:
-        architecture: ``novad-bcos``, ``bcos:NAME`` (a constructor of ``bcos.models.resnet``) or a timm name.
+        architecture: ``novad-bcos``, ``bcos:NAME`` (of the B-cos zoo) or a timm name.
         checkpoint: safetensors file.
         sha256: expected digest of the file.
         layers: names of the layers to read; empty means the architecture's mid layers.
@@ -170,8 +190,9 @@ def load_backbone(architecture: str, checkpoint: Path, sha256: str, layers: Sequ
         raise ConfigError(f"{checkpoint}: no such backbone checkpoint")
     if (found := file_sha256(checkpoint)) != sha256:
         raise IntegrityError(f"{checkpoint}: sha256 is {found}, expected {sha256}")
-    if architecture == ARCHITECTURE or architecture.startswith("bcos:"):
-        network = _bcos_network(architecture, checkpoint)
+    if architecture == ARCHITECTURE or architecture.startswith(PREFIX):
+        bundled = architecture == ARCHITECTURE
+        network = build_bcos_network() if bundled else zoo_network(architecture.removeprefix(PREFIX)).build()
         _load_strictly(network, {k: v.float() for k, v in load_file(checkpoint).items()}, checkpoint)
         return BcosBackbone(architecture, network, layers)
     return TimmBackbone(architecture, checkpoint, layers, _metadata(checkpoint))
@@ -180,8 +201,8 @@ def load_backbone(architecture: str, checkpoint: Path, sha256: str, layers: Sequ
 def describe_checkpoint(checkpoint: Path) -> tuple[str, str]:
     """Architecture and sha256 of a safetensors checkpoint.
 
-    The architecture comes from the file's metadata (``novad`` or ``timm``), else from its name up to the
-    first dot where timm knows that name.
+    The architecture comes from the file's metadata (``novad``, ``bcos`` or ``timm``), else from its name,
+    up to the first dot where timm knows that, up to the first dash where the B-cos zoo does.
 
     Raises:
         ConfigError: no such file, not safetensors, or nothing says which architecture it is.
@@ -194,12 +215,16 @@ def describe_checkpoint(checkpoint: Path) -> tuple[str, str]:
         import timm
 
         stem = checkpoint.name.split(".")[0]
-        if not timm.is_model(stem):
+        if timm.is_model(stem):
+            named = stem
+        elif zoo := named_after(checkpoint):
+            named = PREFIX + zoo
+        else:
             raise ConfigError(
                 f"{checkpoint}: nothing says which architecture this is; name the file after its timm "
-                "architecture or add the safetensors metadata key 'timm'"
+                "architecture or its network in the B-cos zoo, or add the safetensors metadata key 'timm' or "
+                "'bcos'"
             )
-        named = stem
     return named, file_sha256(checkpoint)
 
 
@@ -209,16 +234,13 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _bcos_network(architecture: str, checkpoint: Path) -> nn.Module:
-    if architecture == ARCHITECTURE:
-        return build_bcos_network()
-    from bcos.models import resnet
-
-    name = architecture.removeprefix("bcos:")
-    if name not in resnet.__all__ or not name.startswith(("resn", "wide")):
-        raise ConfigError(f"{checkpoint}: bcos has no architecture '{name}'")
-    network: nn.Module = getattr(resnet, name)(pretrained=False)
-    return network
+def _bcos_steps(network: nn.Module) -> dict[str, nn.Module]:
+    """The network up to its classifier, as modules that run one after the other, by their names in it."""
+    features = getattr(network, "features", None)
+    if isinstance(features, nn.Sequential):
+        return {f"features.{name}": step for name, step in features.named_children()}
+    names = ("conv1", "bn1", "pool", "layer1", "layer2", "layer3", "layer4")
+    return {name: step for name in names if (step := getattr(network, name, None)) is not None}
 
 
 def _metadata(checkpoint: Path) -> dict[str, str]:
@@ -247,8 +269,9 @@ def _chosen(layers: Sequence[str], available: Sequence[str], default: Sequence[s
     return tuple(name for name in available if name in wanted)
 
 
-def _has(network: nn.Module, stage: str) -> bool:
-    return getattr(network, stage, None) is not None
+def _middle(available: Mapping[str, int]) -> list[str]:
+    """Layers at strides 8 and 16."""
+    return [name for name, stride in available.items() if stride in (8, 16)]
 
 
 def _per_channel(own: str | None, default: float | Sequence[float]) -> Tensor:

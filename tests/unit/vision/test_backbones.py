@@ -67,21 +67,8 @@ def test_unknown_files_layers_and_architectures_are_named(timm_checkpoint: Path,
     architecture, sha256 = describe_checkpoint(timm_checkpoint)
     with pytest.raises(ConfigError, match=r"backbone\.layers: no layer nine"):
         load_backbone(architecture, timm_checkpoint, sha256, ("nine",))
-    with pytest.raises(ConfigError, match="bcos has no architecture 'nonsense'"):
+    with pytest.raises(ConfigError, match="bcos:nonsense: the B-cos zoo has no such network"):
         load_backbone("bcos:nonsense", timm_checkpoint, sha256)
-
-
-def test_a_bcos_zoo_network_loads_from_a_local_file(tmp_path: Path) -> None:
-    from bcos.models.resnet import resnet18
-
-    path = tmp_path / "zoo.safetensors"
-    network = resnet18(pretrained=False)
-    save_file(
-        {k: v.contiguous() for k, v in network.state_dict().items()}, path, metadata={"bcos": "bcos:resnet18"}
-    )
-    backbone = load_backbone(*_with_path(path))
-    assert backbone.exact
-    assert [each.shape[-1] for each in backbone(torch.rand(1, 3, 64, 64)).values()] == [8, 4]
 
 
 def test_the_hub_is_refused_offline_with_the_alternative(tmp_path: Path, monkeypatch) -> None:
