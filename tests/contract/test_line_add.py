@@ -98,6 +98,7 @@ def test_a_line_is_copied_tracked_and_written_with_its_settings(
         ({"layout": "folder"}, ConfigError, ("normal",)),
         ({"schedule": "61 * * * *"}, ConfigError, ("--schedule", "61 * * * *")),
         ({"explainer": "lime"}, ConfigError, ("--explainer", "occlusion")),
+        ({"explainer": "lrp"}, ConfigError, ("lrp", "novad-bcos", "conv1.linear")),
         ({"anomaly_type": "odd"}, ConfigError, ("--anomaly-type", "sensory")),
         ({"image_size": 30}, ConfigError, ("--image-size",)),
         ({"backbone": "nowhere.safetensors"}, ConfigError, ("--backbone", "nowhere.safetensors")),

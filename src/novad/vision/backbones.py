@@ -32,12 +32,14 @@ class Backbone(nn.Module):
         architecture: what ``load_backbone`` builds.
         layers: names of the layers that are read, fine to coarse.
         available: those that could be, and the pixels per position of each.
+        network: that computes them.
         exact: whether features are W(x) x of the encoding, so that explanations are complete.
     """
 
     architecture: str
     layers: tuple[str, ...]
     available: Mapping[str, int]
+    network: nn.Module
     exact: bool = False
 
     def encode(self, images: Tensor) -> Tensor:
@@ -159,9 +161,14 @@ class TimmBackbone(Backbone):
             out_indices=[names.index(name) for name in self.layers],
             **options,
         )
-        absent = self.network.load_state_dict(whole.state_dict(), strict=False).missing_keys
+        # Where a stage is not a child of the network, timm makes it one: ``stem.0`` becomes ``stem_0``.
+        known = whole.state_dict()
+        known |= {name.replace(".", "_", 1): tensor for name, tensor in known.items()}
+        absent = self.network.load_state_dict(known, strict=False).missing_keys
         if absent:
             raise ConfigError(f"{checkpoint}: no weights for {', '.join(absent[:3])}")
+        if (order := getattr(self.network, "output_fmt", "NCHW")) != "NCHW":
+            raise ConfigError(f"{checkpoint}: {architecture} gives feature maps as {order}, not as NCHW")
         self.network.requires_grad_(False).eval()
         pretrained: dict[str, Any] = vars(whole)["pretrained_cfg"]
         self.register_buffer("mean", _per_channel(metadata.get("mean"), pretrained.get("mean", 0.5)))
