@@ -14,7 +14,7 @@ from torch import Tensor
 from benchmarks.report import MissingInput
 from novad.config import Workspace
 from novad.config.settings import BUNDLED_CHECKPOINT, MemoryBankSettings, ValidateSettings
-from novad.images import decode_image, discover
+from novad.images import decode_image, decode_mask, discover
 from novad.stages.guarded_bank import fit_bank
 from novad.stages.line import Line
 from novad.vision.backbones import Backbone, describe_checkpoint, load_backbone
@@ -30,6 +30,7 @@ __all__ = [
     "fastest",
     "image_files",
     "read",
+    "read_mask",
     "requested_backbone",
     "trained_lines",
     "whitened_patches",
@@ -88,9 +89,14 @@ def read(path: Path) -> Any:
     return decode_image(path, ValidateSettings().max_pixels)
 
 
-def requested_backbone(request: Request) -> Backbone:
-    """The network that ``--checkpoint`` names, else the bundled one."""
-    return bundled_backbone() if request.checkpoint is None else _loaded(request.checkpoint)
+def read_mask(path: Path) -> NDArray[np.bool_]:
+    """One decoded mask (H, W), by the same limits."""
+    return decode_mask(path, ValidateSettings().max_pixels)
+
+
+def requested_backbone(request: Request, layers: tuple[str, ...] = ()) -> Backbone:
+    """The network that ``--checkpoint`` names, else the bundled one; its own choice of layers when empty."""
+    return _loaded(request.checkpoint or ROOT / BUNDLED_CHECKPOINT, layers)
 
 
 def bundled_backbone() -> Backbone:
@@ -98,9 +104,9 @@ def bundled_backbone() -> Backbone:
     return _loaded(ROOT / BUNDLED_CHECKPOINT)
 
 
-def _loaded(checkpoint: Path) -> Backbone:
+def _loaded(checkpoint: Path, layers: tuple[str, ...] = ()) -> Backbone:
     architecture, sha256 = describe_checkpoint(checkpoint)
-    return load_backbone(architecture, checkpoint, sha256)
+    return load_backbone(architecture, checkpoint, sha256, layers)
 
 
 def default_bank(grids: Iterable[Tensor], images: int) -> MemoryBank:

@@ -98,6 +98,7 @@ def test_a_line_is_copied_tracked_and_written_with_its_settings(
         ({"layout": "folder"}, ConfigError, ("normal",)),
         ({"schedule": "61 * * * *"}, ConfigError, ("--schedule", "61 * * * *")),
         ({"explainer": "lime"}, ConfigError, ("--explainer", "occlusion")),
+        ({"explainer": "lrp"}, ConfigError, ("lrp", "novad-bcos", "conv1.linear")),
         ({"anomaly_type": "odd"}, ConfigError, ("--anomaly-type", "sensory")),
         ({"image_size": 30}, ConfigError, ("--image-size",)),
         ({"tile": 40}, ConfigError, ("--tile", "multiple of 32")),
@@ -105,6 +106,7 @@ def test_a_line_is_copied_tracked_and_written_with_its_settings(
         ({"image_size": 200, "tile": 64}, ConfigError, ("--tile", "multiple of 32")),
         ({"backbone": "nowhere.safetensors"}, ConfigError, ("--backbone", "nowhere.safetensors")),
         ({"backbone": "timm:nonet"}, ConfigError, ("timm:nonet",)),
+        ({"backbone": "bcos:nonet"}, ConfigError, ("bcos:nonet", "resnet_50_long")),
     ],
 )
 def test_what_is_wrong_is_named_and_nothing_stays(
@@ -282,6 +284,22 @@ def test_a_tile_is_written_and_a_network_that_looks_at_the_whole_image_is_refuse
     assert (settings.backbone.tile, settings.explainer.backbone.tile) == (32, 32)
     with pytest.raises(ConfigError, match=r"mobilenetv3_small_050 cannot be run tile by tile"):
         add(name="others", backbone=str(tmp_path / "mobilenetv3_small_050.safetensors"), tile=32)
+
+
+def test_a_weight_file_of_the_bcos_zoo_is_kept_as_safetensors_and_explains_itself(
+    add: Add, workspace: Workspace, tmp_path: Path
+) -> None:
+    import torch
+
+    from novad.vision.bcos_zoo import zoo_network
+
+    torch.save(zoo_network("resnet_18").build().state_dict(), tmp_path / "resnet_18.pth")
+    add(backbone=str(tmp_path / "resnet_18.pth"), image_size=64)
+    settings = line_settings(workspace.params, "plates")
+    assert settings.backbone.architecture == "bcos:resnet_18"
+    assert settings.explainer.backbone == settings.backbone
+    assert settings.backbone.checkpoint.startswith("weights/resnet_18-")
+    assert workspace.path(settings.backbone.checkpoint).suffix == ".safetensors"
 
 
 def test_weights_that_do_not_fit_their_architecture_are_refused_before_anything_is_copied(

@@ -169,6 +169,51 @@ def test_a_large_product_is_written_with_small_defects(
     assert len(list(tmp_path.glob("ground_truth/*/*_mask.png"))) == 10
 
 
+def test_every_explainer_of_a_network_is_set_beside_familiarity(
+    run: Callable[..., int],
+    images: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("novad.vision.explainers.post_hoc.OcclusionExplainer.divisions", 2)
+    monkeypatch.setattr("novad.vision.explainers.post_hoc.IntegratedGradientsExplainer.steps", 4)
+    asked = ("--data", images, "--size", 64, "--scored", 2, "--repeats", 1, "--results", tmp_path)
+    assert run("explainers", *asked) == 0
+    assert "no defects with masks" in capsys.readouterr().err
+    for name in ("test/broken", "ground_truth/broken"):
+        (images / name).mkdir(parents=True)
+    for number in range(2):
+        pixels = np.array(Image.open(images / f"test/good/{number}.png"))
+        pixels[:16, :32] = 255
+        Image.fromarray(pixels).save(images / f"test/broken/{number}.png")
+        mask = np.zeros((64, 64), np.uint8)
+        mask[:16, :32] = 255
+        Image.fromarray(mask).save(images / f"ground_truth/broken/{number}_mask.png")
+    assert run("explainers", *asked) == 0
+    document = json.loads((tmp_path / "explainers.json").read_text("utf-8"))
+    assert document["conditions"]["cannot explain it"] == "guided_backprop, lrp"
+    assert document["conditions"]["normal + defective"] == "2 + 2"
+    rows = {(row["explainer"], row["explains"]): row for row in document["rows"]}
+    assert (
+        rows["uniform map", "-"]["energy, novelty"] == rows["uniform map", "-"]["pointing, novelty"] == 0.125
+    )
+    assert set(rows) == {
+        ("uniform map", "-"),
+        ("familiarity", "layer2"),
+        ("bcos", "layer1"),
+        *((name, "layer2") for name in ("bcos", "input_x_gradient", "integrated_gradients")),
+        *((name, "layer2") for name in ("layer_grad_cam", "occlusion")),
+    }
+    for (name, _), row in list(rows.items())[2:]:
+        assert row["cost"] > 1
+        assert 0 <= row["energy, novelty"] <= 1
+        assert abs(row["similar, all random"]) < 1
+        assert (row["completeness error"] < 1e-4) == (name in ("bcos", "input_x_gradient"))
+    # A white corner among noise is what any score of weights or distances finds.
+    assert rows["bcos", "layer1"]["energy, novelty"] > 0.125
+
+
 def test_trained_lines_are_timed_as_they_were_trained(
     run: Callable[..., int], images: Path, evaluated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -236,6 +281,7 @@ def test_what_is_missing_is_said_and_skipped(
         "incremental_bank",
         "stage_cost",
         "detection",
+        "explainers",
         "selection",
         "usual_distances",
     )

@@ -25,7 +25,7 @@ def bench(
     data: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of images; it is only read.")],
     layout: Annotated[str, typer.Option(help="mvtec, visa or folder.")],
     backbone: Annotated[
-        str, typer.Option(help="bundled, timm:NAME (downloads), or a local safetensors checkpoint.")
+        str, typer.Option(help="bundled, timm:NAME or bcos:NAME (download), or a local weight file.")
     ] = "bundled",
     explainer: Annotated[
         str, typer.Option(help="bcos (of the bundled network), or a Captum method on the backbone.")

@@ -19,7 +19,7 @@ def add(
     data: Annotated[Path, typer.Option(help="Folder of images; they are copied into the workspace.")],
     layout: Annotated[str, typer.Option(help="mvtec, visa or folder.")],
     backbone: Annotated[
-        str, typer.Option(help="bundled, timm:NAME (downloads), or a local safetensors checkpoint.")
+        str, typer.Option(help="bundled, timm:NAME or bcos:NAME (download), or a local weight file.")
     ] = "bundled",
     explainer: Annotated[
         str,

@@ -58,11 +58,11 @@ def bundled(workspace: Workspace, image_size: int, tile: int = 0) -> Checkpoint:
 
 
 def choose(workspace: Workspace, spec: str, image_size: int, tile: int = 0) -> Checkpoint:
-    """The backbone that ``spec`` names: ``bundled``, ``timm:NAME`` or the path of a safetensors file.
+    """The backbone that ``spec`` names: ``bundled``, ``timm:NAME``, ``bcos:NAME`` or the path of a file.
 
-    ``timm:NAME`` downloads, once, into ``weights/``. A relative path is relative to the current folder.
-    The weights are loaded once, so that a file that does not fit, or cannot be tiled, is refused now and not
-    in training.
+    The two with a colon download, once, into ``weights/``; a ``.pth`` file of the B-cos zoo is kept there as
+    safetensors. A relative path is relative to the current folder. The weights are loaded once, so that a
+    file that does not fit, or cannot be tiled, is refused now and not in training.
 
     Raises:
         ConfigError: no such file or network, weights that do not fit, or a network that cannot be tiled.
@@ -70,23 +70,31 @@ def choose(workspace: Workspace, spec: str, image_size: int, tile: int = 0) -> C
     """
     if spec == "bundled":
         return bundled(workspace, image_size, tile)
-    if spec.startswith("timm:"):
-        _do_not_wait_for_hub()
-        from novad.vision.hub import download
-
-        path = download(spec.removeprefix("timm:"), workspace.root / _WEIGHTS)
-    else:
-        path = Path(spec).expanduser().absolute()
-        if not path.is_file():
-            raise ConfigError(
-                f"--backbone: {path}: no such checkpoint; it takes bundled, timm:NAME or a .safetensors file"
-            )
+    path = _local_file(spec, workspace.root / _WEIGHTS)
     if path.is_relative_to(workspace.root):
         chosen = Checkpoint(_described(path, path.relative_to(workspace.root).as_posix(), image_size, tile))
     else:
         chosen = _from_elsewhere(workspace, path, image_size, tile)
     _try_out(path, chosen.settings)
     return chosen
+
+
+def _local_file(spec: str, weights: Path) -> Path:
+    """The safetensors file behind ``spec``, made in ``weights`` where it is not one yet."""
+    from novad.vision.hub import download, download_zoo, import_zoo
+
+    if spec.startswith("timm:"):
+        _do_not_wait_for_hub()
+        return download(spec.removeprefix("timm:"), weights)
+    if spec.startswith("bcos:"):
+        return download_zoo(spec.removeprefix("bcos:"), weights)
+    path = Path(spec).expanduser().absolute()
+    if not path.is_file():
+        raise ConfigError(
+            f"--backbone: {path}: no such checkpoint; it takes bundled, timm:NAME, bcos:NAME, a .safetensors "
+            "file, or a .pth file of the B-cos zoo"
+        )
+    return import_zoo(path, weights) if path.suffix == ".pth" else path
 
 
 def _do_not_wait_for_hub() -> None:

@@ -14,7 +14,7 @@ from cronsim import CronSim, CronSimError
 from filelock import FileLock
 from pydantic import ValidationError
 
-from novad.config import LineSettings, Workspace, add_line, load_lines
+from novad.config import BackboneSettings, LineSettings, Workspace, add_line, load_lines
 from novad.config.settings import LINE_NAME
 from novad.errors import ConfigError
 from novad.images import discover
@@ -161,12 +161,21 @@ def _backbones(workspace: Workspace, new: NewLine) -> tuple[Checkpoint, Checkpoi
     """The network that gives features, and the one that is explained.
 
     Only B-cos networks explain themselves completely; beside another backbone the bundled one is explained,
-    unless a Captum method is asked for, which works on any network.
+    unless a Captum method is asked for.
     """
     own = choose(workspace, new.backbone, new.image_size, new.tile)
-    if new.explainer != "bcos" or own.exact:
-        return own, own
-    return own, bundled(workspace, new.image_size, new.tile)
+    if new.explainer == "bcos":
+        return own, own if own.exact else bundled(workspace, new.image_size, new.tile)
+    _try_out(new.explainer, own.settings, own.source or workspace.path(own.settings.checkpoint))
+    return own, own
+
+
+def _try_out(explainer: str, settings: BackboneSettings, checkpoint: Path) -> None:
+    """Let a method refuse a network now and not in training."""
+    from novad.vision.backbones import load_backbone
+    from novad.vision.explainers import build_explainer
+
+    build_explainer(explainer, load_backbone(settings.architecture, checkpoint, settings.sha256))
 
 
 @contextmanager

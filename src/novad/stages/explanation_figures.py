@@ -4,15 +4,13 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from novad.evaluation.explanation import energy_in_mask, pointing_game, randomisation_similarity
 from novad.vision import Detector
-from novad.vision.backbones import Backbone
 from novad.vision.explainers import Memory, build_explainer
 from novad.vision.preprocess import to_batch
+from novad.vision.randomised import randomised
 
 __all__ = ["ExplanationFigures"]
 
@@ -69,27 +67,13 @@ class ExplanationFigures:
         memory = Memory(familiarity.bank, familiarity.anomaly_type)
         explainer = build_explainer(
             novelty.explainer.method,
-            _randomised(backbone, self.seed),
+            randomised(backbone, self.seed),
             memory if backbone is familiarity.backbone else None,
         )
         other = replace(novelty, explainer=explainer)
         single = [to_batch([image], self.detector.image_size) for image in self._images]
         pairs = ([each.explain(image).maps[0].numpy() for each in (novelty, other)] for image in single)
         return round(float(np.mean([randomisation_similarity(mine, random) for mine, random in pairs])), 4)
-
-
-def _randomised(backbone: Backbone, seed: int) -> Backbone:
-    """A copy of the network with weights drawn anew, layer by layer, at their own scale."""
-    import copy
-
-    other = copy.deepcopy(backbone)
-    generator = torch.Generator().manual_seed(seed)
-    for module in other.modules():
-        weight = getattr(module, "weight", None)
-        if isinstance(module, nn.Conv2d) and weight is not None:
-            noise = torch.randn(weight.shape, generator=generator)
-            weight.data = noise * weight.std() / noise.std()
-    return other
 
 
 def _means(figures: dict[str, list[Any]]) -> dict[str, float] | None:

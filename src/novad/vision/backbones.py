@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from novad.errors import ConfigError, IntegrityError
 from novad.vision.bcos_network import ARCHITECTURE, bcos_encoding, build_bcos_network
+from novad.vision.bcos_zoo import PREFIX, named_after, zoo_network
 from novad.vision.tiling import Tiling, measure_margins
 
 __all__ = [
@@ -32,6 +33,7 @@ class Backbone(nn.Module):
         architecture: what ``load_backbone`` builds.
         layers: names of the layers that are read, fine to coarse.
         available: those that could be, and the pixels per position of each.
+        network: that computes them.
         exact: whether features are W(x) x of the encoding, so that explanations are complete.
         tiling: how images are cut for the network; None where they go through whole.
     """
@@ -39,6 +41,7 @@ class Backbone(nn.Module):
     architecture: str
     layers: tuple[str, ...]
     available: Mapping[str, int]
+    network: nn.Module
     exact: bool = False
     tiling: Tiling | None = None
 
@@ -78,24 +81,46 @@ class Backbone(nn.Module):
         """Feature maps of images (N, 3, H, W) in [0, 1]."""
         return self.features(self.encode(images))
 
+    def ordinary(self) -> "Backbone":
+        """The same network with gradients of its features, where this one's are something else."""
+        return self
+
 
 class BcosBackbone(Backbone):
-    """A B-cos ResNet in explanation mode: features are unchanged, gradients are the dynamic weights W(x)."""
+    """A B-cos network in explanation mode: features are unchanged, gradients are the dynamic weights W(x)."""
 
     exact = True
-    stages: Mapping[str, int] = {"layer1": 4, "layer2": 8, "layer3": 16, "layer4": 32}
 
     def __init__(self, architecture: str, network: nn.Module, layers: Sequence[str] = ()) -> None:
         super().__init__()
         self.architecture = architecture
-        self.available = {name: stride for name, stride in self.stages.items() if _has(network, name)}
+        self.network = network.requires_grad_(False).eval()
+        self._steps = _bcos_steps(network)
+        self.available = self._stages()
         # The bundled network's deepest stage makes familiarity worse (docs/research/familiarity.md).
-        default = ("layer2",) if architecture == ARCHITECTURE else ("layer2", "layer3")
+        default = ["layer2"] if architecture == ARCHITECTURE else _middle(self.available)
         self.layers = _chosen(layers, tuple(self.available), default)
-        self.network: Any = network.requires_grad_(False).eval()
-        for module in network.modules():
+        self._explain(True)
+
+    def ordinary(self) -> "BcosBackbone":
+        other = copy.deepcopy(self)
+        other._explain(False)
+        return other
+
+    def _explain(self, mode: bool) -> None:
+        for module in self.network.modules():
             if hasattr(module, "set_explanation_mode"):
-                module.set_explanation_mode(True)  # type: ignore[operator]
+                module.set_explanation_mode(mode)  # type: ignore[operator]
+
+    def _stages(self) -> dict[str, int]:
+        """The deepest step at each of the strides 4, 8, 16 and 32, measured on a black image."""
+        side, deepest = 64, {}
+        x = self.encode(torch.zeros(1, 3, side, side))
+        with torch.inference_mode():
+            for name, step in self._steps.items():
+                x = step(x)
+                deepest[side // x.shape[-1]] = name
+        return {deepest[stride]: stride for stride in (4, 8, 16, 32) if stride in deepest}
 
     @property
     def runnable(self) -> tuple[str, ...]:
@@ -123,14 +148,11 @@ class BcosBackbone(Backbone):
             explained: those among them that gradients are wanted of; deeper stages then run without the
                 cost of remembering. None: all.
         """
-        net, found = self.network, {}
+        x, found = encoded, {}
         remembered = set(layers if explained is None else explained)
-        x = net.bn1(net.conv1(encoded))
-        if net.pool is not None:
-            x = net.pool(x)
-        for name in self.available:
+        for name, step in self._steps.items():
             with torch.set_grad_enabled(torch.is_grad_enabled() and bool(remembered)):
-                x = getattr(net, name)(x)
+                x = step(x)
             remembered.discard(name)
             if name in layers:
                 found[name] = x
@@ -167,18 +189,22 @@ class TimmBackbone(Backbone):
         info: Any = probe.feature_info
         names = info.module_name()
         self.available = dict(zip(names, info.reduction(), strict=True))
-        default = [name for name, stride in self.available.items() if stride in (8, 16)]
         self.architecture = architecture
-        self.layers = _chosen(layers, names, default=default or names[-2:])
+        self.layers = _chosen(layers, names, _middle(self.available) or names[-2:])
         self.network = timm.create_model(
             architecture,
             features_only=True,
             out_indices=[names.index(name) for name in self.layers],
             **options,
         )
-        absent = self.network.load_state_dict(whole.state_dict(), strict=False).missing_keys
+        # Where a stage is not a child of the network, timm makes it one: ``stem.0`` becomes ``stem_0``.
+        known = whole.state_dict()
+        known |= {name.replace(".", "_", 1): tensor for name, tensor in known.items()}
+        absent = self.network.load_state_dict(known, strict=False).missing_keys
         if absent:
             raise ConfigError(f"{checkpoint}: no weights for {', '.join(absent[:3])}")
+        if (order := getattr(self.network, "output_fmt", "NCHW")) != "NCHW":
+            raise ConfigError(f"{checkpoint}: {architecture} gives feature maps as {order}, not as NCHW")
         self.network.requires_grad_(False).eval()
         pretrained: dict[str, Any] = vars(whole)["pretrained_cfg"]
         self.register_buffer("mean", _per_channel(metadata.get("mean"), pretrained.get("mean", 0.5)))
@@ -197,7 +223,7 @@ def load_backbone(
     """Build a backbone from a local checkpoint whose digest is known.
 
     Args:
-        architecture: ``novad-bcos``, ``bcos:NAME`` (a constructor of ``bcos.models.resnet``) or a timm name.
+        architecture: ``novad-bcos``, ``bcos:NAME`` (of the B-cos zoo) or a timm name.
         checkpoint: safetensors file.
         sha256: expected digest of the file.
         layers: names of the layers to read; empty means the architecture's mid layers.
@@ -211,8 +237,9 @@ def load_backbone(
     if (found := file_sha256(checkpoint)) != sha256:
         raise IntegrityError(f"{checkpoint}: sha256 is {found}, expected {sha256}")
     backbone: Backbone
-    if architecture == ARCHITECTURE or architecture.startswith("bcos:"):
-        network = _bcos_network(architecture, checkpoint)
+    if architecture == ARCHITECTURE or architecture.startswith(PREFIX):
+        bundled = architecture == ARCHITECTURE
+        network = build_bcos_network() if bundled else zoo_network(architecture.removeprefix(PREFIX)).build()
         _load_strictly(network, {k: v.float() for k, v in load_file(checkpoint).items()}, checkpoint)
         backbone = BcosBackbone(architecture, network, layers)
     else:
@@ -225,8 +252,8 @@ def load_backbone(
 def describe_checkpoint(checkpoint: Path) -> tuple[str, str]:
     """Architecture and sha256 of a safetensors checkpoint.
 
-    The architecture comes from the file's metadata (``novad`` or ``timm``), else from its name up to the
-    first dot where timm knows that name.
+    The architecture comes from the file's metadata (``novad``, ``bcos`` or ``timm``), else from its name,
+    up to the first dot where timm knows that, up to the first dash where the B-cos zoo does.
 
     Raises:
         ConfigError: no such file, not safetensors, or nothing says which architecture it is.
@@ -239,12 +266,16 @@ def describe_checkpoint(checkpoint: Path) -> tuple[str, str]:
         import timm
 
         stem = checkpoint.name.split(".")[0]
-        if not timm.is_model(stem):
+        if timm.is_model(stem):
+            named = stem
+        elif zoo := named_after(checkpoint):
+            named = PREFIX + zoo
+        else:
             raise ConfigError(
                 f"{checkpoint}: nothing says which architecture this is; name the file after its timm "
-                "architecture or add the safetensors metadata key 'timm'"
+                "architecture or its network in the B-cos zoo, or add the safetensors metadata key 'timm' or "
+                "'bcos'"
             )
-        named = stem
     return named, file_sha256(checkpoint)
 
 
@@ -254,16 +285,13 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _bcos_network(architecture: str, checkpoint: Path) -> nn.Module:
-    if architecture == ARCHITECTURE:
-        return build_bcos_network()
-    from bcos.models import resnet
-
-    name = architecture.removeprefix("bcos:")
-    if name not in resnet.__all__ or not name.startswith(("resn", "wide")):
-        raise ConfigError(f"{checkpoint}: bcos has no architecture '{name}'")
-    network: nn.Module = getattr(resnet, name)(pretrained=False)
-    return network
+def _bcos_steps(network: nn.Module) -> dict[str, nn.Module]:
+    """The network up to its classifier, as modules that run one after the other, by their names in it."""
+    features = getattr(network, "features", None)
+    if isinstance(features, nn.Sequential):
+        return {f"features.{name}": step for name, step in features.named_children()}
+    names = ("conv1", "bn1", "pool", "layer1", "layer2", "layer3", "layer4")
+    return {name: step for name in names if (step := getattr(network, name, None)) is not None}
 
 
 def _metadata(checkpoint: Path) -> dict[str, str]:
@@ -292,8 +320,9 @@ def _chosen(layers: Sequence[str], available: Sequence[str], default: Sequence[s
     return tuple(name for name in available if name in wanted)
 
 
-def _has(network: nn.Module, stage: str) -> bool:
-    return getattr(network, stage, None) is not None
+def _middle(available: Mapping[str, int]) -> list[str]:
+    """Layers at strides 8 and 16."""
+    return [name for name, stride in available.items() if stride in (8, 16)]
 
 
 def _per_channel(own: str | None, default: float | Sequence[float]) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from novad.errors import ConfigError, ImageError, IntegrityError, ServiceError
-from novad.vision.backbones import TimmBackbone, describe_checkpoint, file_sha256, load_backbone
+from novad.vision.backbones import describe_checkpoint, file_sha256, load_backbone
 from novad.vision.hub import download
 from novad.vision.patch_features import global_features, patch_features
 from novad.vision.preprocess import batches, images_at_once, to_batch
@@ -22,21 +22,33 @@ def test_a_local_timm_checkpoint_gives_the_layers_at_strides_8_and_16(timm_check
     assert [each.shape[-1] for each in features.values()] == [8, 4]
 
 
-def test_features_are_those_of_the_checkpoints_weights(timm_checkpoint: Path) -> None:
+@pytest.mark.parametrize("architecture", ["mobilenetv3_small_050", "convnext_atto", "densenet121"])
+def test_features_are_those_of_the_checkpoints_weights(architecture: str, tmp_path: Path) -> None:
     import timm
 
-    backbone = load_backbone(*_with_path(timm_checkpoint))
-    whole = timm.create_model("mobilenetv3_small_050", num_classes=7).eval()
-    whole.load_state_dict(load_file(timm_checkpoint))
+    torch.manual_seed(0)
+    whole, path = timm.create_model(architecture).eval(), tmp_path / f"{architecture}.safetensors"
+    save_file({name: each.contiguous() for name, each in whole.state_dict().items()}, path)
+    backbone, expected = load_backbone(*_with_path(path)), {}
+    modules = dict(whole.named_modules())
+    for layer in backbone.layers:
+        modules[layer].register_forward_hook(lambda *told, layer=layer: expected.update({layer: told[2]}))
     images = torch.rand(2, 3, 64, 64)
     with torch.no_grad():
-        expected = whole.forward_intermediates(
-            backbone.encode(images), indices=[2, 3], intermediates_only=True
-        )
-        found = list(backbone(images).values())
-    assert isinstance(backbone, TimmBackbone)
-    for mine, theirs in zip(found, expected, strict=True):
-        assert mine.shape == theirs.shape
+        whole(backbone.encode(images))
+        found = backbone(images)
+    assert set(found) == set(expected) == set(backbone.layers)
+    for layer, feature in found.items():
+        assert torch.allclose(feature, expected[layer], atol=1e-5)
+
+
+def test_a_network_with_channels_last_is_refused(tmp_path: Path) -> None:
+    import timm
+
+    path = tmp_path / "mambaout_femto.safetensors"
+    save_file(timm.create_model("mambaout_femto").state_dict(), path)
+    with pytest.raises(ConfigError, match=r"mambaout_femto gives feature maps as \S*NHWC, not as NCHW"):
+        load_backbone(*_with_path(path))
 
 
 def test_another_digest_is_refused(timm_checkpoint: Path) -> None:
@@ -67,21 +79,8 @@ def test_unknown_files_layers_and_architectures_are_named(timm_checkpoint: Path,
     architecture, sha256 = describe_checkpoint(timm_checkpoint)
     with pytest.raises(ConfigError, match=r"backbone\.layers: no layer nine"):
         load_backbone(architecture, timm_checkpoint, sha256, ("nine",))
-    with pytest.raises(ConfigError, match="bcos has no architecture 'nonsense'"):
+    with pytest.raises(ConfigError, match="bcos:nonsense: the B-cos zoo has no such network"):
         load_backbone("bcos:nonsense", timm_checkpoint, sha256)
-
-
-def test_a_bcos_zoo_network_loads_from_a_local_file(tmp_path: Path) -> None:
-    from bcos.models.resnet import resnet18
-
-    path = tmp_path / "zoo.safetensors"
-    network = resnet18(pretrained=False)
-    save_file(
-        {k: v.contiguous() for k, v in network.state_dict().items()}, path, metadata={"bcos": "bcos:resnet18"}
-    )
-    backbone = load_backbone(*_with_path(path))
-    assert backbone.exact
-    assert [each.shape[-1] for each in backbone(torch.rand(1, 3, 64, 64)).values()] == [8, 4]
 
 
 def test_the_hub_is_refused_offline_with_the_alternative(tmp_path: Path, monkeypatch) -> None:

@@ -4,13 +4,13 @@ from novad.errors import ConfigError
 from novad.vision.backbones import Backbone
 from novad.vision.explainers.bcos import BcosExplainer
 from novad.vision.explainers.explanation import Explainer
+from novad.vision.explainers.layerwise_relevance import LayerwiseRelevanceExplainer
 from novad.vision.explainers.memory import Memory
 from novad.vision.explainers.post_hoc import (
     GuidedBackpropExplainer,
     InputXGradientExplainer,
     IntegratedGradientsExplainer,
     LayerGradCamExplainer,
-    LayerwiseRelevanceExplainer,
     OcclusionExplainer,
 )
 

@@ -1,5 +1,6 @@
 """Post hoc explanations of any backbone, by Captum: approximate, and reported as such."""
 
+import copy
 import warnings
 from abc import abstractmethod
 from typing import Any
@@ -17,7 +18,6 @@ __all__ = [
     "InputXGradientExplainer",
     "IntegratedGradientsExplainer",
     "LayerGradCamExplainer",
-    "LayerwiseRelevanceExplainer",
     "OcclusionExplainer",
 ]
 
@@ -29,6 +29,13 @@ def _captum() -> Any:
     return attr
 
 
+class PatchLengths(nn.Module):
+    """Sum over positions of the length of a feature vector: (N, C, H, W) to (N,)."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return (features.square().sum(1) + 1e-12).sqrt().sum(dim=(1, 2))
+
+
 class FeatureLength(nn.Module):
     """The scalar that post hoc methods explain: sum over positions of a layer's feature length.
 
@@ -38,17 +45,32 @@ class FeatureLength(nn.Module):
     def __init__(self, backbone: Backbone, layer: str) -> None:
         super().__init__()
         self.backbone, self.layer = backbone, layer
+        self.lengths = PatchLengths()
 
     def forward(self, encoded: Tensor) -> Tensor:
         """(N, C, H, W) to (N,)."""
-        features = self.backbone.features(encoded)[self.layer]
-        return (features.square().sum(1) + 1e-12).sqrt().sum(dim=(1, 2))
+        length: Tensor = self.lengths(self.backbone.features(encoded)[self.layer])
+        return length
 
 
 class PostHocExplainer(Explainer):
-    """Shared frame: one attribution per input channel, summed over channels."""
+    """Shared frame: one attribution per input channel, summed over channels.
+
+    A B-cos network is explained by the gradient of its features, not by its dynamic weights.
+
+    Raises:
+        ConfigError: the method cannot take this network.
+    """
 
     statistics = ("contribution", "magnitude", "joint")
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__(backbone)
+        self._prepared = self.prepare(backbone.ordinary())
+
+    def prepare(self, backbone: Backbone) -> Backbone:
+        """The network in the form that the method needs; ``backbone`` itself stays as it is."""
+        return backbone
 
     def explain(self, images: Tensor, target: str) -> Explanation:
         """Explain ``target`` on images (N, 3, H, W) in [0, 1].
@@ -56,7 +78,7 @@ class PostHocExplainer(Explainer):
         Raises:
             ConfigError: the method cannot take this network.
         """
-        length = FeatureLength(self.backbone, target).eval()
+        length = FeatureLength(self._prepared, target).eval()
         encoded = self.backbone.encode(images).detach()
         with torch.enable_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -65,7 +87,7 @@ class PostHocExplainer(Explainer):
             except (AssertionError, KeyError, RuntimeError, TypeError) as error:
                 raise ConfigError(
                     f"explainer.method: '{self.method}' cannot explain {self.backbone.architecture}: "
-                    f"{str(error).splitlines()[0]}"
+                    f"{str(error).partition(chr(10))[0]}"
                 ) from error
         with torch.no_grad():
             total = length(encoded) - self.baseline(length, encoded)
@@ -112,45 +134,52 @@ class IntegratedGradientsExplainer(PostHocExplainer):
 
 
 class GuidedBackpropExplainer(PostHocExplainer):
-    """Backpropagation that lets only positive evidence through (Springenberg et al. 2015).
+    """Backpropagation that lets only positive evidence through each ReLU (Springenberg et al. 2015).
 
     What is positive in a sum need not be in its parts.
+
+    Raises:
+        ConfigError: the network has no ReLU, so that nothing would be guided.
     """
 
     method = "guided_backprop"
     adds_up = False
+
+    def prepare(self, backbone: Backbone) -> Backbone:
+        guided = copy.deepcopy(backbone)
+        for name, layer in list(guided.named_modules()):
+            if isinstance(layer, nn.ReLU6):
+                parent, _, own = name.rpartition(".")
+                guided.get_submodule(parent).register_module(own, ClippedReLU())
+        if not any(isinstance(layer, nn.ReLU) for layer in guided.modules()):
+            raise ConfigError(
+                f"explainer.method: 'guided_backprop' cannot explain {backbone.architecture}: it has no ReLU"
+            )
+        return guided
 
     def attribute(self, length: FeatureLength, encoded: Tensor) -> Tensor:
         attribution: Tensor = _captum().GuidedBackprop(length).attribute(encoded)
         return attribution * encoded
 
 
-class LayerwiseRelevanceExplainer(PostHocExplainer):
-    """Layer-wise relevance propagation (Bach et al. 2015), for networks of torch's own layers.
+class ClippedReLU(nn.ReLU):
+    """ReLU6 as a kind of ReLU: Captum guides no other."""
 
-    Captum has no rule for timm's and bcos's heirs of them, and refuses: the error says which.
-    """
-
-    method = "lrp"
-    adds_up = False
-
-    def attribute(self, length: FeatureLength, encoded: Tensor) -> Tensor:
-        attribution: Tensor = _captum().LRP(length).attribute(encoded)
-        return attribution
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name for it
+        return input.clamp(0, 6)
 
 
 class LayerGradCamExplainer(PostHocExplainer):
-    """Gradient-weighted class activation at the backbone's first read layer (Selvaraju et al. 2017)."""
+    """Gradient-weighted class activation at the explained layer (Selvaraju et al. 2017)."""
 
     method = "layer_grad_cam"
 
     def attribute(self, length: FeatureLength, encoded: Tensor) -> Tensor:
-        features = self.backbone.features(encoded)[length.layer]
-        value = (features.square().sum(1) + 1e-12).sqrt().sum()
-        (gradient,) = torch.autograd.grad(value, features)
-        coarse = (gradient.mean(dim=(2, 3), keepdim=True) * features).sum(1)
+        coarse: Tensor = (
+            _captum().LayerGradCam(length, length.lengths).attribute(encoded, attribute_to_layer_input=True)
+        )
         step = (encoded.shape[-1] // coarse.shape[-1]) ** 2
-        return resize_maps(coarse.detach(), (encoded.shape[-2], encoded.shape[-1]))[:, None] / step
+        return resize_maps(coarse.detach()[:, 0], (encoded.shape[-2], encoded.shape[-1]))[:, None] / step
 
 
 class OcclusionExplainer(PostHocExplainer):
