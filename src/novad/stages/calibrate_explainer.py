@@ -169,7 +169,7 @@ def _memory(
         if explainer.backbone is not familiarity.backbone:
             features = familiarity.backbone(images)
         found = familiarity.score(features, own)
-        return found.scores.double().numpy(), familiarity.residuals(features, found).numpy()
+        return found.scores.double().numpy(), familiarity.residuals(images, features, found).numpy()
 
 
 def image_tensors(line: Line, images: Iterator[Any]) -> Iterator[Tensor]:

@@ -13,6 +13,7 @@ from novad.stages.layer_choice import choose_layers
 from novad.stages.line import Line
 from novad.stages.runner import main, stage_output, write_json
 from novad.stages.suspicious_images import write_suspicious
+from novad.vision.appearance import vector_appearance
 from novad.vision.backbones import Backbone
 from novad.vision.familiarity import feature_grids
 from novad.vision.memory_bank import BankEstimate, bank_size, estimate, save_bank
@@ -29,7 +30,7 @@ def run(workspace: Workspace, name: str) -> None:
     rows = line.rows("bank")
     choice = choose_layers(line, line.backbone(line.settings.backbone))
     backbone = line.backbone(line.settings.backbone, choice.layers)
-    expected = _estimate(line, backbone, len(rows))
+    expected, shape = _estimate(line, backbone, len(rows))
     print(
         f"memory bank of {name}: {len(rows)} images, {expected.patches} patches kept, "
         f"{expected.vectors} vectors, about {expected.megabytes} MB beside the network",
@@ -38,6 +39,7 @@ def run(workspace: Workspace, name: str) -> None:
     settings = line.settings
     guarded = fit_bank(_grids(line, backbone), len(rows), settings.memory_bank, settings.seed)
     bank, excluded = guarded.bank, rows.index.isin(guarded.excluded)
+    bank.appearance = vector_appearance(_images(line, rows[~excluded]), bank.origins, shape)
     with stage_output(workspace, name, STAGE) as folder:
         save_bank(bank, folder / "bank.safetensors")
         write_suspicious(line, rows, guarded, folder)
@@ -64,21 +66,26 @@ def _named(rows: pd.DataFrame) -> list[list[str]]:
     return named
 
 
-def _grids(line: Line, backbone: Backbone) -> Iterator[Tensor]:
+def _images(line: Line, rows: pd.DataFrame) -> Iterator[Tensor]:
+    """Batches (N, 3, S, S)."""
     size = line.settings.backbone.image_size
-    for group in batches(line.images(line.rows("bank")), images_at_once(size)):
-        yield from feature_grids(backbone(to_batch(group, size)), line.settings.anomaly_type)
+    return (to_batch(group, size) for group in batches(line.images(rows), images_at_once(size)))
 
 
-def _estimate(line: Line, backbone: Backbone, images: int) -> BankEstimate:
-    """Memory and size of the bank, from the shape of one blank image's features."""
+def _grids(line: Line, backbone: Backbone) -> Iterator[Tensor]:
+    for images in _images(line, line.rows("bank")):
+        yield from feature_grids(backbone(images), line.settings.anomaly_type)
+
+
+def _estimate(line: Line, backbone: Backbone, images: int) -> tuple[BankEstimate, tuple[int, int]]:
+    """Memory and size of the bank, and h, w of its patches, from the features of one blank image."""
     settings, size = line.settings.memory_bank, line.settings.backbone.image_size
     with torch.inference_mode():
         grid = feature_grids(backbone(torch.zeros(1, 3, size, size)), line.settings.anomaly_type)
     patches = images * grid.shape[2] * grid.shape[3]
     vectors = bank_size(patches, settings.coreset_share, settings.min_vectors, settings.max_vectors)
     shape = (grid.shape[2], grid.shape[3])
-    return estimate(images, shape, grid.shape[1], vectors, settings.max_patches)
+    return estimate(images, shape, grid.shape[1], vectors, settings.max_patches), shape
 
 
 if __name__ == "__main__":

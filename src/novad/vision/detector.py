@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from novad.vision.appearance import appearance
 from novad.vision.backbones import Backbone
 from novad.vision.calibration import NormalScale, conformal_p_values
 from novad.vision.detection import Detection, NearestNormal, Thresholds
@@ -72,10 +73,18 @@ class FamiliarityModel:
         grids = feature_grids(features, self.anomaly_type)
         return familiarity_scores(self.bank, grids, self.neighbours, self.top_share, self.smoothing, own)
 
-    def residuals(self, features: Mapping[str, Tensor], found: FamiliarityScores) -> Tensor:
-        """(N, K) deviations of the same images from their nearest vectors, direction by direction."""
+    def residuals(self, images: Tensor, features: Mapping[str, Tensor], found: FamiliarityScores) -> Tensor:
+        """(N, K) deviations of images (N, 3, H, W) from the patches of their nearest vectors.
+
+        Direction by direction in the features, and in what the patches look like where the bank knows that.
+        """
         grids = feature_grids(features, self.anomaly_type)
-        return residual_deviations(self.bank.residuals(grids, found.nearest), found.distances)
+        left = self.bank.residuals(grids, found.nearest)
+        if self.bank.appearance is not None:
+            expected = self.bank.appearance[torch.from_numpy(found.nearest)]
+            seen = appearance(images, (grids.shape[2], grids.shape[3])).permute(0, 2, 3, 1)
+            left = torch.cat([left, seen - expected], dim=3)
+        return residual_deviations(left, found.distances)
 
 
 @dataclass(frozen=True)
@@ -191,7 +200,7 @@ def raw_scores(familiarity: FamiliarityModel, novelty: NoveltyModel, images: Ten
         shared = novelty.explainer.backbone is familiarity.backbone
         features = explained.features if shared else familiarity.backbone(images)
         found = familiarity.score(features)
-        residuals = familiarity.residuals(features, found) if novelty.residuals else None
+        residuals = familiarity.residuals(images, features, found) if novelty.residuals else None
         return RawScores(found, novelty.score(explained.deviations, residuals), explained.maps)
 
 

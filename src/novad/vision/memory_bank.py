@@ -70,6 +70,9 @@ class MemoryBank:
         radius: no patch that the bank was built from is farther from its vectors, in the bank's space; None
             where nobody measured it.
         exact_up_to: more vectors are searched by inverted lists, built here.
+
+    Attributes:
+        appearance: (k, A) what each vector's patch looked like; None where nobody looked.
     """
 
     def __init__(
@@ -83,6 +86,7 @@ class MemoryBank:
     ) -> None:
         self.whitening, self.vectors, self.origins = whitening, vectors.float().contiguous(), origins
         self.usual, self.radius = usual, radius
+        self.appearance: Tensor | None = None
         self._index = VectorIndex(self.vectors.numpy(), exact_up_to)
 
     @property
@@ -240,11 +244,13 @@ def save_bank(bank: MemoryBank, path: Path) -> None:
         tensors |= {f"usual.{name}": tensor for name, tensor in vars(bank.usual).items()}
     if bank.radius is not None:
         tensors["radius"] = torch.tensor(bank.radius, dtype=torch.float64)
+    if bank.appearance is not None:
+        tensors["appearance"] = bank.appearance
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
 
 
 def load_bank(path: Path) -> MemoryBank:
-    """Read a bank that ``save_bank`` wrote; banks of before know no covering radius."""
+    """Read a bank that ``save_bank`` wrote; banks of before know no covering radius and no appearance."""
     tensors = load_file(path)
     whitening = Whitening(tensors["mean"], tensors["matrix"])
     moments = {
@@ -252,4 +258,6 @@ def load_bank(path: Path) -> MemoryBank:
     }
     usual = UsualDistances(**moments) if moments else None
     radius = float(tensors["radius"]) if "radius" in tensors else None
-    return MemoryBank(whitening, tensors["vectors"], tensors["origins"].numpy(), usual, radius)
+    bank = MemoryBank(whitening, tensors["vectors"], tensors["origins"].numpy(), usual, radius)
+    bank.appearance = tensors.get("appearance")
+    return bank

@@ -264,6 +264,7 @@ def test_evidence_weighs_what_the_memory_leaves_unexplained_after_the_explanatio
     numbers = torch.rand(3, width, generator=torch.Generator().manual_seed(2)) + 0.5
     weighed = replace(plain, evidence=Evidence(*numbers, 0.25, 2.0), residuals=True)
     found = raw_scores(familiarity, weighed, images)
+    assert familiarity.bank.appearance is None
     with torch.inference_mode():
         grids = feature_grids(familiarity.backbone(images), "sensory")
         nearest = found.familiarity.nearest
