@@ -282,6 +282,7 @@ def test_what_is_missing_is_said_and_skipped(
         "stage_cost",
         "detection",
         "explainers",
+        "parts",
         "selection",
         "usual_distances",
     )

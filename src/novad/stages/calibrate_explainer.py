@@ -34,6 +34,7 @@ __all__ = [
     "load_models",
     "run",
     "score_candidates",
+    "score_images",
 ]
 
 Places = NDArray[np.int64]
@@ -184,8 +185,20 @@ def score_candidates(
 ) -> Scored:
     """Raw scores of every calibration and tuning image, by familiarity and by every candidate."""
     rows, images = _tuning_images(line)
+    return score_images(rows, image_tensors(line, images), familiarity, explainer, grid, fits)
+
+
+def score_images(
+    rows: pd.DataFrame,
+    batches: Iterator[Tensor],
+    familiarity: FamiliarityModel,
+    explainer: Explainer,
+    grid: CandidateGrid,
+    fits: Fits,
+) -> Scored:
+    """Raw scores of the images of ``rows``, which come in ``batches`` (N, 3, S, S)."""
     known, unknown, residuals = [], [], []
-    for batch in image_tensors(line, images):
+    for batch in batches:
         novelty, features = candidate_scores(explainer, grid, fits, batch)
         scores, left = _memory(familiarity, explainer, batch, features)
         known.append(scores)

@@ -31,7 +31,7 @@ SURE = 1.0
 
 @dataclass(frozen=True)
 class Scored:
-    """Raw scores of the calibration and tuning images by every candidate.
+    """Raw scores of images by every candidate.
 
     Attributes:
         rows: (n) images.
