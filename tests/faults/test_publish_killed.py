@@ -101,6 +101,7 @@ def test_after_a_kill_the_next_publish_completes_with_exactly_one_version(
     versions = client.search_model_versions("name = 'metal'")
     assert sorted(int(version.version) for version in versions) == list(range(1, expected + 1))
     assert _open_runs(workspace, "metal") == []
+    assert not list(workspace.artifacts("metal", "validate").parent.glob(".publish-*"))
     assert published_version(workspace, "metal", output_digest(workspace, "metal")) == expected
     assert resolve(workspace, "metal").version == expected
 

@@ -30,6 +30,8 @@ __all__ = ["FILES_RECORD", "Published", "close_stale_runs", "publish"]
 FILES_RECORD = "files.json"
 
 _MODEL_NAME = "detector"
+# Files on their way to MLflow, beside the outputs that they are copied from.
+_GATHERED = ".publish-"
 _METRIC_NAME = re.compile(r"[^\w\-. :/]")
 
 
@@ -61,6 +63,8 @@ def publish(workspace: Workspace, line: str, flow_run_id: str | None = None) -> 
     """
     manifest = output_manifest(workspace, line)
     digest = combined(manifest)
+    for left_over in _folder(workspace, line).glob(f"{_GATHERED}*"):
+        shutil.rmtree(left_over, ignore_errors=True)
     known = published_version(workspace, line, digest)
     if known is not None:
         run_id = _publication_run(workspace, line, digest)
@@ -99,6 +103,11 @@ def close_stale_runs(workspace: Workspace, line: str) -> list[str]:
     client = open_client(workspace)
     found = client.get_experiment_by_name(line)
     return _close_runs(client, found.experiment_id) if found is not None else []
+
+
+def _folder(workspace: Workspace, line: str) -> Path:
+    """Where all outputs of a line lie."""
+    return workspace.artifacts(line, STAGES[0]).parent
 
 
 def _publication_run(workspace: Workspace, line: str, digest: str) -> str:
@@ -154,7 +163,7 @@ def _log_run(
     try:
         _log_figures(client, workspace, line, run_id, settings.model_dump(mode="json", by_alias=True))
         client.log_inputs(run_id, [_dataset(workspace, line, settings.data)])
-        with tempfile.TemporaryDirectory(prefix="novad-publish-") as folder:
+        with tempfile.TemporaryDirectory(prefix=_GATHERED, dir=_folder(workspace, line)) as folder:
             evidence = _evidence(workspace, line, manifest, Path(folder) / "evidence")
             client.log_artifacts(run_id, str(evidence))
             model = Path(folder) / "model"
