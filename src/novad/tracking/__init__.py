@@ -14,8 +14,11 @@ from novad.tracking.gates import Verdict
 from novad.tracking.publications import Publication, publications, published_version
 from novad.tracking.publish import Published, close_stale_runs, publish
 from novad.tracking.registry import ResolvedModel, gate, history, promote, resolve, rollback
+from novad.tracking.rejection import reject
+from novad.tracking.review import ReviewedDecision, latest_decisions
 from novad.tracking.threshold import change_threshold
 from novad.tracking.trace import ImageTrace, ModelOrigin, PredictionTrace, trace
+from novad.tracking.verdicts import OperatorVerdict, give_verdict, verdicts_on
 
 __all__ = [
     "Checked",
@@ -23,10 +26,12 @@ __all__ = [
     "ImageTrace",
     "LoggedDecision",
     "ModelOrigin",
+    "OperatorVerdict",
     "PredictionTrace",
     "Publication",
     "Published",
     "ResolvedModel",
+    "ReviewedDecision",
     "Standing",
     "Verdict",
     "champion_event",
@@ -38,7 +43,9 @@ __all__ = [
     "decisions_on",
     "find_decision",
     "gate",
+    "give_verdict",
     "history",
+    "latest_decisions",
     "log_decisions",
     "output_digest",
     "parse_time",
@@ -46,9 +53,11 @@ __all__ = [
     "publications",
     "publish",
     "published_version",
+    "reject",
     "resolve",
     "rollback",
     "standing",
     "trace",
+    "verdicts_on",
     "verify",
 ]
