@@ -13,9 +13,10 @@ from novad.tracking.events import Event, champion_event, verify
 from novad.tracking.gates import Verdict
 from novad.tracking.publications import Publication, publications, published_version
 from novad.tracking.publish import Published, close_stale_runs, publish
+from novad.tracking.published import PublishedRun
 from novad.tracking.registry import ResolvedModel, gate, history, promote, resolve, rollback
 from novad.tracking.rejection import reject
-from novad.tracking.review import ReviewedDecision, latest_decisions
+from novad.tracking.review import ReviewedDecision, decision_counts, latest_decisions
 from novad.tracking.threshold import change_threshold
 from novad.tracking.trace import ImageTrace, ModelOrigin, PredictionTrace, trace
 from novad.tracking.verdicts import OperatorVerdict, give_verdict, verdicts_on
@@ -30,6 +31,7 @@ __all__ = [
     "PredictionTrace",
     "Publication",
     "Published",
+    "PublishedRun",
     "ResolvedModel",
     "ReviewedDecision",
     "Standing",
@@ -40,6 +42,7 @@ __all__ = [
     "close_stale_runs",
     "decide_now",
     "decided_lines",
+    "decision_counts",
     "decisions_on",
     "find_decision",
     "gate",

@@ -1,9 +1,10 @@
 """The decision log as reviewers read it: newest first, filtered, each decision with the verdict on it."""
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Literal
 
-from sqlalchemy import ColumnElement, and_, inspect, or_, select
+from sqlalchemy import ColumnElement, and_, func, inspect, or_, select
 
 from novad.config import Workspace
 from novad.tracking.database import DECISIONS, VERDICTS, reading
@@ -11,7 +12,7 @@ from novad.tracking.decisions import LoggedDecision, find_decision
 from novad.tracking.store import locate
 from novad.tracking.verdicts import OperatorVerdict, verdicts_on
 
-__all__ = ["ReviewedDecision", "latest_decisions"]
+__all__ = ["ReviewedDecision", "decision_counts", "latest_decisions"]
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,26 @@ def latest_decisions(
         found = [LoggedDecision(**row._mapping) for row in connection.execute(query)]
     verdicts = verdicts_on(workspace, [each.prediction_id for each in found])
     return [ReviewedDecision(each, verdicts.get(each.prediction_id, [None])[-1]) for each in found]
+
+
+def decision_counts(workspace: Workspace, since: datetime) -> dict[str, dict[str, int]]:
+    """How often each line was given each decision since a time, without the shadow.
+
+    Raises:
+        ServiceError: the database cannot be reached.
+    """
+    query = (
+        select(DECISIONS.c.line, DECISIONS.c.decision, func.count())
+        .where(DECISIONS.c.shadow.is_(False))
+        .where(DECISIONS.c.at >= since.astimezone(UTC).isoformat(timespec="microseconds"))
+        .group_by(DECISIONS.c.line, DECISIONS.c.decision)
+    )
+    with reading(locate(workspace), DECISIONS) as connection:
+        rows = connection.execute(query).all() if connection is not None else []
+    counts: dict[str, dict[str, int]] = {}
+    for line, decision, number in rows:
+        counts.setdefault(line, {})[decision] = number
+    return counts
 
 
 def _older(last: LoggedDecision) -> ColumnElement[bool]:
