@@ -43,7 +43,7 @@ def heatmap(
 
 
 def patch(pixels: Pixels, grid: tuple[int, int], place: tuple[int, int]) -> Image.Image:
-    """One patch of an image, outlined, with some of what lies around it.
+    """One patch of an image, outlined, with what lies around it: a third of the image at least.
 
     Args:
         pixels: (H, W, 3).
@@ -53,12 +53,10 @@ def patch(pixels: Pixels, grid: tuple[int, int], place: tuple[int, int]) -> Imag
     height, width = pixels.shape[:2]
     cell = (height / grid[0], width / grid[1])
     top, left = place[0] * cell[0], place[1] * cell[1]
-    window = (
-        max(0, int(left - _CONTEXT * cell[1])),
-        max(0, int(top - _CONTEXT * cell[0])),
-        min(width, int(np.ceil(left + (_CONTEXT + 1) * cell[1]))),
-        min(height, int(np.ceil(top + (_CONTEXT + 1) * cell[0]))),
+    rows, columns = (
+        _window(at, step, side) for at, step, side in ((top, cell[0], height), (left, cell[1], width))
     )
+    window = (columns[0], rows[0], columns[1], rows[1])
     image = small(pixels, max(height, width)).crop(window)
     scale = _PATCH_SIDE / max(image.size)
     image = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
@@ -71,6 +69,13 @@ def patch(pixels: Pixels, grid: tuple[int, int], place: tuple[int, int]) -> Imag
     if box[2] > box[0] and box[3] > box[1]:
         ImageDraw.Draw(image).rectangle(box, outline=_OUTLINE, width=2)
     return image
+
+
+def _window(start: float, step: float, side: int) -> tuple[int, int]:
+    """Where to cut along one side: as much at the border as in the middle, so that crops are alike."""
+    extent = min(side, max(1, round(step + 2 * max(_CONTEXT * step, side / 6))))
+    first = min(max(0, round(start + step / 2 - extent / 2)), side - extent)
+    return first, first + extent
 
 
 def png_text(image: Image.Image) -> str:

@@ -2,7 +2,7 @@
 
 import { path, read, Refusal } from "./api.js";
 import { commonEdges, counted, histogram, intervals } from "./charts.js";
-import { announce, badge, element, figure, moment, show, table } from "./dom.js";
+import { badge, element, figure, moment, show, table } from "./dom.js";
 import { decisionButtons } from "./governance.js";
 import { heatmaps, missedDefects } from "./gallery.js";
 
@@ -38,7 +38,7 @@ export async function showLine(review, name, query, again) {
     comparison,
     history(events.events),
   );
-  if (known.length > 0) compare(comparison, name, known, line);
+  if (known.length > 0) compare(comparison, name, known);
   return undefined;
 }
 
@@ -102,7 +102,7 @@ function versionChoice(line, chosen) {
   return form;
 }
 
-function compare(place, name, versions, line) {
+function compare(place, name, versions) {
   const draw = (kind) =>
     place.replaceChildren(
       scoreChoice(kind, draw),
@@ -114,7 +114,6 @@ function compare(place, name, versions, line) {
       heatmaps(name, versions),
     );
   draw("hybrid");
-  announce(`${line.line}: ${versions.map((each) => `version ${each.version}`).join(" and ")}`);
 }
 
 function scoreChoice(chosen, draw) {
@@ -139,7 +138,7 @@ function scoreChoice(chosen, draw) {
 }
 
 function figures(versions, kind) {
-  const columns = ["Figure", ...versions.map((each) => `Version ${each.version}`), "95 % intervals, 0 to 1"];
+  const columns = ["Figure", ...versions.map((each) => `Version ${each.version}`), "Intervals, 0 to 1"];
   const rows = FIGURES.map(([key, title]) => {
     const entries = versions.map((each, at) => ({
       side: SIDES[at],

@@ -149,6 +149,7 @@ class DecisionsPage {
       element("h3", {}, "Verdict"),
       said,
       this.form(button, each, said),
+      identifiers(decision),
     ];
   }
 
@@ -185,7 +186,8 @@ class DecisionsPage {
       button.querySelector(".verdict")?.remove();
       button.querySelector(".badge").after(verdictBadge(each.verdict));
       form.elements.reason.value = "";
-      button.focus();
+      // On a narrow screen the list is out of sight.
+      (button.checkVisibility() ? button : form.querySelector("[type=submit]")).focus();
       await this.tellVerdicts(said, each.decision);
     });
     return form;
@@ -229,12 +231,24 @@ function facts(decision) {
     When: moment(decision.at),
     Hybrid: `${figure(decision.hybrid)} (familiarity ${figure(decision.familiarity)}, novelty ${figure(decision.novelty)})`,
     "p-value": figure(decision.p_value),
-    Prediction: element("code", {}, decision.prediction_id),
-    Image: element("code", {}, `sha256 ${decision.image_sha256}`),
   };
   return element(
     "dl",
     { class: "facts" },
     Object.entries(told).map(([name, value]) => [element("dt", {}, name), element("dd", {}, value)]),
+  );
+}
+
+function identifiers(decision) {
+  const told = { Prediction: decision.prediction_id, Image: decision.image_sha256, Detector: decision.detector_digest };
+  return element(
+    "details",
+    {},
+    element("summary", {}, "For novad trace"),
+    element(
+      "dl",
+      { class: "facts" },
+      Object.entries(told).map(([name, value]) => [element("dt", {}, name), element("dd", {}, element("code", {}, value))]),
+    ),
   );
 }

@@ -18,8 +18,12 @@ function filled(node, attributes, children) {
     else if (value === true) node.setAttribute(name, "");
     else if (value !== false && value !== null && value !== undefined) node.setAttribute(name, value);
   }
-  node.append(...children.flat(2).filter((child) => child !== null && child !== undefined && child !== false));
+  node.append(...present(children));
   return node;
+}
+
+function present(children) {
+  return children.flat(2).filter((child) => child !== null && child !== undefined && child !== false);
 }
 
 /** A number as figures are told: three places, or a dash where it is not defined. */
@@ -63,17 +67,25 @@ function tableRow([first, ...others], columns) {
   );
 }
 
-/** What just happened, said aloud by screen readers too. */
-export function announce(text, failed = false) {
+/** What is shown now, for screen readers alone. */
+export function announce(text) {
+  say(text, "unseen");
+}
+
+/** What was done, for everybody. */
+export function tell(text) {
+  say(text, "");
+}
+
+function say(text, kind) {
   const status = document.getElementById("status");
-  status.classList.toggle("failed", failed);
-  status.textContent = text;
+  status.replaceChildren(element("span", { class: kind }, text));
 }
 
 /** Put a page in place of the one before and move the focus to its heading. */
 export function show(...children) {
   const main = document.getElementById("main");
-  main.replaceChildren(...children);
+  main.replaceChildren(...present(children));
   const heading = main.querySelector("h1");
   heading?.setAttribute("tabindex", "-1");
   heading?.focus();

@@ -1,7 +1,7 @@
 // Dialogs, and what every decision is signed with: a name and a reason.
 
 import { Refusal } from "./api.js";
-import { announce, element } from "./dom.js";
+import { element, tell } from "./dom.js";
 
 const NAME = "novad-name";
 
@@ -30,7 +30,7 @@ export async function submitted(form, act) {
   try {
     const told = await act(said);
     localStorage.setItem(NAME, said.name);
-    announce(told);
+    tell(told);
     return true;
   } catch (error) {
     if (!(error instanceof Refusal)) throw error;

@@ -33,10 +33,11 @@ function challenger({ challenger }) {
 function counts({ line, decisions }) {
   const told = ["PASS", "REVIEW", "FAIL"].filter((name) => decisions[name]);
   if (told.length === 0) return "no decision";
-  return told.map((name) => {
+  const links = told.map((name) => {
     const address = `#/decisions?${new URLSearchParams({ line, decision: name })}`;
     return element("a", { href: address, class: "count" }, badge(name), ` ${decisions[name]}`);
   });
+  return element("span", {}, links);
 }
 
 function notes({ champion, in_service: loaded, problem }) {

@@ -3,7 +3,7 @@
 import { key, read, Refusal } from "./api.js";
 import { showLine } from "./comparison.js";
 import { showDecisions } from "./decisions.js";
-import { announce, element, show } from "./dom.js";
+import { element, show, tell } from "./dom.js";
 import { listen, openHelp } from "./keyboard.js";
 import { showLines } from "./lines.js";
 
@@ -92,7 +92,7 @@ document.getElementById("skip").addEventListener("click", (event) => {
   document.getElementById("main").focus();
 });
 document.getElementById("sign-out").addEventListener("click", () => {
-  announce("Signed out.");
+  tell("Signed out.");
   askForKey();
 });
 document.getElementById("help-open").addEventListener("click", openHelp);
