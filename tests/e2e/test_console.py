@@ -124,6 +124,7 @@ ROUTES = [
     ("GET", "/v1/review", Role.REVIEW),
     ("GET", f"/v1/lines/{LINE}/history", Role.REVIEW),
     ("GET", VERSION, Role.REVIEW),
+    ("GET", f"/v1/lines/{LINE}/comparison?left=1&right=2", Role.REVIEW),
     ("GET", f"{VERSION}/heatmaps/x.png", Role.REVIEW),
     ("GET", f"{VERSION}/images/{'0' * 64}", Role.REVIEW),
     ("GET", f"{VERSION}/images/{'0' * 64}/thumbnail", Role.REVIEW),
@@ -181,6 +182,25 @@ def test_a_version_shows_what_was_published_with_it(console: Console, tested: pd
         answer = console.ask("GET", f"{VERSION}/heatmaps/{name}")
         assert answer.headers["content-type"] == "image/png"
         assert Image.open(io.BytesIO(answer.content)).width > 1000
+
+
+def test_two_versions_are_compared_on_the_same_images(console: Console) -> None:
+    known = [console.read(f"/v1/lines/{LINE}/versions/{version}") for version in (1, 2)]
+    for kind in KINDS:
+        url = f"/v1/lines/{LINE}/comparison?left=1&right=2&kind={kind}"
+        found = console.read(url)
+        assert found["images"] == len(known[0]["test"]["sha256"])
+        one, other = (each["metrics"]["scores"][kind] for each in known)
+        expected = other["image_auroc"] - one["image_auroc"]
+        assert found["differences"]["auroc"]["value"] == pytest.approx(expected, abs=1e-5)
+        expected = other["fnr_at_fpr_05"] - one["fnr_at_fpr_05"]
+        assert found["differences"]["fnr_at_fpr_05"]["value"] == pytest.approx(expected, abs=1e-5)
+        low, high = found["differences"]["auroc"]["ci95"]
+        assert low <= high
+    same = console.read(f"/v1/lines/{LINE}/comparison?left=2&right=2")["differences"]["auroc"]
+    assert (same["value"], same["ci95"], same["p_value"]) == (0, [0, 0], 1)
+    for query, status in (("left=1&right=9", 404), ("left=1", 422), ("left=1&right=2&kind=x", 422)):
+        assert console.ask("GET", f"/v1/lines/{LINE}/comparison?{query}").status_code == status
 
 
 def test_evidence_that_was_changed_is_not_shown(console: Console) -> None:
@@ -489,6 +509,7 @@ def test_champion_and_challenger_stand_side_by_side(console: Console, browser: B
     assert browser.script("return document.querySelectorAll('.buttons').length") == 0, (
         "a review key decides nothing"
     )
+    browser.wait_for_text("table", "Paired bootstrap")
     browser.click("[name=score][value=novelty]")
     browser.wait_for_text("h2", "Figures of the novelty score")
     browser.click("summary")

@@ -8,8 +8,10 @@ from novad.tracking import Event, LoggedDecision, OperatorVerdict, Verdict
 
 __all__ = [
     "ChampionAnswer",
+    "Comparison",
     "DecisionAnswer",
     "DecisionsAnswer",
+    "Difference",
     "LineReview",
     "NearestView",
     "ReviewAnswer",
@@ -88,6 +90,24 @@ class VersionEvidence(BaseModel):
     gates: list[Verdict]
     test: TestScores
     heatmaps: dict[str, str] = Field(description="Names of logged heatmaps by the image's sha256.")
+
+
+class Difference(BaseModel):
+    """Of one figure between two versions."""
+
+    value: float | None
+    ci95: list[float] | None
+    p_value: float | None = Field(description="Two-sided, of no difference.")
+
+
+class Comparison(BaseModel):
+    """The right version less the left one, on the test images that both were judged on."""
+
+    line: str
+    left: int
+    right: int
+    images: int
+    differences: dict[str, Difference] = Field(description="`auroc`, `fnr_at_fpr_05`, `fnr_at_fpr_01`.")
 
 
 class DecisionAnswer(BaseModel):

@@ -9,12 +9,14 @@ from fastapi.responses import Response
 from novad.config import Workspace
 from novad.serving.access import requires
 from novad.serving.console.answers import (
+    Comparison,
     DecisionAnswer,
     DecisionsAnswer,
     HistoryAnswer,
     ReviewAnswer,
     VersionEvidence,
 )
+from novad.serving.console.comparison import compared
 from novad.serving.console.evidence import HEATMAPS, version_evidence
 from novad.serving.console.overview import overview
 from novad.serving.keys import Role
@@ -60,6 +62,18 @@ def add_reading(app: FastAPI, service: "Service") -> None:
     def version_known(line: str, version: int) -> VersionEvidence:
         require_version(workspace, line, version)
         return version_evidence(workspace, line, version)
+
+    @app.get(
+        "/v1/lines/{line}/comparison",
+        dependencies=may_review,
+        summary="What two versions differ by on the same test images",
+    )
+    def versions_compared(
+        line: str, left: int, right: int, kind: Literal["familiarity", "novelty", "hybrid"] = "hybrid"
+    ) -> Comparison:
+        for version in (left, right):
+            require_version(workspace, line, version)
+        return compared(workspace, line, left, right, kind)
 
     @app.get(
         "/v1/lines/{line}/versions/{version}/heatmaps/{name}",

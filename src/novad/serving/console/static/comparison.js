@@ -2,7 +2,7 @@
 
 import { path, read, Refusal } from "./api.js";
 import { commonEdges, counted, histogram, intervals } from "./charts.js";
-import { badge, element, figure, moment, show, table } from "./dom.js";
+import { badge, element, figure, fill, moment, show, table } from "./dom.js";
 import { decisionButtons } from "./governance.js";
 import { heatmaps, missedDefects } from "./gallery.js";
 
@@ -15,6 +15,11 @@ const FIGURES = [
   ["f1", "F1 at the threshold"],
   ["pixel_auroc", "Pixel AUROC"],
   ["aupro", "AUPRO"],
+];
+const DIFFERENCES = [
+  ["auroc", "Image AUROC"],
+  ["fnr_at_fpr_05", "Missed at 5 % false positives"],
+  ["fnr_at_fpr_01", "Missed at 1 % false positives"],
 ];
 const SIDES = ["left", "right"];
 
@@ -32,7 +37,7 @@ export async function showLine(review, name, query, again) {
   show(
     element("h1", {}, name),
     standing(line),
-    decisionButtons(line, review.role, again),
+    decisionButtons(line, chosen.findLast((version) => version !== line.champion?.version), review.role, again),
     versionChoice(line, chosen),
     versions.filter((each) => each.problem).map((each) => element("p", { class: "alarm" }, each.problem)),
     comparison,
@@ -104,9 +109,11 @@ function versionChoice(line, chosen) {
 
 function compare(place, name, versions) {
   const draw = (kind) =>
-    place.replaceChildren(
+    fill(
+      place,
       scoreChoice(kind, draw),
       figures(versions, kind),
+      versions.length === 2 && differences(name, versions, kind),
       histograms(versions, kind),
       element("div", { class: "beside" }, versions.map(gates)),
       recall(versions, kind),
@@ -154,8 +161,34 @@ function figures(versions, kind) {
     {},
     element("h2", {}, `Figures of the ${kind} score`),
     table("On the test split, with 95 % bootstrap intervals", columns, [...rows, counts]),
-    element("p", { class: "note" }, "Each interval is that of its own version; intervals that overlap do not prove that two versions are alike."),
+    element("p", { class: "note" }, "Each interval is that of its own version; whether two versions differ is told below."),
   );
+}
+
+/** Both versions on the same images: what they differ by, and whether chance alone may explain it. */
+function differences(line, [left, right], kind) {
+  const place = element("section", {}, element("h2", {}, `Version ${right.version} less version ${left.version}, ${kind}`));
+  const query = new URLSearchParams({ left: left.version, right: right.version, kind });
+  read(`${path("v1", "lines", line, "comparison")}?${query}`).then(
+    ({ images, differences: found }) => {
+      const rows = DIFFERENCES.filter(([key]) => found[key]).map(([key, title]) => {
+        const { value, ci95, p_value: p } = found[key];
+        return [title, signed(value), ci95 ? `${signed(ci95[0])} to ${signed(ci95[1])}` : null, figure(p)];
+      });
+      const columns = ["Figure", "Difference", "95 % interval", "p of no difference"];
+      place.append(
+        rows.length > 0
+          ? table(`Paired bootstrap on the ${images} test images that both versions judged`, columns, rows)
+          : element("p", { class: "note" }, `The ${images} test images that both judged prove nothing.`),
+      );
+    },
+    (error) => place.append(element("p", { class: "alarm" }, error.message)),
+  );
+  return place;
+}
+
+function signed(value) {
+  return typeof value === "number" && value > 0 ? `+${figure(value)}` : figure(value);
 }
 
 function valued({ value, range }) {

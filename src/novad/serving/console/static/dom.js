@@ -82,10 +82,15 @@ function say(text, kind) {
   status.replaceChildren(element("span", { class: kind }, text));
 }
 
+/** Put children in place of those before. */
+export function fill(place, ...children) {
+  place.replaceChildren(...present(children));
+}
+
 /** Put a page in place of the one before and move the focus to its heading. */
 export function show(...children) {
   const main = document.getElementById("main");
-  main.replaceChildren(...present(children));
+  fill(main, ...children);
   const heading = main.querySelector("h1");
   heading?.setAttribute("tabindex", "-1");
   heading?.focus();

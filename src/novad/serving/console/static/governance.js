@@ -4,21 +4,25 @@ import { path, send } from "./api.js";
 import { element } from "./dom.js";
 import { openDecision } from "./forms.js";
 
-/** The buttons of a line; `done` is called after a decision. */
-export function decisionButtons(line, role, done) {
+/** What can be decided on the version that is looked at; `done` is called after a decision. */
+export function decisionButtons(line, looked, role, done) {
   if (role !== "admin") {
     return element("p", { class: "note" }, "This key may review; approving, rejecting and rolling back need an admin key.");
   }
+  const standing = line.versions.find((each) => each.version === looked)?.standing;
+  // One that was rolled back waits for a decision again.
+  const waits = standing === "candidate" || looked === line.challenger;
+  const former = standing === "former champion" ? looked : line.former;
   return element(
     "div",
     { class: "buttons", role: "group", "aria-label": "Decisions" },
-    ...(line.challenger === null ? [] : [approve(line, done), reject(line, done)]),
-    line.former !== null && rollBack(line, done),
+    (waits || standing === "rejected") && approve(line, looked, done),
+    waits && reject(line, looked, done),
+    former !== null && rollBack(line, former, done),
   );
 }
 
-function approve(line, done) {
-  const version = line.challenger;
+function approve(line, version, done) {
   return button(`Approve version ${version}…`, "primary", {
     title: `Approve version ${version} of ${line.line}`,
     explanation: line.champion
@@ -33,8 +37,7 @@ function approve(line, done) {
   });
 }
 
-function reject(line, done) {
-  const version = line.challenger;
+function reject(line, version, done) {
   return button(`Reject version ${version}…`, "", {
     title: `Reject version ${version} of ${line.line}`,
     explanation: "The champion stays. The rejection is kept in the event log.",
@@ -48,8 +51,7 @@ function reject(line, done) {
   });
 }
 
-function rollBack(line, done) {
-  const to = line.former;
+function rollBack(line, to, done) {
   return button(`Roll back to version ${to}…`, "", {
     title: `Roll ${line.line} back to version ${to}`,
     explanation: `Version ${line.champion.version} stops judging; version ${to} is champion again.`,

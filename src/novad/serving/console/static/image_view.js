@@ -46,7 +46,7 @@ export function lazyPicture(address, alt) {
     if (!entry.isIntersecting) return;
     seen.disconnect();
     try {
-      fill(image, await picture(address));
+      load(image, await picture(address));
     } catch (error) {
       if (!(error instanceof Refusal)) throw error;
       image.replaceWith(element("p", { class: "note missing" }, "not at hand"));
@@ -56,7 +56,7 @@ export function lazyPicture(address, alt) {
   return image;
 }
 
-function fill(image, url) {
+function load(image, url) {
   image.addEventListener("load", () => URL.revokeObjectURL(url), { once: true });
   image.src = url;
 }
@@ -96,6 +96,6 @@ function drawn(view) {
 
 function captioned(text, caption, alt) {
   const image = element("img", { alt });
-  fill(image, decoded(text));
+  load(image, decoded(text));
   return element("figure", {}, image, element("figcaption", {}, caption));
 }
