@@ -27,12 +27,15 @@ def serve(
     ),
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8600,
     shadow: Annotated[bool, typer.Option("--shadow", help="Challengers score silently too.")] = False,
+    keep_images: Annotated[
+        int, typer.Option(metavar="MIB", min=0, help="Keep judged images for reviewers, so many MiB.")
+    ] = 0,
     new_key: Annotated[
         str | None, typer.Option(metavar="ROLE", help="Make a key (score, review, admin), and end.")
     ] = None,
     as_json: bool = JSON,
 ) -> None:
-    """Score images over HTTP with the champions, until SIGTERM or Ctrl-C.
+    """Score images over HTTP with the champions, and show the review console, until SIGTERM or Ctrl-C.
 
     The first start makes a key and shows it once. Queued work is finished and logged before the end.
     """
@@ -53,9 +56,11 @@ def serve(
         )
     listener = _listen(host, port)
     # FastAPI and torch take seconds to import: only those pay who serve.
+    from novad.serving.image_store import ImageStore
     from novad.serving.service import Service, build_app
 
-    service = Service(workspace, keys, shadow)
+    images = ImageStore(workspace.state / "serve" / "images", keep_images << 20) if keep_images else None
+    service = Service(workspace, keys, shadow, images=images)
     with listener:
         try:
             service.start()
@@ -123,5 +128,6 @@ def _tell(content: dict[str, Any], as_json: bool) -> None:
         return
     if "url" in content:
         print(f"Serving on {content['url']} (keys: {content['keys']}); Ctrl-C ends it", flush=True)
+        print(f"Review console: {content['url']}/console/", flush=True)
     if content["key"] is not None:
         tell(f"New key, shown this once: {content['key']}")

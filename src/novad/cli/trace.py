@@ -11,7 +11,7 @@ from novad.config import Workspace
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from novad.tracking import ImageTrace, ModelOrigin, PredictionTrace
+    from novad.tracking import ImageTrace, ModelOrigin, OperatorVerdict, PredictionTrace
 
 __all__ = ["origin_rows", "trace"]
 
@@ -61,10 +61,16 @@ def _show_prediction(console: "Console", found: "PredictionTrace") -> None:
         ["at", prediction.at + (" (shadow: nobody was told)" if prediction.shadow else "")],
         ["model", f"{model.line} version {model.version}"],
         ["approved", f"{approval.approver} on {approval.at[:19]}: {approval.reason}" if approval else None],
+        *([f"verdict of {each.at[:19]}", _said(each)] for each in found.verdicts),
         ["nearest normal", f"{prediction.nearest_image} (sha256 {prediction.nearest_sha256})"],
         *origin_rows(model),
     ]
     console.print(table(f"Prediction {prediction.prediction_id}", ("", ""), rows))
+
+
+def _said(verdict: "OperatorVerdict") -> str:
+    kind = f" ({verdict.defect_type})" if verdict.defect_type else ""
+    return f"{verdict.verdict}{kind}, {verdict.actor}: {verdict.reason}"
 
 
 def _show_image(console: "Console", found: "ImageTrace") -> None:

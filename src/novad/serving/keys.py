@@ -25,9 +25,9 @@ class Role(IntEnum):
     SCORE = 1
     """Score images, list lines."""
     REVIEW = 2
-    """Look logged decisions up, read the metrics."""
+    """Look decisions, versions and figures up, record verdicts."""
     ADMIN = 3
-    """Make the service look for a new champion at once."""
+    """Approve, reject and roll back; make the service look for a new champion at once."""
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,14 @@
 """What the scoring thread does with a batch: judge, log, answer, and judge again in the shadow."""
 
-import base64
-import io
 import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-from PIL import Image
-
 from novad.config import Workspace
-from novad.evaluation.overlays import overlay
 from novad.serving.champions import Champions, Served
+from novad.serving.pictures import heatmap, png_text
 from novad.serving.queue import Job, Picture
 from novad.serving.request_error import RequestError
 from novad.tracking import LoggedDecision, decide_now, log_decisions
@@ -21,9 +16,7 @@ from novad.tracking import LoggedDecision, decide_now, log_decisions
 if TYPE_CHECKING:
     from novad.vision import Detection
 
-__all__ = ["HEATMAPS", "Judged", "Scorer"]
-
-HEATMAPS = ("familiarity", "novelty", "hybrid")
+__all__ = ["Judged", "Scorer"]
 
 _log = logging.getLogger(__name__)
 _HEATMAP_SIDE = 1024
@@ -129,15 +122,6 @@ def _decision(model: Served, job: Job, picture: Picture, detection: "Detection")
 
 
 def _heatmap(model: Served, kind: str | None, picture: Picture, detection: "Detection") -> str | None:
-    """The image under its map as PNG, at most 1024 pixels wide or high: maps are coarser than that."""
     if kind is None:
         return None
-    pixels = picture.pixels if picture.pixels.dtype == np.uint8 else (picture.pixels >> 8).astype(np.uint8)
-    image = Image.fromarray(pixels)
-    image.thumbnail((_HEATMAP_SIDE, _HEATMAP_SIDE))
-    shown = replace(detection, size=(image.height, image.width))
-    threshold = model.detector.thresholds.map[kind]
-    drawn = overlay(np.asarray(image), getattr(shown, f"{kind}_map"), threshold, max(1.0, abs(threshold)))
-    stream = io.BytesIO()
-    Image.fromarray(drawn).save(stream, "PNG")
-    return base64.b64encode(stream.getvalue()).decode("ascii")
+    return png_text(heatmap(model.detector, kind, picture.pixels, detection, _HEATMAP_SIDE))

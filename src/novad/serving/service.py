@@ -5,20 +5,22 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 from uuid import UUID
 
-from fastapi import Depends, FastAPI, Query, Request
+from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
-from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
+from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from novad import __version__
 from novad.config import Workspace
 from novad.errors import NovadError, RefusedError, ServiceError
+from novad.serving.access import requires
 from novad.serving.answers import (
     ErrorAnswer,
     LinesAnswer,
@@ -28,6 +30,8 @@ from novad.serving.answers import (
     table,
 )
 from novad.serving.champions import Champions
+from novad.serving.console import SECURITY_HEADERS, add_console
+from novad.serving.image_store import ImageStore
 from novad.serving.keys import KeyRing, Role
 from novad.serving.metrics import Metrics
 from novad.serving.queue import Job, Picture, ScoringQueue
@@ -47,7 +51,9 @@ __all__ = ["Service", "build_app"]
 
 _log = logging.getLogger(__name__)
 _DECODERS = 2
+_DOCUMENT_BYTES = 16_384
 
+Document = TypeVar("Document", bound=BaseModel)
 Parse = Callable[[bytes, str, Limits], list[Upload]]
 Heatmap = Literal["familiarity", "novelty", "hybrid"]
 
@@ -60,12 +66,18 @@ class Service:
         keys: file of API keys.
         shadow: let challengers score silently.
         limits: of requests and of the queue.
+        images: where judged images are kept for reviewers; None keeps none.
     """
 
     def __init__(
-        self, workspace: Workspace, keys: Path, shadow: bool = False, limits: Limits | None = None
+        self,
+        workspace: Workspace,
+        keys: Path,
+        shadow: bool = False,
+        limits: Limits | None = None,
+        images: ImageStore | None = None,
     ) -> None:
-        self.workspace, self.limits = workspace, limits or Limits()
+        self.workspace, self.limits, self.images = workspace, limits or Limits(), images
         self.keys, self.metrics = KeyRing(keys), Metrics()
         self.champions = Champions(workspace, shadow)
         self.queue = ScoringQueue(
@@ -101,17 +113,40 @@ class Service:
         received = time.perf_counter()
         max_pixels = self._max_pixels(line)
         self.queue.require_room(1)
-        body = await self._body(request)
+        body = await self._body(request, self.limits)
         content_type = request.headers.get("content-type", "")
 
-        def prepared() -> tuple[Picture, ...]:
-            return decode_uploads(parse(body, content_type, self.limits), max_pixels, self.limits)
+        def prepared() -> tuple[list[Upload], tuple[Picture, ...]]:
+            uploads = parse(body, content_type, self.limits)
+            return uploads, decode_uploads(uploads, max_pixels, self.limits)
 
-        pictures = await asyncio.get_running_loop().run_in_executor(self._decoders, prepared)
+        loop = asyncio.get_running_loop()
+        uploads, pictures = await loop.run_in_executor(self._decoders, prepared)
         job = Job(line, pictures, received, heatmap)
         self.queue.submit(job)
         judged: Judged = await asyncio.wrap_future(job.answer)
+        if self.images is not None:
+            kept = {picture.sha256: each.data for picture, each in zip(pictures, uploads, strict=True)}
+            await loop.run_in_executor(self._decoders, self.images.keep, kept)
         return judged
+
+    async def document(self, request: Request, model: type[Document]) -> Document:
+        """The small JSON document in the body of a request.
+
+        Raises:
+            RequestError: whatever is wrong with it; 422 ``bad_document`` names the field.
+        """
+        if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+            raise RequestError(415, "media_type", "send application/json")
+        most = min(_DOCUMENT_BYTES, self.limits.request_bytes)
+        body = await self._body(request, replace(self.limits, request_bytes=most))
+        try:
+            return model.model_validate_json(body)
+        except ValidationError as error:
+            known = {each["loc"][0] for each in error.errors() if each["loc"]} & set(model.model_fields)
+            names = ", ".join(sorted(map(str, known))) or "the document"
+            message = f"{names}: missing, too long, or a value that is not allowed"
+            raise RequestError(422, "bad_document", message) from None
 
     def only_line(self) -> str:
         """The line that is meant when none is named.
@@ -132,12 +167,12 @@ class Service:
             raise RequestError(503, "no_champion", "this line has no champion in service")
         return champion.max_pixels
 
-    async def _body(self, request: Request) -> bytes:
+    async def _body(self, request: Request, limits: Limits) -> bytes:
         if request.headers.get("content-encoding", "identity").lower() != "identity":
             raise RequestError(415, "content_encoding", "send the body as it is, not compressed")
         try:
-            async with asyncio.timeout(self.limits.body_seconds):
-                return await read_body(request.stream(), request.headers.get("content-length"), self.limits)
+            async with asyncio.timeout(limits.body_seconds):
+                return await read_body(request.stream(), request.headers.get("content-length"), limits)
         except TimeoutError:
             raise RequestError(408, "too_slow", "the body did not arrive in time") from None
         except ClientDisconnect:
@@ -155,37 +190,19 @@ def build_app(service: Service) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         responses={
-            status: {"model": ErrorAnswer} for status in (400, 401, 403, 404, 413, 415, 422, 500, 503)
+            status: {"model": ErrorAnswer} for status in (400, 401, 403, 404, 409, 413, 415, 422, 500, 503)
         },
     )
     _tell_every_error(app)
     _count_every_answer(app, service)
     _add_scoring(app, service)
     _add_looking(app, service)
+    add_console(app, service)
     return app
 
 
-def _requires(service: Service, role: Role) -> Any:
-    """A dependency that lets only keys of ``role`` or more through."""
-    bearer = HTTPBearer(auto_error=False, description="An API key that `novad serve` made.")
-    header = APIKeyHeader(name="X-API-Key", auto_error=False)
-
-    async def check(
-        authorization: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
-        key: Annotated[str | None, Depends(header)],
-    ) -> None:
-        given = authorization.credentials if authorization else key
-        held = service.keys.role(given) if given else None
-        if held is None:
-            raise RequestError(401, "no_key", "send an API key as Authorization: Bearer KEY, or as X-API-Key")
-        if held < role:
-            raise RequestError(403, "wrong_role", f"this key's role is below {role.name.lower()}")
-
-    return Depends(check)
-
-
 def _add_scoring(app: FastAPI, service: Service) -> None:
-    may_score = [_requires(service, Role.SCORE)]
+    may_score = [requires(service.keys, Role.SCORE)]
 
     @app.post(
         "/v1/lines/{line}/score",
@@ -220,13 +237,15 @@ def _add_looking(app: FastAPI, service: Service) -> None:
         states = service.champions.states
         return LinesAnswer(lines=[line_answer(line, states[line]) for line in sorted(states)])
 
-    @app.get("/v1/lines", dependencies=[_requires(service, Role.SCORE)], summary="Lines and their champions")
+    @app.get(
+        "/v1/lines", dependencies=[requires(service.keys, Role.SCORE)], summary="Lines and their champions"
+    )
     def listed() -> LinesAnswer:
         return lines()
 
     @app.post(
         "/v1/refresh",
-        dependencies=[_requires(service, Role.ADMIN)],
+        dependencies=[requires(service.keys, Role.ADMIN)],
         summary="Follow the event log now, not within a second",
     )
     def refreshed() -> LinesAnswer:
@@ -235,7 +254,7 @@ def _add_looking(app: FastAPI, service: Service) -> None:
 
     @app.get(
         "/v1/predictions/{prediction_id}",
-        dependencies=[_requires(service, Role.REVIEW)],
+        dependencies=[requires(service.keys, Role.REVIEW)],
         summary="A logged decision",
     )
     def prediction(prediction_id: UUID) -> LoggedDecision:
@@ -244,7 +263,7 @@ def _add_looking(app: FastAPI, service: Service) -> None:
             raise RequestError(404, "unknown_prediction", "no decision of this id is in the log")
         return found
 
-    @app.get("/metrics", dependencies=[_requires(service, Role.REVIEW)], summary="Figures for Prometheus")
+    @app.get("/metrics", dependencies=[requires(service.keys, Role.REVIEW)], summary="Figures for Prometheus")
     def metrics() -> Response:
         text = service.metrics.text(service.champions.states, service.queue.images)
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
@@ -291,7 +310,7 @@ def _count_every_answer(app: FastAPI, service: Service) -> None:
             response = _response(error)
         route = getattr(request.scope.get("route"), "path", "unmatched")
         service.metrics.answered(route, response.status_code, time.perf_counter() - begun)
-        response.headers["Cache-Control"] = "no-store"
+        response.headers.update(SECURITY_HEADERS)
         return response
 
 

@@ -13,9 +13,13 @@ from novad.tracking.events import Event, champion_event, verify
 from novad.tracking.gates import Verdict
 from novad.tracking.publications import Publication, publications, published_version
 from novad.tracking.publish import Published, close_stale_runs, publish
+from novad.tracking.published import PublishedRun
 from novad.tracking.registry import ResolvedModel, gate, history, promote, resolve, rollback
+from novad.tracking.rejection import reject
+from novad.tracking.review import ReviewedDecision, decision_counts, latest_decisions
 from novad.tracking.threshold import change_threshold
 from novad.tracking.trace import ImageTrace, ModelOrigin, PredictionTrace, trace
+from novad.tracking.verdicts import OperatorVerdict, give_verdict, verdicts_on
 
 __all__ = [
     "Checked",
@@ -23,10 +27,13 @@ __all__ = [
     "ImageTrace",
     "LoggedDecision",
     "ModelOrigin",
+    "OperatorVerdict",
     "PredictionTrace",
     "Publication",
     "Published",
+    "PublishedRun",
     "ResolvedModel",
+    "ReviewedDecision",
     "Standing",
     "Verdict",
     "champion_event",
@@ -35,10 +42,13 @@ __all__ = [
     "close_stale_runs",
     "decide_now",
     "decided_lines",
+    "decision_counts",
     "decisions_on",
     "find_decision",
     "gate",
+    "give_verdict",
     "history",
+    "latest_decisions",
     "log_decisions",
     "output_digest",
     "parse_time",
@@ -46,9 +56,11 @@ __all__ = [
     "publications",
     "publish",
     "published_version",
+    "reject",
     "resolve",
     "rollback",
     "standing",
     "trace",
+    "verdicts_on",
     "verify",
 ]

@@ -1,4 +1,4 @@
-"""The tables that novad keeps beside MLflow's own: publications, the event log and the decision log."""
+"""The tables that novad keeps beside MLflow's own: publications, event log, decision log and verdicts."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +25,7 @@ from sqlalchemy.pool import NullPool
 from novad.errors import ServiceError
 from novad.tracking.store import BUSY_SECONDS, Store, prepare_database
 
-__all__ = ["DECISIONS", "EVENTS", "HEADS", "PUBLICATIONS", "reading", "writing"]
+__all__ = ["DECISIONS", "EVENTS", "HEADS", "PUBLICATIONS", "VERDICTS", "reading", "writing"]
 
 _METADATA = MetaData()
 
@@ -64,12 +64,12 @@ HEADS = Table(
     Column("digest", String(64), nullable=False),
 )
 
-# One row per image and version that judged it; a service adds thousands a day, so both look-ups are indexed.
+# One row per image and version that judged it; a service adds thousands a day, so every look-up is indexed.
 DECISIONS = Table(
     "novad_decisions",
     _METADATA,
     Column("prediction_id", String(36), primary_key=True),
-    Column("at", String(32), nullable=False),
+    Column("at", String(32), nullable=False, index=True),
     Column("line", String(63), nullable=False),
     Column("version", Integer, nullable=False),
     Column("detector_digest", String(64), nullable=False),
@@ -84,6 +84,20 @@ DECISIONS = Table(
     Column("nearest_sha256", String(64), nullable=False),
     Column("latency_ms", Double, nullable=False),
     Column("shadow", Boolean, nullable=False),
+)
+
+# What people said about decisions. Rows are only added: of several on one decision the highest number counts.
+VERDICTS = Table(
+    "novad_verdicts",
+    _METADATA,
+    Column("number", Integer, primary_key=True),
+    Column("prediction_id", String(36), nullable=False, index=True),
+    Column("image_sha256", String(64), nullable=False, index=True),
+    Column("verdict", String(6), nullable=False),
+    Column("defect_type", Text),
+    Column("actor", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("at", String(32), nullable=False),
 )
 
 
@@ -158,6 +172,8 @@ def _create_tables(connection: Connection) -> None:
     try:
         with connection.begin():
             _METADATA.create_all(connection)
+            for index in DECISIONS.indexes:  # One that is newer than the table is not made with it.
+                index.create(connection, checkfirst=True)
     except SQLAlchemyError:
         # On PostgreSQL another process may create them between our look and our creation.
         with connection.begin():

@@ -44,7 +44,7 @@ class Event:
     sequence: int
     """1, 2, 3, ... within the line."""
     kind: str
-    """`promotion`, `rollback`, `threshold`, `refusal`; later kinds join without a change of the table."""
+    """`promotion`, `rollback`, `threshold`, `rejection`, `refusal`; a later kind changes no table."""
     version: int | None
     actor: str
     reason: str

@@ -122,7 +122,9 @@ def gate(workspace: Workspace, line: str, version: int) -> list[Verdict]:
     return judge(policy, read_evidence(workspace, client, find_version(client, line, version)))
 
 
-def promote(workspace: Workspace, line: str, version: int, approver: str, reason: str) -> Event:
+def promote(
+    workspace: Workspace, line: str, version: int, approver: str, reason: str, seen: int | None = None
+) -> Event:
     """Make ``version`` the champion, if every gate agrees; the decision is in the event log either way.
 
     The event comes first and MLflow's alias follows it. Of two promotions that start from the same state,
@@ -131,6 +133,7 @@ def promote(workspace: Workspace, line: str, version: int, approver: str, reason
     Args:
         approver: the person who answers for it.
         reason: why, in their words.
+        seen: the newest event that the approver knew; None for the newest there is.
     Raises:
         ConfigError: no such version, no approver, no reason, or wrong policy.
         RefusedError: names each gate that failed, or says that somebody else decided first.
@@ -152,10 +155,18 @@ def promote(workspace: Workspace, line: str, version: int, approver: str, reason
     if failed:
         append(workspace, line, "refusal", actor=approver, reason=reason, version=version, detail=detail)
         raise RefusedError(f"{line} version {version} is not promoted: {'; '.join(map(str, failed))}")
-    return decide(workspace, client, line, "promotion", version, approver, reason, detail, len(chain))
+    base = len(chain) if seen is None else seen
+    return decide(workspace, client, line, "promotion", version, approver, reason, detail, base)
 
 
-def rollback(workspace: Workspace, line: str, approver: str, reason: str, to: int | None = None) -> Event:
+def rollback(
+    workspace: Workspace,
+    line: str,
+    approver: str,
+    reason: str,
+    to: int | None = None,
+    seen: int | None = None,
+) -> Event:
     """Make an earlier champion the champion again; its gates were judged when it was promoted.
 
     Two rollbacks in a row go two champions back. The event comes first and MLflow's alias follows it; of two
@@ -165,6 +176,7 @@ def rollback(workspace: Workspace, line: str, approver: str, reason: str, to: in
         to: a version that was champion before; None for the one before the present champion.
         approver: the person who answers for it.
         reason: why, in their words.
+        seen: the newest event that the approver knew; None for the newest there is.
     Raises:
         ConfigError: no approver or no reason.
         RefusedError: nothing to go back to, ``to`` never was champion or is so now, or somebody else decided
@@ -179,11 +191,12 @@ def rollback(workspace: Workspace, line: str, approver: str, reason: str, to: in
     client = open_client(workspace)
     _checked(workspace, client, line, version, None, target, None)
     detail = {"replaced": present.version, **{name: target.detail.get(name) for name in DIGEST_TAGS}}
-    return decide(workspace, client, line, "rollback", version, approver, reason, detail, len(chain))
+    base = len(chain) if seen is None else seen
+    return decide(workspace, client, line, "rollback", version, approver, reason, detail, base)
 
 
 def history(workspace: Workspace, line: str) -> list[Event]:
-    """Every promotion, rollback, change of threshold and refusal of ``line``, oldest first.
+    """Every promotion, rollback, change of threshold, rejection and refusal of ``line``, oldest first.
 
     Raises:
         ServiceError: the store cannot be reached.

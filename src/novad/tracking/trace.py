@@ -16,6 +16,7 @@ from novad.tracking.events import champion_of, events
 from novad.tracking.evidence import find_version, run_folder
 from novad.tracking.publications import Publication, publications
 from novad.tracking.store import open_client
+from novad.tracking.verdicts import OperatorVerdict, verdicts_on
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -64,6 +65,8 @@ class PredictionTrace:
     model: ModelOrigin
     approval: Approval | None
     """None when the version was not the champion: a challenger, or asked for by number."""
+    verdicts: tuple[OperatorVerdict, ...] = ()
+    """What people said about it, oldest first; the last one counts."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,8 @@ def _trace_prediction(workspace: Workspace, prediction_id: str) -> PredictionTra
             f"{prediction_id}: judged by detector {decision.detector_digest}, but {decision.line} version "
             f"{decision.version} is registered with {origin.detector_digest}"
         )
-    return PredictionTrace(decision, origin, _approval(workspace, decision))
+    verdicts = verdicts_on(workspace, [prediction_id]).get(prediction_id, [])
+    return PredictionTrace(decision, origin, _approval(workspace, decision), tuple(verdicts))
 
 
 def _trace_image(workspace: Workspace, sha256: str, name: str) -> ImageTrace:

@@ -49,6 +49,8 @@ class NearestNormal:
         row: grid row of the patch in it.
         column: grid column.
         distance: in feature units.
+        grid: rows and columns of the grid, the same in both images.
+        place: row and column of the least familiar patch in the judged image.
     """
 
     image: str
@@ -56,6 +58,8 @@ class NearestNormal:
     row: int
     column: int
     distance: float
+    grid: tuple[int, int] = (1, 1)
+    place: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)

@@ -301,8 +301,12 @@ class Detector:
         ]
 
     def _nearest(self, found: FamiliarityScores, at: int) -> NearestNormal:
-        worst = int(found.distances[at].argmax())
+        distances = found.distances[at]
+        worst = int(distances.argmax())
         vector = int(found.nearest[at].reshape(-1)[worst])
         image, row, column = (int(part) for part in self.familiarity.bank.origins[vector])
         path, sha256 = self.familiarity.images[image]
-        return NearestNormal(path, sha256, row, column, float(found.distances[at].reshape(-1)[worst]))
+        rows, columns = distances.shape
+        distance = float(distances.reshape(-1)[worst])
+        place = divmod(worst, columns)
+        return NearestNormal(path, sha256, row, column, distance, (rows, columns), place)

@@ -162,6 +162,19 @@ def test_large_images_are_judged_fewer_at_once(
     assert sizes == [3, 3, 2]
 
 
+def test_the_nearest_patch_answers_the_least_familiar_one(saved: Path, pictures: Any) -> None:
+    familiarity = Detector.load(saved).familiarity
+    for picture, result in zip(pictures, Detector.load(saved).score(pictures), strict=True):
+        found = familiarity.score(familiarity.backbone(to_batch([picture], SIZE)))
+        distances = found.distances[0].numpy()
+        place = np.unravel_index(distances.argmax(), distances.shape)
+        nearest = result.nearest
+        assert (nearest.grid, nearest.place) == (distances.shape, place)
+        origin = familiarity.bank.origins[found.nearest[0][place]]
+        assert (nearest.row, nearest.column) == tuple(origin[1:])
+        assert nearest.distance == pytest.approx(distances.max(), rel=1e-4)
+
+
 @pytest.mark.parametrize("name", ["bank.safetensors", "calibration.safetensors", "net.safetensors"])
 def test_one_changed_byte_is_refused(saved: Path, tmp_path: Path, name: str) -> None:
     copy = _copy(saved, tmp_path)

@@ -1,0 +1,174 @@
+"""Routes by which people decide: approve, reject, roll back, and say what a part really was."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
+from uuid import UUID
+
+from fastapi import FastAPI, Request
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from starlette.concurrency import run_in_threadpool
+
+from novad.errors import IntegrityError, RefusedError
+from novad.serving.access import requires
+from novad.serving.console.reading import require_version
+from novad.serving.keys import Role
+from novad.serving.request_error import RequestError
+from novad.tracking import (
+    Event,
+    OperatorVerdict,
+    find_decision,
+    give_verdict,
+    promote,
+    publications,
+    reject,
+    rollback,
+    verdicts_on,
+)
+from novad.tracking.verdicts import Finding
+
+if TYPE_CHECKING:
+    from novad.serving.service import Service
+
+__all__ = ["add_deciding"]
+
+
+def _printable(text: str) -> str:
+    """Control characters hide what was signed, and no database takes all of them."""
+    if not text.isprintable():
+        raise ValueError("holds characters that cannot be shown")
+    return text
+
+
+Name = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100), AfterValidator(_printable)
+]
+Reason = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1000), AfterValidator(_printable)
+]
+
+
+class _Signed(BaseModel):
+    """What every decision carries."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Name = Field(examples=["M. Ito"])
+    reason: Reason = Field(examples=["0 of 40 escapes on the audit set"])
+
+
+class _OnLine(_Signed):
+    seen: int = Field(ge=0, description="Newest event of the line that was known; see /v1/review.")
+
+
+class OnVersion(_OnLine):
+    """A decision on one version."""
+
+    version: int = Field(ge=1)
+
+
+class Rollback(_OnLine):
+    """Back to an earlier champion."""
+
+    to: int | None = Field(None, ge=1, description="None: the one before the present champion.")
+
+
+class VerdictGiven(_Signed):
+    """What a part really was."""
+
+    verdict: Finding
+    defect_type: Name | None = None
+
+    @model_validator(mode="after")
+    def _good_has_no_defect(self) -> "VerdictGiven":
+        if self.verdict == "good" and self.defect_type is not None:
+            raise ValueError("a good part has no defect type")
+        return self
+
+
+def add_deciding(app: FastAPI, service: "Service") -> None:
+    """Add the routes."""
+    _add_governance(app, service)
+    _add_verdicts(app, service)
+
+
+def _add_governance(app: FastAPI, service: "Service") -> None:
+    workspace = service.workspace
+    may_decide = [requires(service.keys, Role.ADMIN)]
+
+    @app.post(
+        "/v1/lines/{line}/promote",
+        dependencies=may_decide,
+        openapi_extra=_body(OnVersion),
+        summary="Make a version the champion, if every gate agrees",
+    )
+    async def promoted(line: str, request: Request) -> Event:
+        told = await service.document(request, OnVersion)
+        require_version(workspace, line, told.version)
+        return await _decided(promote, workspace, line, told.version, told.name, told.reason, told.seen)
+
+    @app.post(
+        "/v1/lines/{line}/reject",
+        dependencies=may_decide,
+        openapi_extra=_body(OnVersion),
+        summary="Turn a version down",
+    )
+    async def rejected(line: str, request: Request) -> Event:
+        told = await service.document(request, OnVersion)
+        require_version(workspace, line, told.version)
+        return await _decided(reject, workspace, line, told.version, told.name, told.reason, told.seen)
+
+    @app.post(
+        "/v1/lines/{line}/rollback",
+        dependencies=may_decide,
+        openapi_extra=_body(Rollback),
+        summary="Bring an earlier champion back",
+    )
+    async def rolled_back(line: str, request: Request) -> Event:
+        told = await service.document(request, Rollback)
+        if not publications(workspace, line):
+            raise RequestError(404, "unknown_line", "no version of such a line is registered")
+        return await _decided(rollback, workspace, line, told.name, told.reason, told.to, told.seen)
+
+
+def _add_verdicts(app: FastAPI, service: "Service") -> None:
+    workspace = service.workspace
+    may_review = [requires(service.keys, Role.REVIEW)]
+
+    @app.get(
+        "/v1/predictions/{prediction_id}/verdicts",
+        dependencies=may_review,
+        summary="What people said about a decision, oldest first",
+    )
+    def said(prediction_id: UUID) -> list[OperatorVerdict]:
+        return verdicts_on(workspace, [str(prediction_id)]).get(str(prediction_id), [])
+
+    @app.post(
+        "/v1/predictions/{prediction_id}/verdict",
+        dependencies=may_review,
+        openapi_extra=_body(VerdictGiven),
+        summary="Say what the part of a decision really was; of several verdicts the newest counts",
+    )
+    async def given(prediction_id: UUID, request: Request) -> OperatorVerdict:
+        told = await service.document(request, VerdictGiven)
+        found = await run_in_threadpool(find_decision, workspace, str(prediction_id))
+        if found is None:
+            raise RequestError(404, "unknown_prediction", "no decision of this id is in the log")
+        return await run_in_threadpool(
+            give_verdict, workspace, found, told.verdict, told.name, told.reason, told.defect_type
+        )
+
+
+async def _decided(act: Callable[..., Event], *arguments: Any) -> Event:
+    """A decision, or in words why it is refused: gates and other people's decisions are no secret here."""
+    try:
+        return await run_in_threadpool(act, *arguments)
+    except IntegrityError:
+        raise
+    except RefusedError as error:
+        raise RequestError(409, "refused", str(error)) from None
+
+
+def _body(model: type[BaseModel]) -> dict[str, Any]:
+    """The body for the OpenAPI document: it is read by hand, to be held to its limits."""
+    content = {"application/json": {"schema": model.model_json_schema()}}
+    return {"requestBody": {"required": True, "content": content}}

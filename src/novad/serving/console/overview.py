@@ -1,0 +1,97 @@
+"""Where every line stands: champion, challenger and versions, from the event log and the publications."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+
+from novad.config import Workspace
+from novad.serving.champions import LineState
+from novad.serving.console.answers import ChampionAnswer, LineReview, ReviewAnswer, Standing, VersionAnswer
+from novad.serving.keys import Role
+from novad.tracking import Event, Publication, decision_counts, publications
+from novad.tracking.events import champion_stack, examine
+
+__all__ = ["overview"]
+
+_COUNTED = timedelta(hours=24)
+
+
+def overview(workspace: Workspace, states: Mapping[str, LineState], role: Role) -> ReviewAnswer:
+    """Every line that has a version or a decision.
+
+    Args:
+        states: what the service has loaded.
+        role: of the key that asks.
+    Raises:
+        ServiceError: the store cannot be reached.
+    """
+    events, problems = examine(workspace)
+    published = publications(workspace)
+    counts = decision_counts(workspace, datetime.now(UTC) - _COUNTED)
+    names = {each.line for each in published} | {each.line for each in events}
+    lines = [
+        _line(
+            name,
+            [event for event in events if event.line == name],
+            [each for each in published if each.line == name],
+            states.get(name, LineState()),
+            counts.get(name, {}),
+        )
+        for name in sorted(names)
+    ]
+    return ReviewAnswer(role=role.name.lower(), lines=lines, log_problems=problems)
+
+
+def _line(
+    name: str,
+    chain: Sequence[Event],
+    published: Sequence[Publication],
+    state: LineState,
+    counts: dict[str, int],
+) -> LineReview:
+    stack = champion_stack(chain)
+    champion = stack[-1] if stack else None
+    present = champion.version if champion is not None else None
+    versions = [
+        VersionAnswer(
+            version=each.version,
+            published_at=each.published_at,
+            standing=_standing(each.version, chain, present),
+        )
+        for each in published
+    ]
+    newer = [
+        each.version
+        for each in versions
+        if each.version > (present or 0) and each.standing not in {"rejected", "champion"}
+    ]
+    return LineReview(
+        line=name,
+        champion=_champion(champion) if champion is not None else None,
+        in_service=state.champion.version if state.champion else None,
+        problem=state.problem,
+        challenger=max(newer, default=None),
+        former=stack[-2].version if len(stack) > 1 else None,
+        versions=versions,
+        seen=chain[-1].sequence if chain else 0,
+        decisions=counts,
+    )
+
+
+def _champion(event: Event) -> ChampionAnswer:
+    return ChampionAnswer(
+        version=event.version or 0,
+        approver=event.actor,
+        reason=event.reason,
+        kind=event.kind,
+        at=event.at,
+    )
+
+
+def _standing(version: int, chain: Sequence[Event], champion: int | None) -> Standing:
+    """What the last decision on a version made of it."""
+    if version == champion:
+        return "champion"
+    kinds = [event.kind for event in chain if event.version == version and event.kind != "refusal"]
+    if not kinds:
+        return "candidate"
+    return "rejected" if kinds[-1] == "rejection" else "former champion"

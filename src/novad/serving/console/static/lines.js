@@ -1,0 +1,47 @@
+// The first page: where every line stands.
+
+import { badge, element, moment, show, table } from "./dom.js";
+
+const COLUMNS = ["Line", "Champion", "Challenger", "Last 24 hours", "Notes"];
+
+/** Show all lines. */
+export function showLines(review) {
+  show(
+    element("h1", {}, "Product lines"),
+    review.log_problems.length > 0 &&
+      element("div", { class: "alarm", role: "alert" }, "The event log was changed: ", review.log_problems.join("; ")),
+    review.lines.length > 0
+      ? table("Who judges, and who waits for a decision", COLUMNS, review.lines.map(row))
+      : element("p", {}, "No version is registered yet; `novad train LINE` makes one."),
+  );
+}
+
+function row(line) {
+  const link = element("a", { href: `#/lines/${encodeURIComponent(line.line)}` }, line.line);
+  return [link, champion(line), challenger(line), counts(line), notes(line)];
+}
+
+function champion({ champion }) {
+  if (!champion) return "none";
+  return [`Version ${champion.version}`, element("small", {}, `${champion.approver}, `, moment(champion.at))];
+}
+
+function challenger({ challenger }) {
+  return challenger === null ? null : [`Version ${challenger} `, badge("to decide")];
+}
+
+function counts({ line, decisions }) {
+  const told = ["PASS", "REVIEW", "FAIL"].filter((name) => decisions[name]);
+  if (told.length === 0) return "no decision";
+  const links = told.map((name) => {
+    const address = `#/decisions?${new URLSearchParams({ line, decision: name })}`;
+    return element("a", { href: address, class: "count" }, badge(name), ` ${decisions[name]}`);
+  });
+  return element("span", {}, links);
+}
+
+function notes({ champion, in_service: loaded, problem }) {
+  if (problem) return element("span", { class: "alarm" }, problem);
+  if (champion && loaded !== champion.version) return `in service: ${loaded ? `version ${loaded}` : "none"}`;
+  return null;
+}

@@ -1,0 +1,95 @@
+"""What a registered version's run keeps, handed out only while it is what was published."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from novad.config import Workspace, line_settings
+from novad.errors import ConfigError, ImageError, IntegrityError
+from novad.images.decode import read_regular
+from novad.tracking.digests import combined
+from novad.tracking.evidence import find_version, run_folder
+from novad.tracking.store import open_client
+
+__all__ = ["PublishedRun"]
+
+_MANIFEST = "validate/manifest.parquet"
+
+
+@dataclass(frozen=True)
+class PublishedRun:
+    """The files of one version's run, with the digests that it was registered with."""
+
+    workspace: Workspace
+    line: str
+    version: int
+    folder: Path
+    digests: dict[str, str]
+    """Sha256 by path below the run."""
+
+    @classmethod
+    def open(cls, workspace: Workspace, line: str, version: int) -> "PublishedRun":
+        """Find the run and check its list of files.
+
+        Raises:
+            ConfigError: no such version.
+            IntegrityError: the list is not the one that was published.
+            ServiceError: the store cannot be reached, or the files are gone.
+        """
+        client = open_client(workspace)
+        found = find_version(client, line, version)
+        folder = run_folder(workspace, client, found.run_id or "")
+        try:
+            digests = json.loads((folder / "manifest.json").read_bytes())
+            intact = combined(digests) == found.tags.get("novad.output_digest")
+        except (OSError, ValueError):
+            intact = False
+        if not intact:
+            raise IntegrityError(f"{line} version {version}: manifest.json is not the published one")
+        return cls(workspace, line, version, folder, digests)
+
+    def names(self, below: str) -> list[str]:
+        """Paths of the files below a folder of the run, sorted."""
+        return sorted(name for name in self.digests if name.startswith(f"{below}/"))
+
+    def read(self, name: str) -> bytes:
+        """Content of a file.
+
+        Raises:
+            ConfigError: the run keeps no file of this name.
+            IntegrityError: it is gone or is not the one that was published.
+        """
+        if name not in self.digests:
+            raise ConfigError(f"{self.line} version {self.version}: no file {name} was published")
+        try:
+            data = (self.folder / name).read_bytes()
+        except OSError:
+            data = b""
+        if hashlib.sha256(data).hexdigest() != self.digests[name]:
+            raise IntegrityError(f"{self.line} version {self.version}: {name} is not the published one")
+        return data
+
+    def image(self, sha256: str) -> bytes | None:
+        """An image that this version was made or judged with, if its file is still where it was.
+
+        None when the version knew no such image, or the file is gone or another one now.
+
+        Raises:
+            IntegrityError: the record of images is not the one that was published.
+        """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        rows = pq.read_table(
+            pa.BufferReader(self.read(_MANIFEST)), columns=["path"], filters=[("sha256", "=", sha256)]
+        )
+        for row in rows.to_pylist():
+            try:
+                settings = line_settings(self.workspace.params, self.line)
+                data = read_regular(self.workspace.path(settings.data) / row["path"])
+            except (ConfigError, ImageError):
+                continue
+            if hashlib.sha256(data).hexdigest() == sha256:
+                return data
+        return None
