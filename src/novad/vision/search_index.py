@@ -1,5 +1,7 @@
 """Nearest vectors of a bank: exact while they are few, by inverted lists once they are many."""
 
+from typing import Any
+
 import faiss
 import numpy as np
 from numpy.typing import NDArray
@@ -32,9 +34,11 @@ class VectorIndex:
     """
 
     def __init__(self, vectors: Floats, exact_up_to: int = EXACT_UP_TO) -> None:
-        self._count, dimensions = vectors.shape
-        self._lists = round(2 * self._count**0.5) if self._count > exact_up_to else 0
-        self._index = faiss.index_factory(dimensions, f"IVF{self._lists},Flat" if self._lists else "Flat")
+        self._vectors, (count, dimensions) = vectors, vectors.shape
+        self._lists = round(2 * count**0.5) if count > exact_up_to else 0
+        self._index: Any = faiss.index_factory(
+            dimensions, f"IVF{self._lists},Flat" if self._lists else "Flat"
+        )
         if self._lists:
             self._index.cp.seed = 0
             self._index.cp.min_points_per_centroid = 1
@@ -42,7 +46,7 @@ class VectorIndex:
             self._index.train(vectors)
         self._index.add(vectors)
         if self._lists:
-            self._index.nprobe = self._lists_to_search(vectors)
+            self._settle_lists_to_search()
 
     @property
     def lists(self) -> tuple[int, int]:
@@ -61,23 +65,21 @@ class VectorIndex:
         squared, nearest = self._index.search(queries, neighbours)
         if self._lists and (short := nearest[:, -1] < 0).any():
             # The lists of these queries hold fewer vectors than were asked for.
-            everywhere = faiss.SearchParametersIVF(nprobe=self._lists)
-            squared[short], nearest[short] = self._index.search(queries[short], neighbours, params=everywhere)
+            squared[short], nearest[short] = faiss.knn(queries[short], self._vectors, neighbours)
         return squared, nearest
 
-    def _lists_to_search(self, vectors: Floats) -> int:
+    def _settle_lists_to_search(self) -> None:
         """Fewest lists, doubled from one, in which vectors find their nearest others."""
-        sample = vectors[np.linspace(0, self._count - 1, min(ASKED, self._count)).astype(int)]
-        neighbours = min(NEAREST + 1, self._count)  # the vector itself is one of them
-        _, exact = faiss.knn(sample, vectors, neighbours)
-        searched = 1
-        while searched < self._lists:
-            settings = faiss.SearchParametersIVF(nprobe=searched)
-            _, found = self._index.search(sample, neighbours, params=settings)
+        count = len(self._vectors)
+        sample = self._vectors[np.linspace(0, count - 1, min(ASKED, count)).astype(int)]
+        neighbours = min(NEAREST + 1, count)  # the vector itself is one of them
+        _, exact = faiss.knn(sample, self._vectors, neighbours)
+        self._index.nprobe = 1
+        while self._index.nprobe < self._lists:
+            _, found = self._index.search(sample, neighbours)
             if _recall(found[:, 1:], exact[:, 1:]) >= RECALL:
                 break
-            searched = min(2 * searched, self._lists)
-        return searched
+            self._index.nprobe = min(2 * self._index.nprobe, self._lists)
 
 
 def _recall(found: Positions, exact: Positions) -> float:
