@@ -36,9 +36,7 @@ class VectorIndex:
     def __init__(self, vectors: Floats, exact_up_to: int = EXACT_UP_TO) -> None:
         self._vectors, (count, dimensions) = vectors, vectors.shape
         self._lists = round(2 * count**0.5) if count > exact_up_to else 0
-        self._index: Any = faiss.index_factory(
-            dimensions, f"IVF{self._lists},Flat" if self._lists else "Flat"
-        )
+        self._index = _empty_index(dimensions, self._lists)
         if self._lists:
             self._index.cp.seed = 0
             self._index.cp.min_points_per_centroid = 1
@@ -80,6 +78,10 @@ class VectorIndex:
             if _recall(found[:, 1:], exact[:, 1:]) >= RECALL:
                 break
             self._index.nprobe = min(2 * self._index.nprobe, self._lists)
+
+
+def _empty_index(dimensions: int, lists: int) -> Any:
+    return faiss.index_factory(dimensions, f"IVF{lists},Flat" if lists else "Flat")
 
 
 def _recall(found: Positions, exact: Positions) -> float:
