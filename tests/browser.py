@@ -147,6 +147,9 @@ class Browser:
         width = "return document.querySelector(arguments[0])?.naturalWidth"
         self._wait(f"no picture {selector}", lambda: self.script(width, selector))
 
+    def wait_until(self, script: str) -> None:
+        self._wait(f"never true: {script}", lambda: self.script(script))
+
     def faults(self) -> list[str]:
         """What keeps people from reading or reaching what is shown."""
         return list(self.script(_FAULTS))

@@ -523,6 +523,29 @@ def test_champion_and_challenger_stand_side_by_side(console: Console, browser: B
 
 
 @needs_chromium
+def test_of_two_pages_that_are_asked_for_at_once_the_later_one_is_shown(
+    console: Console, browser: Browser
+) -> None:
+    browser.enter(console.keys[Role.REVIEW], "#/lines")
+    browser.wait_for_text("h1", "Product lines")
+    browser.script(
+        """
+        const [ask, slow] = [window.fetch, arguments[0]];
+        window.fetch = async (path, options) => {
+          if (path.endsWith("/history")) await new Promise((done) => setTimeout(done, 500));
+          return ask(path, options);
+        };
+        location.hash = slow;
+        setTimeout(() => (location.hash = "#/decisions"), 100);
+        setTimeout(() => (window.settled = true), 2500);
+        """,
+        f"#/lines/{LINE}",
+    )
+    browser.wait_until("return window.settled")
+    assert browser.text("h1") == "Decisions"
+
+
+@needs_chromium
 def test_a_verdict_by_keyboard_alone(console: Console, browser: Browser, tested: pd.DataFrame) -> None:
     root = console.workspace.root / "data" / LINE
     row = tested[tested["label"] == 1].iloc[0]

@@ -2,7 +2,7 @@
 
 import { path, read, Refusal } from "./api.js";
 import { commonEdges, counted, histogram, intervals } from "./charts.js";
-import { badge, element, figure, fill, moment, show, table } from "./dom.js";
+import { badge, element, figure, fill, moment, table } from "./dom.js";
 import { decisionButtons } from "./governance.js";
 import { heatmaps, missedDefects } from "./gallery.js";
 
@@ -23,10 +23,10 @@ const DIFFERENCES = [
 ];
 const SIDES = ["left", "right"];
 
-/** Show a line; `query` may name the two versions that are compared. */
-export async function showLine(review, name, query, again) {
+/** A line, as the nodes of a page; `query` may name the two versions that are compared. */
+export async function linePage(review, name, query, again) {
   const line = review.lines.find((each) => each.line === name);
-  if (!line) return show(element("h1", {}, "No such line"), element("p", {}, "Nothing is registered under this name."));
+  if (!line) return [element("h1", {}, "No such line"), element("p", {}, "Nothing is registered under this name.")];
   const chosen = chosenVersions(line, query);
   const [events, versions] = await Promise.all([
     read(path("v1", "lines", name, "history")),
@@ -34,7 +34,8 @@ export async function showLine(review, name, query, again) {
   ]);
   const known = versions.filter((each) => each.test);
   const comparison = element("div", {});
-  show(
+  if (known.length > 0) compare(comparison, name, known);
+  return [
     element("h1", {}, name),
     standing(line),
     decisionButtons(line, chosen.findLast((version) => version !== line.champion?.version), review.role, again),
@@ -42,9 +43,7 @@ export async function showLine(review, name, query, again) {
     versions.filter((each) => each.problem).map((each) => element("p", { class: "alarm" }, each.problem)),
     comparison,
     history(events.events),
-  );
-  if (known.length > 0) compare(comparison, name, known);
-  return undefined;
+  ];
 }
 
 async function evidence(line, version) {

@@ -1,7 +1,7 @@
 // The latest decisions: a filtered list, the image of the chosen one, and the verdict on it.
 
 import { path, read, send } from "./api.js";
-import { announce, badge, element, figure, moment, show } from "./dom.js";
+import { announce, badge, element, figure, moment } from "./dom.js";
 import { signature, submitted } from "./forms.js";
 import { imageViewSoon } from "./image_view.js";
 
@@ -11,21 +11,19 @@ const FILTERS = {
   verdict: { "": "with or without verdict", none: "no verdict yet", good: "verdict good", defect: "verdict defect" },
 };
 
-/** Show decisions; the query of the address is the filter. */
-export async function showDecisions(review, query) {
+/** The decisions, as the nodes of a page and what keys do there; the query of the address is the filter. */
+export async function decisionsPage(review, query) {
   const list = element("ol", { class: "decisions" });
   const detail = element("section", { class: "detail", "aria-label": "Chosen decision" });
   const more = element("button", { type: "button", class: "quiet", hidden: true }, "Show older ones");
-  const page = new DecisionsPage(review, query, list, detail, more);
-  const first = await page.load();
-  show(
+  const page = new DecisionList(review, query, list, detail, more);
+  page.add(await page.load());
+  const nodes = [
     element("h1", {}, "Decisions"),
     filters(review, query),
     element("div", { class: "split" }, element("div", { class: "list" }, list, more), detail),
-  );
-  page.add(first);
-  announce(`${first.decisions.length} decisions`);
-  return page;
+  ];
+  return [nodes, page];
 }
 
 function filters(review, query) {
@@ -61,7 +59,7 @@ function chosen(pairs) {
 }
 
 /** The list and what is chosen in it. */
-class DecisionsPage {
+class DecisionList {
   constructor(review, query, list, detail, more) {
     this.review = review;
     this.query = chosen(query);

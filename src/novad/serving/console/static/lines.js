@@ -1,19 +1,19 @@
 // The first page: where every line stands.
 
-import { badge, element, moment, show, table } from "./dom.js";
+import { badge, element, moment, table } from "./dom.js";
 
 const COLUMNS = ["Line", "Champion", "Challenger", "Last 24 hours", "Notes"];
 
-/** Show all lines. */
-export function showLines(review) {
-  show(
+/** All lines, as the nodes of a page. */
+export function linesPage(review) {
+  return [
     element("h1", {}, "Product lines"),
     review.log_problems.length > 0 &&
       element("div", { class: "alarm", role: "alert" }, "The event log was changed: ", review.log_problems.join("; ")),
     review.lines.length > 0
       ? table("Who judges, and who waits for a decision", COLUMNS, review.lines.map(row))
       : element("p", {}, "No version is registered yet; `novad train LINE` makes one."),
-  );
+  ];
 }
 
 function row(line) {

@@ -1,11 +1,11 @@
 // Which page is shown, and the key that opens them.
 
 import { key, read, Refusal } from "./api.js";
-import { showLine } from "./comparison.js";
-import { showDecisions } from "./decisions.js";
+import { linePage } from "./comparison.js";
+import { decisionsPage } from "./decisions.js";
 import { element, show, tell } from "./dom.js";
 import { listen, openHelp } from "./keyboard.js";
-import { showLines } from "./lines.js";
+import { linesPage } from "./lines.js";
 
 let shown = null;
 let turn = 0;
@@ -20,19 +20,23 @@ async function route() {
     const review = await read("/v1/review");
     if (mine !== turn) return undefined;
     greet(review.role);
-    const page = await pageFor(review);
-    if (mine === turn) shown = page;
+    const [nodes, page] = await pageFor(review);
+    if (mine !== turn) return undefined;
+    show(...nodes);
+    shown = page;
   } catch (error) {
     if (!(error instanceof Refusal)) throw error;
+    if (mine !== turn) return undefined;
     if (error.status === 401 || error.status === 403) return askForKey(error);
     show(element("h1", {}, "Not shown"), element("p", { class: "alarm" }, error.message));
   } finally {
-    document.getElementById("main").removeAttribute("aria-busy");
+    if (mine === turn) document.getElementById("main").removeAttribute("aria-busy");
   }
   return undefined;
 }
 
-function pageFor(review) {
+/** The nodes of a page, and what keys do there. */
+async function pageFor(review) {
   const [place, question] = location.hash.replace(/^#\//, "").split("?");
   const query = new URLSearchParams(question ?? "");
   const [page, name] = place.split("/");
@@ -41,9 +45,9 @@ function pageFor(review) {
     if (current) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
-  if (page === "decisions") return showDecisions(review, query);
-  if (page === "lines" && name) return showLine(review, readable(name), query, route);
-  return showLines(review);
+  if (page === "decisions") return decisionsPage(review, query);
+  if (page === "lines" && name) return [await linePage(review, readable(name), query, route), null];
+  return [linesPage(review), null];
 }
 
 function readable(part) {
