@@ -530,14 +530,16 @@ def test_of_two_pages_that_are_asked_for_at_once_the_later_one_is_shown(
     browser.wait_for_text("h1", "Product lines")
     browser.script(
         """
-        const [ask, slow] = [window.fetch, arguments[0]];
+        const ask = window.fetch;
+        const pause = (time) => new Promise((done) => setTimeout(done, time));
         window.fetch = async (path, options) => {
-          if (path.endsWith("/history")) await new Promise((done) => setTimeout(done, 500));
+          if (!path.endsWith("/history")) return ask(path, options);
+          location.hash = "#/decisions";
+          await pause(1500);
+          setTimeout(() => (window.settled = true), 1000);
           return ask(path, options);
         };
-        location.hash = slow;
-        setTimeout(() => (location.hash = "#/decisions"), 100);
-        setTimeout(() => (window.settled = true), 2500);
+        location.hash = arguments[0];
         """,
         f"#/lines/{LINE}",
     )
