@@ -21,6 +21,7 @@ from benchmarks import (
     selection,
     semantic,
     stage_cost,
+    streaming,
     usual_distances,
 )
 from benchmarks.inputs import Request
@@ -34,6 +35,7 @@ BENCHMARKS: dict[str, Callable[[Request], Report]] = {
     "coreset_scale": coreset_scale.measure,
     "incremental_bank": incremental_bank.measure,
     "stage_cost": stage_cost.measure,
+    "streaming": streaming.measure,
     "detection": detection.measure,
     "search_scale": search_scale.measure,
     "selection": selection.measure,

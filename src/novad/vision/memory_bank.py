@@ -62,13 +62,25 @@ class BankEstimate:
 
 
 def estimate(
-    images: int, grid: tuple[int, int], dimensions: int, vectors: int, max_patches: int
+    images: int, grid: tuple[int, int], channels: int, dimensions: int, vectors: int, max_patches: int
 ) -> BankEstimate:
-    """Patches kept, vectors chosen and peak megabytes of the patch store (half precision, plus distances)."""
-    kept = min(images * grid[0] * grid[1], max_patches)
+    """Patches kept, vectors chosen and peak megabytes of building the bank.
+
+    Patches are held in half precision, raw and whitened, with origin, norm and distance of each. Vectors are
+    held in single precision twice, by the bank and by its index.
+
+    Args:
+        images: of the bank.
+        grid: patches per column and row of an image.
+        channels: of a raw patch.
+        dimensions: principal directions kept; 0 keeps all.
+        vectors: most that are chosen.
+        max_patches: most patches kept.
+    """
+    kept, size = min(images * grid[0] * grid[1], max_patches), dimensions or channels
     chosen = min(vectors, kept)
     return BankEstimate(
-        kept, chosen, round((kept * (2 * dimensions + 16) + chosen * 4 * dimensions) / 2**20, 1)
+        kept, chosen, round((kept * (2 * channels + 2 * size + 20) + chosen * 8 * size) / 2**20, 1)
     )
 
 
@@ -81,19 +93,22 @@ class PatchStore:
     """Normal patches as they stream in: a bounded, evenly spread share of them in half precision.
 
     Sums for mean and covariance run over every patch; the kept ones are every ``step``-th position of each
-    image, shifted from image to image, so that the memory is bounded whatever the number of images.
+    image, shifted from image to image, so that the memory is bounded whatever the number of images: buffers
+    made once, not a piece per image.
 
     Args:
-        images: how many will come.
+        images: how many will come, at most.
         positions: patches per image.
         max_patches: most patches kept.
     """
 
     def __init__(self, images: int, positions: int, max_patches: int) -> None:
         self.step = max(1, -(-images * positions // max_patches))
-        self._kept: list[Tensor] = []
-        self._origin: list[NDArray[np.int32]] = []
-        self._count = 0
+        first = np.arange(images) % self.step
+        self._room = int(np.maximum(0, -(-(positions - first) // self.step)).sum())
+        self._origin = np.empty((self._room, 3), np.int32)
+        self._kept: Tensor | None = None
+        self._filled = self._count = 0
         self._sum: Tensor | None = None
         self._outer: Tensor | None = None
 
@@ -103,25 +118,32 @@ class PatchStore:
         flat = grid.reshape(channels, -1).T.contiguous()
         if not torch.isfinite(flat).all():
             raise CalibrationError(f"image {image}: its features are not finite")
-        if self._sum is None or self._outer is None:
+        if self._sum is None or self._outer is None or self._kept is None:
+            self._kept = torch.empty(self._room, channels, dtype=torch.float16)
             self._sum = torch.zeros(channels, dtype=torch.float64)
             self._outer = torch.zeros(channels, channels, dtype=torch.float64)
         self._count += len(flat)
         self._sum += flat.sum(0, dtype=torch.float64)
         self._outer += (flat.T @ flat).double()
         places = torch.arange(image % self.step, len(flat), self.step)
-        self._kept.append(flat[places].half())
-        rows, columns = (places // width).numpy(), (places % width).numpy()
-        self._origin.append(np.stack([np.full(len(places), image), rows, columns], 1).astype(np.int32))
+        kept = slice(self._filled, self._filled + len(places))
+        if kept.stop > self._room:
+            raise CalibrationError(f"image {image}: the memory bank was told of fewer images or patches")
+        self._kept[kept] = flat[places]
+        self._origin[kept, 0] = image
+        self._origin[kept, 1:] = torch.stack([places // width, places % width], 1).numpy()
+        self._filled = kept.stop
 
     def patches(self) -> Tensor:
-        """Kept patches (n, C), half precision; the store lets go of its own list."""
-        joined, self._kept = torch.cat(self._kept), []
-        return joined
+        """Kept patches (n, C), half precision; the store lets go of them."""
+        if self._kept is None:
+            raise CalibrationError("no normal image to build a memory bank from")
+        kept, self._kept = self._kept[: self._filled], None
+        return kept
 
     def origins(self) -> NDArray[np.int32]:
         """(n, 3): image, row and column of each kept patch."""
-        return np.concatenate(self._origin)
+        return self._origin[: self._filled]
 
     def whitening(self, dimensions: int, whiten: bool, shrinkage: float = 0.01) -> Whitening:
         """Principal directions of all patches seen, scaled to unit variance when ``whiten``.
@@ -251,7 +273,11 @@ def fit_memory_bank(
         raise CalibrationError("no normal image to build a memory bank from")
     whitening = store.whitening(dimensions, whiten)
     patches = store.patches()
-    mapped = torch.cat([whitening(block).half() for block in torch.split(patches, SEARCH_BLOCK)])
+    mapped = torch.empty(len(patches), whitening.matrix.shape[1], dtype=torch.float16)
+    for block, into in zip(
+        torch.split(patches, SEARCH_BLOCK), torch.split(mapped, SEARCH_BLOCK), strict=True
+    ):
+        into.copy_(whitening(block))
     del patches
     count = bank_size(total, coreset_share, min_vectors, max_vectors)
     coreset, origins = greedy_coreset(mapped, count, seed=seed), store.origins()
