@@ -13,7 +13,8 @@ from torch import Tensor
 from benchmarks.inputs import Request, fastest, image_files, whitened_patches
 from benchmarks.report import MissingInput, Report
 from novad.config import MemoryBankSettings
-from novad.vision.memory_bank import MemoryBank, Whitening
+from novad.vision.memory_bank import MemoryBank
+from novad.vision.patch_store import Whitening
 
 __all__ = ["measure"]
 

@@ -25,7 +25,7 @@ class Line:
         workspace: where everything lies.
         name: of the line.
         settings: from ``params.yaml``.
-        manifest: one row per image, from the validate stage.
+        manifest: one row per image, from the validate stage, without the thumbnails that only it reads.
     """
 
     workspace: Workspace
@@ -42,7 +42,7 @@ class Line:
         """
         settings = line_settings(workspace.params, name)
         manifest = read_manifest(workspace.artifacts(name, "validate") / "manifest.parquet")
-        return cls(workspace, name, settings, manifest)
+        return cls(workspace, name, settings, manifest.drop(columns="thumbnail"))
 
     def rows(self, *splits: str) -> pd.DataFrame:
         """Manifest rows of some splits, in the manifest's order."""

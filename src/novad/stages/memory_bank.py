@@ -85,7 +85,7 @@ def _estimate(line: Line, backbone: Backbone, images: int) -> tuple[BankEstimate
     patches = images * grid.shape[2] * grid.shape[3]
     vectors = bank_size(patches, settings.coreset_share, settings.min_vectors, settings.max_vectors)
     shape = (grid.shape[2], grid.shape[3])
-    return estimate(images, shape, grid.shape[1], vectors, settings.max_patches), shape
+    return estimate(images, shape, grid.shape[1], settings.dimensions, vectors, settings.max_patches), shape
 
 
 if __name__ == "__main__":

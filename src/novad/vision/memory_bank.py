@@ -44,13 +44,25 @@ class BankEstimate:
 
 
 def estimate(
-    images: int, grid: tuple[int, int], dimensions: int, vectors: int, max_patches: int
+    images: int, grid: tuple[int, int], channels: int, dimensions: int, vectors: int, max_patches: int
 ) -> BankEstimate:
-    """Patches kept, vectors chosen and peak megabytes of the patch store (half precision, plus distances)."""
-    kept = min(images * grid[0] * grid[1], max_patches)
+    """Patches kept, vectors chosen and peak megabytes of building the bank.
+
+    Patches are held in half precision, raw and whitened, with origin, norm and distance of each. Vectors are
+    held in single precision twice, by the bank and by its index.
+
+    Args:
+        images: of the bank.
+        grid: patches per column and row of an image.
+        channels: of a raw patch.
+        dimensions: principal directions kept; 0 keeps all.
+        vectors: most that are chosen.
+        max_patches: most patches kept.
+    """
+    kept, size = min(images * grid[0] * grid[1], max_patches), dimensions or channels
     chosen = min(vectors, kept)
     return BankEstimate(
-        kept, chosen, round((kept * (2 * dimensions + 16) + chosen * 4 * dimensions) / 2**20, 1)
+        kept, chosen, round((kept * (2 * channels + 2 * size + 20) + chosen * 8 * size) / 2**20, 1)
     )
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterable, Iterator
 from copy import copy
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -12,6 +13,9 @@ from torch import Tensor
 from novad.errors import CalibrationError
 
 __all__ = ["PatchStore", "Whitening", "store_patches"]
+
+# Patches whitened at once: in single precision all of them would take too much memory.
+BLOCK = 16_384
 
 
 @dataclass(frozen=True)
@@ -35,10 +39,11 @@ class PatchStore:
     """Normal patches as they stream in: a bounded, evenly spread share of them in half precision.
 
     Sums for mean and covariance run over every patch; the kept ones are every ``step``-th position of each
-    image, shifted from image to image, so that the memory is bounded whatever the number of images.
+    image, shifted from image to image, so that the memory is bounded whatever the number of images: buffers
+    made once, not a piece per image.
 
     Args:
-        images: how many will come.
+        images: how many will come, at most.
         shape: h, w of an image's patches.
         max_patches: most patches kept.
     """
@@ -46,21 +51,34 @@ class PatchStore:
     def __init__(self, images: int, shape: tuple[int, int], max_patches: int) -> None:
         self.shape, self.positions = shape, shape[0] * shape[1]
         self.step = max(1, -(-images * self.positions // max_patches))
-        self._kept: list[Tensor] = []
-        self._places: list[NDArray[np.int32]] = []
+        kept = np.maximum(0, -(-(self.positions - np.arange(images) % self.step) // self.step))
+        self._origins = np.empty((int(kept.sum()), 3), np.int32)
+        self._kept: Tensor | None = None
+        self._ends = [0]
         self._count = 0
         self._sum: Tensor | None = None
         self._outer: Tensor | None = None
 
     def add(self, image: int, grid: Tensor) -> None:
-        """Take the (C, H, W) patches of one image."""
+        """Take the (C, H, W) patches of the next image.
+
+        Raises:
+            CalibrationError: features that are not finite, or more images than were told.
+        """
         flat = grid.reshape(len(grid), -1).T.contiguous()
         if not torch.isfinite(flat).all():
             raise CalibrationError(f"image {image}: its features are not finite")
-        self._count_in(flat)
+        if self._kept is None:
+            self._kept = torch.empty(len(self._origins), flat.shape[1], dtype=torch.float16)
         places = torch.arange(image % self.step, len(flat), self.step)
-        self._kept.append(flat[places].half())
-        self._places.append(np.stack(np.divmod(places.numpy(), self.shape[1]), 1).astype(np.int32))
+        into = slice(self._ends[-1], self._ends[-1] + len(places))
+        if into.stop > len(self._kept):
+            raise CalibrationError(f"image {image}: the memory bank was told of fewer images or patches")
+        self._count_in(flat)
+        self._kept[into] = flat[places].half()
+        self._origins[into, 0] = image
+        self._origins[into, 1:] = np.stack(np.divmod(places.numpy(), self.shape[1]), 1)
+        self._ends.append(into.stop)
 
     def without(self, images: Collection[int]) -> "PatchStore":
         """The store of the other images, numbered anew in their order.
@@ -68,29 +86,43 @@ class PatchStore:
         Its sums run over what was kept of them: the patches that were only counted are gone.
         """
         other = copy(self)
-        stay = [image for image in range(len(self)) if image not in images]
-        other._kept, other._places = [self._kept[at] for at in stay], [self._places[at] for at in stay]
+        stay = np.array([image for image in range(len(self)) if image not in images], np.int64)
+        rows = np.isin(self.origins()[:, 0], stay)
+        other._origins = self.origins()[rows]
+        other._origins[:, 0] = np.searchsorted(stay, other._origins[:, 0])
+        other._ends = [0, *np.diff(self._ends)[stay].cumsum().tolist()]
         other._count, other._sum, other._outer = 0, None, None
-        for patches in other._kept:
-            other._count_in(patches.float())
+        if self._kept is not None:
+            other._kept = self._kept[: self._ends[-1]][torch.from_numpy(rows)]
+            for patches, _ in other:
+                other._count_in(patches.float())
         return other
 
     def __len__(self) -> int:
         """Images that came."""
-        return len(self._kept)
+        return len(self._ends) - 1
 
     def __iter__(self) -> Iterator[tuple[Tensor, NDArray[np.int32]]]:
         """Kept patches (n, C) of each image, half precision, and their places (n, 2)."""
-        return zip(self._kept, self._places, strict=True)
+        for start, stop in pairwise(self._ends):
+            yield self._patches()[start:stop], self._origins[start:stop, 1:]
 
     def whitened(self, whitening: Whitening) -> Tensor:
         """(n, D) kept patches of all images, half precision."""
-        return torch.cat([whitening(patches).half() for patches in self._kept])
+        patches = self._patches()
+        mapped = torch.empty(len(patches), whitening.matrix.shape[1], dtype=torch.float16)
+        for start in range(0, len(patches), BLOCK):
+            mapped[start : start + BLOCK] = whitening(patches[start : start + BLOCK])
+        return mapped
 
     def origins(self) -> NDArray[np.int32]:
         """(n, 3): image, row and column of each kept patch."""
-        images = np.repeat(np.arange(len(self), dtype=np.int32), [len(each) for each in self._places])
-        return np.column_stack([images, np.concatenate(self._places)])
+        return self._origins[: self._ends[-1]]
+
+    def _patches(self) -> Tensor:
+        if self._kept is None:
+            raise CalibrationError("no normal image to build a memory bank from")
+        return self._kept[: self._ends[-1]]
 
     def whitening(self, dimensions: int, whiten: bool, shrinkage: float = 0.01) -> Whitening:
         """Principal directions of all patches seen, scaled to unit variance when ``whiten``.

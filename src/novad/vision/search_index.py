@@ -14,6 +14,10 @@ EXACT_UP_TO = 50_000
 RECALL = 0.99
 NEAREST = 16
 ASKED = 1000
+# Patches of other images are farther from the bank than its own vectors from one another, least so where many
+# of these are alike: they go through more lists.
+MARGIN = 2
+FEWEST_LISTS = 16
 TRAINED_PER_LIST = 64
 
 Floats = NDArray[np.float32]
@@ -25,8 +29,8 @@ class VectorIndex:
 
     More than ``exact_up_to`` of them are sorted into lists around k-means centres, twice the square root of
     their count, and a query goes through the nearest lists only (Sivic and Zisserman 2003). Through how many
-    is settled here: doubled until vectors of the bank find 99 % of their nearest 16 others. The same vectors
-    give the same index.
+    is settled here: doubled until vectors of the bank find 99 % of their nearest 16 others, then once more,
+    and at least 16. The same vectors give the same index.
 
     Args:
         vectors: (n, D) float32.
@@ -34,14 +38,9 @@ class VectorIndex:
     """
 
     def __init__(self, vectors: Floats, exact_up_to: int = EXACT_UP_TO) -> None:
-        self._vectors, (count, dimensions) = vectors, vectors.shape
-        self._lists = round(2 * count**0.5) if count > exact_up_to else 0
-        self._index = _empty_index(dimensions, self._lists)
-        if self._lists:
-            self._index.cp.seed = 0
-            self._index.cp.min_points_per_centroid = 1
-            self._index.cp.max_points_per_centroid = TRAINED_PER_LIST
-            self._index.train(vectors)
+        self._vectors = vectors
+        self._lists = round(2 * len(vectors) ** 0.5) if len(vectors) > exact_up_to else 0
+        self._index = _trained(vectors, self._lists)
         self._index.add(vectors)
         if self._lists:
             self._settle_lists_to_search()
@@ -67,7 +66,7 @@ class VectorIndex:
         return squared, nearest
 
     def _settle_lists_to_search(self) -> None:
-        """Fewest lists, doubled from one, in which vectors find their nearest others."""
+        """With a margin, the fewest lists, doubled from one, in which vectors find their nearest others."""
         count = len(self._vectors)
         sample = self._vectors[np.linspace(0, count - 1, min(ASKED, count)).astype(int)]
         neighbours = min(NEAREST + 1, count)  # the vector itself is one of them
@@ -78,10 +77,20 @@ class VectorIndex:
             if _recall(found[:, 1:], exact[:, 1:]) >= RECALL:
                 break
             self._index.nprobe = min(2 * self._index.nprobe, self._lists)
+        self._index.nprobe = min(max(MARGIN * self._index.nprobe, FEWEST_LISTS), self._lists)
 
 
-def _empty_index(dimensions: int, lists: int) -> Any:
-    return faiss.index_factory(dimensions, f"IVF{lists},Flat" if lists else "Flat")
+def _trained(vectors: Floats, lists: int) -> Any:
+    """An index by so many lists, or without any, that holds no vector yet."""
+    flat = faiss.IndexFlatL2(vectors.shape[1])
+    if not lists:
+        return flat
+    index: Any = faiss.IndexIVFFlat(flat, vectors.shape[1], lists)
+    index.cp.seed = 0
+    index.cp.min_points_per_centroid = 1
+    index.cp.max_points_per_centroid = TRAINED_PER_LIST
+    index.train(vectors)
+    return index
 
 
 def _recall(found: Positions, exact: Positions) -> float:

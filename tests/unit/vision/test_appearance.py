@@ -8,7 +8,8 @@ import torch
 
 from novad.vision.appearance import appearance, vector_appearance
 from novad.vision.detector import FamiliarityModel
-from novad.vision.memory_bank import MemoryBank, Whitening, load_bank, save_bank
+from novad.vision.memory_bank import MemoryBank, load_bank, save_bank
+from novad.vision.patch_store import Whitening
 from novad.vision.residuals import FIGURES
 
 

@@ -133,10 +133,32 @@ def test_no_image_and_broken_features_are_refused() -> None:
 
 
 def test_the_estimate_counts_what_will_be_kept() -> None:
-    told = estimate(1000, (28, 28), 240, 7840, 400_000)
+    told = estimate(1000, (28, 28), 240, 64, 7840, 400_000)
     assert told.patches == 400_000
     assert told.vectors == 7840
-    assert 400_000 * 240 * 2 / 2**20 < told.megabytes < 400_000 * 240 * 4 / 2**20
+    assert 400_000 * (240 + 64) * 2 / 2**20 < told.megabytes < 400_000 * 240 * 4 / 2**20
+    larger = estimate(1000, (28, 28), 240, 64, 107_840, 400_000)
+    assert larger.megabytes - told.megabytes == pytest.approx(100_000 * 64 * 4 * 2 / 2**20, abs=0.2)
+    assert estimate(1000, (28, 28), 240, 0, 7840, 400_000).megabytes > 1.5 * told.megabytes
+
+
+def test_the_kept_patches_are_those_of_every_step_and_more_than_told_are_refused() -> None:
+    source = grids(9)
+    store = PatchStore(9, (6, 7), 50)
+    for number, grid in enumerate(source):
+        store.add(number, grid)
+    assert store.step == 8
+    images, rows, columns = store.origins().T
+    expected = [(n, at) for n in range(9) for at in range(n % 8, 42, 8)]
+    assert list(zip(images.tolist(), (rows * 7 + columns).tolist(), strict=True)) == expected
+    assert torch.equal(
+        torch.cat([patches for patches, _ in store]),
+        torch.stack([source[n].reshape(5, -1).T[at].half() for n, at in expected]),
+    )
+    store = PatchStore(1, (6, 7), 100)
+    store.add(0, source[0])
+    with pytest.raises(CalibrationError, match=r"image 1.*told of fewer"):
+        store.add(1, source[1])
 
 
 def test_a_vector_of_the_bank_is_perfectly_familiar() -> None:

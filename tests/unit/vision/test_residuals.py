@@ -5,7 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from novad.vision.memory_bank import MemoryBank, Whitening
+from novad.vision.memory_bank import MemoryBank
+from novad.vision.patch_store import Whitening
 from novad.vision.pooling import smooth
 from novad.vision.residuals import FIGURES, residual_deviations
 
