@@ -33,6 +33,7 @@ from benchmarks import (
 from benchmarks.inputs import Request
 from benchmarks.report import MissingInput, Report
 from novad.errors import NovadError, exit_code
+from novad.vision.explainers import EXPLAINERS
 
 ROOT = Path(__file__).parents[1]
 BENCHMARKS: dict[str, Callable[[Request], Report]] = {
@@ -98,10 +99,20 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--size", type=int, default=224, help="side of the network's input, in pixels")
     parser.add_argument("--artifacts", type=Path, default=ROOT / "artifacts", help="of trained lines")
     parser.add_argument("--anomalib", type=Path, help="interpreter of an environment that has anomalib")
+    parser.add_argument(
+        "--methods", type=_listed, default=(), metavar="NAME,NAME", help="explainers to compare; all"
+    )
     parser.add_argument("--repeats", type=int, default=3, help="the fastest of so many counts")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of torch")
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks/results")
     return parser
+
+
+def _listed(names: str) -> tuple[str, ...]:
+    told = tuple(names.split(","))
+    if unknown := [name for name in told if name not in EXPLAINERS]:
+        raise argparse.ArgumentTypeError(f"no explainer '{unknown[0]}'; there are {', '.join(EXPLAINERS)}")
+    return told
 
 
 def _known(name: str) -> str:

@@ -71,7 +71,7 @@ def measure(request: Request) -> Report:
     backbone, views = requested_backbone(request), _views(request)
     rows = [_uniform_row(views), _familiarity_row(backbone, views)]
     refused = []
-    for method in EXPLAINERS:
+    for method in request.methods or EXPLAINERS:
         try:
             explainer = build_explainer(method, backbone)
         except ConfigError:

@@ -52,6 +52,7 @@ class Request:
     artifacts: Path
     repeats: int
     anomalib: Path | None = None
+    methods: tuple[str, ...] = ()
 
 
 def trained_lines(request: Request) -> list[Line]:

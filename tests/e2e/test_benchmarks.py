@@ -212,6 +212,12 @@ def test_every_explainer_of_a_network_is_set_beside_familiarity(
         assert (row["completeness error"] < 1e-4) == (name in ("bcos", "input_x_gradient"))
     # A white corner among noise is what any score of weights or distances finds.
     assert rows["bcos", "layer1"]["energy, novelty"] > 0.125
+    assert run("explainers", *asked, "--methods", "layer_grad_cam,lrp") == 0
+    document = json.loads((tmp_path / "explainers.json").read_text("utf-8"))
+    assert [row["explainer"] for row in document["rows"]] == ["uniform map", "familiarity", "layer_grad_cam"]
+    assert document["conditions"]["cannot explain it"] == "lrp"
+    with pytest.raises(SystemExit):
+        run("explainers", "--methods", "lime")
 
 
 def test_trained_lines_are_timed_as_they_were_trained(
