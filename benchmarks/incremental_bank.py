@@ -16,7 +16,8 @@ from novad.config import MemoryBankSettings
 from novad.vision.backbones import Backbone
 from novad.vision.bank_updates import add_images, refit_usual, remove_images
 from novad.vision.familiarity import familiarity_scores, feature_grids
-from novad.vision.memory_bank import MemoryBank, Whitening, fit_memory_bank
+from novad.vision.memory_bank import MemoryBank, fit_memory_bank
+from novad.vision.patch_store import Whitening
 from novad.vision.preprocess import to_batch
 
 __all__ = ["measure"]

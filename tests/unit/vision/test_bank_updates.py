@@ -15,7 +15,8 @@ from torch import Tensor
 from novad.errors import CalibrationError
 from novad.vision.bank_updates import add_images, refit_usual, remove_images
 from novad.vision.coreset import greedy_coreset
-from novad.vision.memory_bank import MemoryBank, Whitening, fit_memory_bank, load_bank, save_bank
+from novad.vision.memory_bank import MemoryBank, fit_memory_bank, load_bank, save_bank
+from novad.vision.patch_store import Whitening
 from novad.vision.usual_distances import fit_usual_distances
 
 CHANNELS, HEIGHT, WIDTH = 4, 3, 5

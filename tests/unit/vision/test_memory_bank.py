@@ -7,15 +7,8 @@ import pytest
 import torch
 
 from novad.errors import CalibrationError
-from novad.vision.memory_bank import (
-    MemoryBank,
-    PatchStore,
-    Whitening,
-    estimate,
-    fit_memory_bank,
-    load_bank,
-    save_bank,
-)
+from novad.vision.memory_bank import MemoryBank, estimate, fit_memory_bank, load_bank, save_bank
+from novad.vision.patch_store import PatchStore, Whitening
 
 OPTIONS = {"coreset_share": 0.1, "min_vectors": 20, "max_vectors": 1000, "dimensions": 0, "whiten": True}
 

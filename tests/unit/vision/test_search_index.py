@@ -6,7 +6,8 @@ import torch
 from numpy.typing import NDArray
 
 from novad.config import MemoryBankSettings
-from novad.vision.memory_bank import MemoryBank, Whitening
+from novad.vision.memory_bank import MemoryBank
+from novad.vision.patch_store import Whitening
 from novad.vision.search_index import EXACT_UP_TO, VectorIndex
 
 Floats = NDArray[np.float32]
