@@ -1,4 +1,4 @@
-"""Nearest-neighbour search as the bank grows, beside bare exact search by faiss."""
+"""Nearest-neighbour search as the bank grows, beside bare exact search by faiss, in processor seconds."""
 
 import time
 from functools import partial
@@ -47,10 +47,14 @@ def measure(request: Request) -> Report:
     for size in SIZES:
         rows.append(_row(_drawn(patches[~asked], size, generator), queries, request.repeats))
         rows[-1]["growth exponent"] = _exponent(rows[0], rows[-1])
-    conditions = {"data": request.data.name, "images": len(files), "dimensions": int(patches.shape[1])}
-    return Report(
-        "Search as the bank grows", {**conditions, "queries": QUERIES, "fastest of": request.repeats}, rows
-    )
+    conditions = {
+        "data": request.data.name,
+        "images": len(files),
+        "dimensions": int(patches.shape[1]),
+        "queries": QUERIES,
+        "fastest of": request.repeats,
+    }
+    return Report("Search as the bank grows, processor seconds", conditions, rows)
 
 
 def _drawn(patches: Tensor, count: int, generator: torch.Generator) -> Tensor:
@@ -64,11 +68,11 @@ def _drawn(patches: Tensor, count: int, generator: torch.Generator) -> Tensor:
 
 
 def _row(vectors: Tensor, queries: Tensor, repeats: int) -> dict[str, Any]:
-    started = time.perf_counter()
+    started = time.process_time()
     size = vectors.shape[1]
     whitening = Whitening(torch.zeros(size), torch.eye(size))
     bank = MemoryBank(whitening, vectors, np.zeros((len(vectors), 3), np.int32))
-    built = time.perf_counter() - started
+    built = time.process_time() - started
     bare = faiss.IndexFlatL2(size)
     bare.add(vectors.numpy())
     grid = queries.T.reshape(1, size, 1, -1)
@@ -78,6 +82,7 @@ def _row(vectors: Tensor, queries: Tensor, repeats: int) -> dict[str, Any]:
             "novad": partial(bank.search, grid),
         },
         repeats,
+        time.process_time,
     )
     _, exact = bare.search(queries.numpy(), 1)
     _, found = bank.search(grid)

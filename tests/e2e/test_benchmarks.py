@@ -276,6 +276,41 @@ def test_simulated_benchmarks_need_no_input(
     assert pixels["pixel AUROC"] == pytest.approx(pixels["over all pixels at once"], abs=1e-4)
 
 
+def test_search_is_timed_and_judged_at_every_size(
+    run: Callable[..., int],
+    images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    search_scale = importlib.import_module("benchmarks.search_scale")
+    monkeypatch.setattr(search_scale, "SIZES", (50, 2000))
+    asked = ("--data", images, "--size", 64, "--repeats", 1, "--results", tmp_path)
+    assert run("search_scale", *asked) == 0
+    assert "10 are needed" in capsys.readouterr().err
+    rng = np.random.default_rng(1)
+    for number in range(4, 10):
+        pixels = rng.integers(0, 256, (64, 64, 3), np.uint8)
+        Image.fromarray(pixels).save(images / "train/good" / f"{number}.png")
+    assert run("search_scale", *asked) == 0
+    rows = json.loads((tmp_path / "search_scale.json").read_text("utf-8"))["rows"]
+    assert [row["vectors"] for row in rows] == [50, 2000]
+    assert [row["recall"] for row in rows] == [1, 1]
+    assert all(row["lists searched"] == "exact" for row in rows)
+
+
+def test_memory_is_measured_in_a_process_per_folder(
+    run: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    streaming = importlib.import_module("benchmarks.streaming")
+    monkeypatch.setattr(streaming, "FOLDERS", (20,))
+    monkeypatch.setattr(streaming, "MAX_PATCHES", 1000)
+    assert run("streaming", "--results", tmp_path) == 0
+    (row,) = json.loads((tmp_path / "streaming.json").read_text("utf-8"))["rows"]
+    assert (row["images"], row["patches kept"], row["of the smallest"]) == (20, 1000, 1)
+    assert row["peak memory, MiB"] > row["estimate, MiB"] > 0
+
+
 def test_what_is_missing_is_said_and_skipped(
     run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -285,6 +320,7 @@ def test_what_is_missing_is_said_and_skipped(
         "coreset",
         "few_normals",
         "incremental_bank",
+        "search_scale",
         "stage_cost",
         "detection",
         "explainers",
@@ -365,9 +401,10 @@ def test_every_folder_is_benchmarked_and_the_worst_status_told(
         assert command[-2:] == ["--anomalib-weights", str(tmp_path / "shared" / folders.WEIGHTS)]
 
 
-def test_a_second_implementation_is_skipped_where_there_is_none(
-    run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("name", ["second_implementation", "coreset_scale"])
+def test_what_stands_beside_anomalib_is_skipped_where_there_is_none(
+    run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
-    assert run("second_implementation", "--results", tmp_path) == 0
+    assert run(name, "--results", tmp_path) == 0
     assert "--anomalib" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
