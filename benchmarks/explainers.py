@@ -168,14 +168,14 @@ def _row(explainer: Explainer, target: str, views: Views, repeats: int) -> dict[
         },
         repeats,
     )
-    normal = [novelty.judge(batch)[0] for batch in views.normal]
+    normal = [novelty.score(novelty.explain(batch).deviations) for batch in views.normal]
     kept.explanations.clear()
-    judged = [novelty.judge(batch)[:2] for batch in views.defective]
+    judged = [novelty.explain(batch) for batch in views.defective]
     errors = torch.cat([each.completeness_error() for each in kept.explanations])
-    maps = [each for _, each in judged]
+    maps = [each.maps for each in judged]
     energy, pointing = _localisation((_shown(each.contribution) for each in kept.explanations), views.masks)
     novel_energy, novel_pointing = _localisation(iter(maps), views.masks)
-    scores = torch.cat([*normal, *(each for each, _ in judged)]).double().numpy()
+    scores = torch.cat([*normal, *(novelty.score(each.deviations) for each in judged)]).double().numpy()
     return {
         "explainer": explainer.method,
         "explains": target,
@@ -241,6 +241,6 @@ def _similarity(novelty: NoveltyModel, images: Tensor, maps: Tensor, share: floa
     """Mean rank correlation of some maps with those of a network whose deepest share is random."""
     explainer = novelty.explainer
     other = build_explainer(explainer.method, randomised(explainer.backbone, SEED, share))
-    found = replace(novelty, explainer=other).judge(images[:MOST_RANDOMISED])[1]
+    found = replace(novelty, explainer=other).explain(images[:MOST_RANDOMISED]).maps
     pairs = zip(maps[:MOST_RANDOMISED].numpy(), found.numpy(), strict=True)
     return float(np.mean([randomisation_similarity(mine, random) for mine, random in pairs]))

@@ -61,7 +61,7 @@ def _rows(side: int, target: str) -> list[dict[str, Any]]:
                     "tile": tile or "whole",
                     "peak MB": round(told["peak"]),
                     "beyond weights and images, MB": round(told["peak"] - told["before"]),
-                    "of whole": round((told["peak"] - told["before"]) / (whole["peak"] - whole["before"]), 2),
+                    "of whole": _share(told["peak"] - told["before"], whole["peak"] - whole["before"]),
                     "seconds": round(told["seconds"], 1),
                     "time / whole": round(told["seconds"] / whole["seconds"], 2),
                     "largest difference": max(
@@ -75,6 +75,11 @@ def _rows(side: int, target: str) -> list[dict[str, Any]]:
 def _apart(found: Tensor, whole: Tensor) -> float:
     """Largest difference, as a share of the whole's range."""
     return float((found - whole).abs().max() / (whole.max() - whole.min()))
+
+
+def _share(part: float, whole: float) -> float | None:
+    """None where an image was too small to be seen in the process's peak."""
+    return round(part / whole, 2) if whole else None
 
 
 def _in_a_process(side: int, images: int, tile: int, target: str, path: Path) -> dict[str, float]:

@@ -59,7 +59,7 @@ def test_values_a_thousandth_apart_have_levels_of_their_own(value: float) -> Non
     assert _level(-pair)[0] > _level(-pair)[1]
 
 
-@settings(max_examples=30)  # each takes a few arrays of a million levels
+@settings(max_examples=30, deadline=None)  # each takes a few arrays of a million levels
 @given(HEATS, MASKS)
 def test_a_map_turned_upside_down_turns_the_pixel_auroc(heat: np.ndarray, mask: np.ndarray) -> None:
     up, down = PixelFigures(), PixelFigures()
@@ -72,7 +72,7 @@ def test_a_map_turned_upside_down_turns_the_pixel_auroc(heat: np.ndarray, mask: 
         assert abs(found[0] + found[1] - 1) < 1e-5
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(HEATS, MASKS)
 def test_pixel_figures_lie_between_0_and_1(heat: np.ndarray, mask: np.ndarray) -> None:
     figures = PixelFigures()

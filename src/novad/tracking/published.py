@@ -7,7 +7,6 @@ from pathlib import Path
 
 from novad.config import Workspace, line_settings
 from novad.errors import ConfigError, ImageError, IntegrityError
-from novad.images.decode import read_regular
 from novad.tracking.digests import combined
 from novad.tracking.evidence import find_version, run_folder
 from novad.tracking.store import open_client
@@ -80,6 +79,10 @@ class PublishedRun:
         """
         import pyarrow as pa
         import pyarrow.parquet as pq
+
+        from novad.images.decode import (
+            read_regular,  # with images comes pandas, which most questions need not
+        )
 
         rows = pq.read_table(
             pa.BufferReader(self.read(_MANIFEST)), columns=["path"], filters=[("sha256", "=", sha256)]
