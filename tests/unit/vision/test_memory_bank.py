@@ -148,6 +148,9 @@ def test_the_kept_patches_are_those_of_every_step_and_more_than_told_are_refused
     assert torch.equal(
         store.patches(), torch.stack([source[n].reshape(5, -1).T[at].half() for n, at in expected])
     )
+    store = PatchStore(2, 42, 100)
+    store.add(0, source[0])
+    assert len(store.origins()) == len(store.patches()) == 42
     store = PatchStore(1, 42, 100)
     store.add(0, source[0])
     with pytest.raises(CalibrationError, match=r"image 1.*told of fewer"):
