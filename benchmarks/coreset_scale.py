@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -72,7 +73,11 @@ def measure(request: Request) -> Report:
 
 
 def _rows(patches: Tensor, share: float, ways: dict[str, Callable[[], Choice]]) -> list[dict[str, Any]]:
-    choices = {name: choose() for name, choose in ways.items()}
+    choices = {}
+    for name, choose in ways.items():
+        choices[name] = choose()
+        # Some take a quarter of an hour: what is known is told at once.
+        print(f"{share} of {len(patches)} by {name}: {choices[name].seconds:.1f} s", file=sys.stderr)
     ours = choices["novad"]
     exact = "exact greedy"
     radius = {name: covering_radius(patches, choice.chosen) for name, choice in choices.items()}

@@ -76,27 +76,32 @@ def write_manifest(manifest: pd.DataFrame, path: Path) -> None:
     pq.write_table(table.replace_schema_metadata(None), path, compression="zstd")
 
 
-def read_manifest(path: Path) -> pd.DataFrame:
+def read_manifest(path: Path, thumbnails: bool = True) -> pd.DataFrame:
     """The manifest of a validated line.
 
+    Args:
+        path: of the parquet file.
+        thumbnails: read them too; they take most of the memory, and only the data gate needs them.
     Raises:
         ConfigError: missing file, or not a manifest.
     """
     try:
-        table = pq.read_table(path)
+        columns = [name for name in pq.read_schema(path).names if thumbnails or name != "thumbnail"]
+        table = pq.read_table(path, columns=columns)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no manifest here; validate the line first") from None
     except pa.ArrowException as error:
         raise ConfigError(f"{path}: not a manifest: {error}") from None
-    missing = [column for column in COLUMNS if column not in table.column_names]
+    wanted = [column for column in COLUMNS if thumbnails or column != "thumbnail"]
+    missing = [column for column in wanted if column not in table.column_names]
     if missing:
         raise ConfigError(f"{path}: not a manifest: lacks {', '.join(missing)}")
-    return _typed(table.select(list(COLUMNS)).to_pandas())
+    return _typed(table.select(wanted).to_pandas())
 
 
 def _typed(frame: pd.DataFrame) -> pd.DataFrame:
     """The same dtypes whether a manifest was built or read: nullable integers, objects with None."""
-    for column in COLUMNS:
+    for column in frame.columns:
         if column in _INTEGERS:
             frame[column] = frame[column].astype("Int64")
         elif column in ("brightness", "contrast", "sharpness"):

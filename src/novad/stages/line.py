@@ -41,8 +41,8 @@ class Line:
             ConfigError: settings wrong, or the validate stage has not run.
         """
         settings = line_settings(workspace.params, name)
-        manifest = read_manifest(workspace.artifacts(name, "validate") / "manifest.parquet")
-        return cls(workspace, name, settings, manifest.drop(columns="thumbnail"))
+        manifest = read_manifest(workspace.artifacts(name, "validate") / "manifest.parquet", thumbnails=False)
+        return cls(workspace, name, settings, manifest)
 
     def rows(self, *splits: str) -> pd.DataFrame:
         """Manifest rows of some splits, in the manifest's order."""

@@ -155,6 +155,9 @@ def test_the_kept_patches_are_those_of_every_step_and_more_than_told_are_refused
         torch.cat([patches for patches, _ in store]),
         torch.stack([source[n].reshape(5, -1).T[at].half() for n, at in expected]),
     )
+    store = PatchStore(2, (6, 7), 100)
+    store.add(0, source[0])
+    assert len(store.origins()) == len(next(iter(store))[0]) == 42
     store = PatchStore(1, (6, 7), 100)
     store.add(0, source[0])
     with pytest.raises(CalibrationError, match=r"image 1.*told of fewer"):
