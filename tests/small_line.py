@@ -24,9 +24,11 @@ _REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 @contextmanager
-def small_line(root: Path, *, train: int, test_good: int, per_defect: int) -> Iterator[Workspace]:
+def small_line(
+    root: Path, *, train: int, test_good: int, per_defect: int, **changed: Any
+) -> Iterator[Workspace]:
     """A workspace in ``root`` whose line is trained and published as version 1, in the embedded store."""
-    workspace = untrained_line(root, train=train, test_good=test_good, per_defect=per_defect)
+    workspace = untrained_line(root, train=train, test_good=test_good, per_defect=per_defect, **changed)
     with pytest.MonkeyPatch.context() as patched:
         for name in ("MLFLOW_TRACKING_URI", "NOVAD_DATABASE_URI"):
             patched.delenv(name, raising=False)

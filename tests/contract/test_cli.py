@@ -33,7 +33,7 @@ Told = tuple[int, str, str]
 Novad = Callable[..., Told]
 HEAVY = ("torch", "mlflow", "prefect", "dvc", "pandas", "great_expectations")
 COMMANDS = (
-    "audit", "bench", "demo", "doctor", "gate", "history", "line add", "line list", "promote",
+    "audit", "bench", "demo", "doctor", "export", "gate", "history", "line add", "line list", "promote",
     "rollback", "score", "serve", "threshold", "trace", "train", "validate",
 )  # fmt: skip
 

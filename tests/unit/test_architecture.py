@@ -24,9 +24,10 @@ ROOMS = {
     "benchmarking": STAGES | {"stages"},
     "tracking": STAGES | {"stages"},
     "serving": STAGES | {"stages", "tracking"},
+    "edge": STAGES | {"tracking"},
     "pipeline": STAGES | {"stages", "tracking", "serving"},
     "flows": STAGES | {"stages", "tracking", "serving", "pipeline"},
-    "cli": STAGES | {"stages", "benchmarking", "tracking", "serving", "pipeline", "flows"},
+    "cli": STAGES | {"stages", "benchmarking", "tracking", "serving", "edge", "pipeline", "flows"},
 }
 
 ORCHESTRATION = {"prefect", "dvc", "mlflow", "great_expectations"}
@@ -40,6 +41,7 @@ BANNED = {
     "benchmarking": ORCHESTRATION,
     "tracking": {"prefect", "dvc", "great_expectations"},
     "serving": {"prefect", "dvc", "great_expectations"},
+    "edge": ORCHESTRATION,
     "pipeline": {"mlflow", "great_expectations"},
 }
 
@@ -147,6 +149,7 @@ print(*sorted({{name.split(".")[0] for name in sys.modules}}))
     ("module", "absent"),
     [
         ("novad.vision", ORCHESTRATION | {"pandas"}),
+        ("novad.edge.score", ORCHESTRATION | {"torch", "pandas", "pyarrow"}),
         ("novad.images", {"torch", "prefect", "mlflow", "dvc"}),
         ("novad.stages.validate", {"torch", "prefect", "mlflow", "dvc"}),
         ("novad.cli", ORCHESTRATION | {"torch", "pandas"}),

@@ -3,7 +3,6 @@
 import hashlib
 import os
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["score"]
 
-SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 KINDS = ("familiarity", "novelty", "hybrid")
 
 
@@ -41,7 +39,9 @@ def score(
     """
     workspace = Workspace.find()
     settings = line_settings(workspace.params, line)
-    paths = _found(images)
+    from novad.images.files import image_files, judge_files
+
+    paths = image_files(images)
     if heatmaps is not None:
         _prepare(heatmaps)
 
@@ -56,7 +56,7 @@ def score(
     unreadable: list[dict[str, str]] = []
     begun = time.perf_counter()
     with progress(f"scoring with {line} version {model.version}", len(paths)) as step:
-        judged = _judged(detector, paths, settings.validation.max_pixels, unreadable)
+        judged = judge_files(detector.score, paths, settings.validation.max_pixels, unreadable)
         for path, sha256, image, detection in judged:
             drawn = None if heatmaps is None else _draw(heatmaps, path, image, detection, detector)
             decisions.append(_decision(path, sha256, detection, model))
@@ -92,52 +92,11 @@ def score(
         raise typer.Exit(ImageError.code)
 
 
-def _found(images: list[Path]) -> list[Path]:
-    """Every image named or inside a named folder, once each, in the order given."""
-    found: dict[Path, None] = {}
-    for path in images:
-        if path.is_dir():
-            inside = sorted(
-                each for each in path.rglob("*") if each.suffix.lower() in SUFFIXES and each.is_file()
-            )
-            if not inside:
-                raise ConfigError(f"{path}: no image in this folder")
-            found |= dict.fromkeys(inside)
-        elif path.is_file():
-            found[path] = None
-        else:
-            raise ConfigError(f"{path}: no such image or folder")
-    return list(found)
-
-
 def _prepare(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"--heatmaps: {folder} cannot be made: {error.strerror}") from None
-
-
-def _judged(
-    detector: Any, paths: list[Path], max_pixels: int, unreadable: list[dict[str, str]]
-) -> Iterator[tuple[Path, str, Any, Any]]:
-    """(path, sha256, image, detection), one batch in memory; what cannot be read is noted and passed over."""
-    from novad.images.decode import decode_bytes, read_regular
-
-    held: list[tuple[Path, str, Any]] = []
-
-    def decoded() -> Iterator[Any]:
-        for path in paths:
-            try:
-                data = read_regular(path)
-                image = decode_bytes(data, str(path), max_pixels)
-            except (ImageError, OSError) as error:
-                unreadable.append({"path": str(path), "error": str(error)})
-                continue
-            held.append((path, hashlib.sha256(data).hexdigest(), image))
-            yield image
-
-    for detection in detector.score(decoded()):
-        yield (*held.pop(0), detection)
 
 
 def _decision(path: Path, sha256: str, detection: Any, model: "ResolvedModel") -> "LoggedDecision":

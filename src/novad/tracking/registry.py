@@ -54,12 +54,17 @@ class ResolvedModel:
     """The detector, for ``Detector.load``."""
     run_id: str
     detector_digest: str
-    approver: str | None
-    """Who promoted it; None for anything but a champion."""
+    decision: Event | None
+    """The promotion or rollback that made it champion; None for anything but a champion."""
     warning: str | None
     """What the user should know about the choice."""
     threshold: Event | None = None
     """The change of threshold in force, for the champion."""
+
+    @property
+    def approver(self) -> str | None:
+        """Who decided that it is champion."""
+        return self.decision.actor if self.decision is not None else None
 
     def load(self) -> "Detector":
         """The detector, as it was checked, with the thresholds in force.
@@ -303,7 +308,7 @@ def _checked(
         folder=files.detector,
         run_id=version.run_id or "",
         detector_digest=version.tags["novad.detector_digest"],
-        approver=event.actor if event is not None else None,
+        decision=event,
         warning=warning,
     )
 
