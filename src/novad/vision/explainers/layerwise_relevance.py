@@ -122,6 +122,5 @@ def _traced(backbone: Backbone) -> fx.GraphModule:
 def _with_gains(network: fx.GraphModule) -> fx.GraphModule:
     for name, layer in list(network.named_modules()):
         if isinstance(layer, _ACTIVATIONS):
-            parent, _, own = name.rpartition(".")
-            network.get_submodule(parent).register_module(own, Gain(layer))
+            network.set_submodule(name, Gain(layer))
     return network

@@ -149,8 +149,7 @@ class GuidedBackpropExplainer(PostHocExplainer):
         guided = copy.deepcopy(backbone)
         for name, layer in list(guided.named_modules()):
             if isinstance(layer, nn.ReLU6):
-                parent, _, own = name.rpartition(".")
-                guided.get_submodule(parent).register_module(own, ClippedReLU())
+                guided.set_submodule(name, ClippedReLU())
         if not any(isinstance(layer, nn.ReLU) for layer in guided.modules()):
             raise ConfigError(
                 f"explainer.method: 'guided_backprop' cannot explain {backbone.architecture}: it has no ReLU"
