@@ -12,6 +12,8 @@ from novad.errors import ConfigError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from novad.tracking import Event
+
 __all__ = ["gate", "history", "promote", "rollback", "threshold"]
 
 
@@ -64,13 +66,8 @@ def promote(
 
     workspace = _workspace(line)
     event = tracking.promote(workspace, line, version, approver, reason)
-
-    def show(console: "Console") -> None:
-        console.print(f"{line}: version {version} is champion, approved by {approver}", soft_wrap=True)
-        console.print(f"History:   novad history {line}")
-        console.print(where_to_look(workspace), soft_wrap=True)
-
-    answer(asdict(event), as_json, show)
+    text = f"{line}: version {version} is champion, approved by {approver}"
+    _answer_champion(workspace, line, event, text, as_json)
 
 
 def rollback(
@@ -87,14 +84,8 @@ def rollback(
 
     workspace = _workspace(line)
     event = tracking.rollback(workspace, line, approver, reason, to)
-
-    def show(console: "Console") -> None:
-        text = f"{line}: version {event.version} is champion again instead of {event.detail['replaced']}"
-        console.print(f"{text}, approved by {approver}", soft_wrap=True)
-        console.print(f"History:   novad history {line}")
-        console.print(where_to_look(workspace), soft_wrap=True)
-
-    answer(asdict(event), as_json, show)
+    text = f"{line}: version {event.version} is champion again instead of {event.detail['replaced']}"
+    _answer_champion(workspace, line, event, f"{text}, approved by {approver}", as_json)
 
 
 def threshold(
@@ -148,6 +139,17 @@ def history(line: Annotated[str, typer.Argument(help="Product line.")], as_json:
         console.print(where_to_look(workspace), soft_wrap=True)
 
     answer({"line": line, "events": [asdict(event) for event in events]}, as_json, show)
+
+
+def _answer_champion(workspace: Workspace, line: str, event: "Event", text: str, as_json: bool) -> None:
+    """What a decision on the champion answers."""
+
+    def show(console: "Console") -> None:
+        console.print(text, soft_wrap=True)
+        console.print(f"History:   novad history {line}")
+        console.print(where_to_look(workspace), soft_wrap=True)
+
+    answer(asdict(event), as_json, show)
 
 
 def _failed(event: Any) -> str | None:
