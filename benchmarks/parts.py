@@ -22,9 +22,8 @@ from novad.stages.calibrate_explainer import (
     score_candidates,
     score_images,
 )
-from novad.stages.learning import Lessons, cross_fitted, learn_evidence
 from novad.stages.line import Line
-from novad.stages.options import BankDeviations, Scored
+from novad.stages.options import BankDeviations, Scored, learned
 from novad.vision.calibration import fit_normal_scale
 from novad.vision.evidence import evidence_candidates
 from novad.vision.fusion import hybrid_scores, tune_weight
@@ -99,24 +98,15 @@ def _learned(
     line: Line, part: Part, told: Scored, normal: BankDeviations, test: Scored
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Calibrated novelty of calibration and tuning images, cross-fitted, and of test images."""
-    seen, tuning = part(told.novelty, told.residuals), ~told.calibration
-    lessons = Lessons(
+    evidence, scores = learned(
+        told,
         part(normal.novelty, normal.residuals),
-        seen[tuning],
-        told.anomalous[tuning],
-        told.rows["sha256"].to_numpy(str)[tuning],
-        seen[told.calibration],
+        part(told.novelty, told.residuals),
+        line.settings.calibrate_explainer.evidence_strength,
     )
-    strength = line.settings.calibrate_explainer.evidence_strength
-    evidence = learn_evidence(lessons, strength)
-
-    def read(deviations: Deviations) -> NDArray[np.float64]:
-        return np.asarray(evidence(torch.from_numpy(deviations)).double().numpy())
-
-    scores = read(seen)
-    scores[tuning] = cross_fitted(lessons, strength)
+    judged = evidence(torch.from_numpy(part(test.novelty, test.residuals))).double().numpy()
     scale = fit_normal_scale(scores[told.calibration])
-    return scale(scores), scale(read(part(test.novelty, test.residuals)))
+    return scale(scores), scale(judged)
 
 
 def _row(line: Line, name: str, weight: float, scores: NDArray[np.float64], test: Scored) -> dict[str, Any]:

@@ -21,6 +21,7 @@ __all__ = [
     "Scored",
     "best_option",
     "evidence_option",
+    "learned",
     "offered_options",
     "single_option",
 ]
@@ -145,11 +146,28 @@ def evidence_option(settings: LineSettings, scored: Scored, normal: BankDeviatio
     """
     own = [at for at, each in enumerate(scored.candidates) if each.target == target]
     columns = [own[at] for at in evidence_candidates([scored.candidates[at] for at in own])]
-    told, tuning = settings.calibrate_explainer, ~scored.calibration
+    told = settings.calibrate_explainer
     taught, seen = normal.novelty[:, columns], scored.novelty[:, columns]
     if told.residuals:
         taught = np.concatenate([taught, normal.residuals], axis=1)
         seen = np.concatenate([seen, scored.residuals], axis=1)
+    evidence, scores = learned(scored, taught, seen, told.evidence_strength)
+    judged = tuple(scored.candidates[at] for at in columns)
+    return _option(settings, scored, f"evidence of {target}", judged, evidence, scores)
+
+
+def learned(
+    scored: Scored, taught: NDArray[np.float32], seen: NDArray[np.float32], strength: float
+) -> tuple[Evidence, NDArray[np.float64]]:
+    """Evidence of some deviations, and what it says about each image without having learned from it.
+
+    Args:
+        scored: calibration and tuning images.
+        taught: (b, K) deviations of bank images.
+        seen: (n, K) of ``scored``.
+        strength: inverse ridge penalty, see ``learn_evidence``.
+    """
+    tuning = ~scored.calibration
     lessons = Lessons(
         taught,
         seen[tuning],
@@ -157,13 +175,11 @@ def evidence_option(settings: LineSettings, scored: Scored, normal: BankDeviatio
         scored.rows["sha256"].to_numpy(str)[tuning],
         seen[scored.calibration],
     )
-    strength = told.evidence_strength
     evidence = learn_evidence(lessons, strength)
     scores = np.zeros(len(scored.rows))
     scores[tuning] = cross_fitted(lessons, strength)
     scores[scored.calibration] = evidence(torch.from_numpy(lessons.calibration)).double().numpy()
-    judged = tuple(scored.candidates[at] for at in columns)
-    return _option(settings, scored, f"evidence of {target}", judged, evidence, scores)
+    return evidence, scores
 
 
 def _option(
