@@ -1,6 +1,6 @@
 """Routes by which people decide: approve, reject, roll back, and say what a part really was."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
@@ -95,27 +95,17 @@ def _add_governance(app: FastAPI, service: "Service") -> None:
     workspace = service.workspace
     may_decide = [requires(service.keys, Role.ADMIN)]
 
-    @app.post(
-        "/v1/lines/{line}/promote",
-        dependencies=may_decide,
-        openapi_extra=_body(OnVersion),
-        summary="Make a version the champion, if every gate agrees",
-    )
-    async def promoted(line: str, request: Request) -> Event:
-        told = await service.document(request, OnVersion)
-        require_version(workspace, line, told.version)
-        return await _decided(promote, workspace, line, told.version, told.name, told.reason, told.seen)
-
-    @app.post(
-        "/v1/lines/{line}/reject",
-        dependencies=may_decide,
-        openapi_extra=_body(OnVersion),
-        summary="Turn a version down",
-    )
-    async def rejected(line: str, request: Request) -> Event:
-        told = await service.document(request, OnVersion)
-        require_version(workspace, line, told.version)
-        return await _decided(reject, workspace, line, told.version, told.name, told.reason, told.seen)
+    for word, name, act, summary in (
+        ("promote", "promoted", promote, "Make a version the champion, if every gate agrees"),
+        ("reject", "rejected", reject, "Turn a version down"),
+    ):
+        app.post(
+            f"/v1/lines/{{line}}/{word}",
+            name=name,
+            dependencies=may_decide,
+            openapi_extra=_body(OnVersion),
+            summary=summary,
+        )(_on_version(service, act))
 
     @app.post(
         "/v1/lines/{line}/rollback",
@@ -128,6 +118,17 @@ def _add_governance(app: FastAPI, service: "Service") -> None:
         if not publications(workspace, line):
             raise RequestError(404, "unknown_line", "no version of such a line is registered")
         return await _decided(rollback, workspace, line, told.name, told.reason, told.to, told.seen)
+
+
+def _on_version(service: "Service", act: Callable[..., Event]) -> Callable[..., Awaitable[Event]]:
+    """A route that decides on one version."""
+
+    async def decided(line: str, request: Request) -> Event:
+        told = await service.document(request, OnVersion)
+        require_version(service.workspace, line, told.version)
+        return await _decided(act, service.workspace, line, told.version, told.name, told.reason, told.seen)
+
+    return decided
 
 
 def _add_verdicts(app: FastAPI, service: "Service") -> None:
