@@ -8,9 +8,10 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from novad.config import Workspace
 from novad.errors import ConfigError
 
-__all__ = ["GATES", "Evidence", "Policy", "Verdict", "judge", "load_policy"]
+__all__ = ["GATES", "Evidence", "Policy", "Verdict", "judge", "line_policy", "load_policy"]
 
 Policy = Mapping[str, Mapping[str, Any]]
 
@@ -71,6 +72,11 @@ def load_policy(path: Path, line: str) -> Policy:
     if not policy:
         raise ConfigError(f"{path}: default: holds no gate; without gates nothing is promoted")
     return policy
+
+
+def line_policy(workspace: Workspace, line: str) -> Policy:
+    """The gates of ``line`` by the workspace's own policy; see ``load_policy``."""
+    return load_policy(workspace.path("mlflow/gates.yaml"), line)
 
 
 def judge(policy: Policy, evidence: Evidence) -> list[Verdict]:

@@ -4,9 +4,11 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from novad.config import Workspace, line_settings
 from novad.errors import ConfigError, ImageError, IntegrityError
+from novad.images.decode import read_regular
 from novad.tracking.digests import combined
 from novad.tracking.evidence import find_version, run_folder
 from novad.tracking.store import open_client
@@ -69,6 +71,18 @@ class PublishedRun:
             raise IntegrityError(f"{self.line} version {self.version}: {name} is not the published one")
         return data
 
+    def table(
+        self,
+        name: str,
+        columns: list[str] | None = None,
+        filters: list[tuple[str, str, str]] | None = None,
+    ) -> Any:
+        """A parquet file as a pyarrow table; see ``read`` and ``pyarrow.parquet.read_table``."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        return pq.read_table(pa.BufferReader(self.read(name)), columns=columns, filters=filters)
+
     def image(self, sha256: str) -> bytes | None:
         """An image that this version was made or judged with, if its file is still where it was.
 
@@ -77,17 +91,7 @@ class PublishedRun:
         Raises:
             IntegrityError: the record of images is not the one that was published.
         """
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        from novad.images.decode import (
-            read_regular,  # with images comes pandas, which most questions need not
-        )
-
-        rows = pq.read_table(
-            pa.BufferReader(self.read(_MANIFEST)), columns=["path"], filters=[("sha256", "=", sha256)]
-        )
-        for row in rows.to_pylist():
+        for row in self.table(_MANIFEST, ["path"], [("sha256", "=", sha256)]).to_pylist():
             try:
                 settings = line_settings(self.workspace.params, self.line)
                 data = read_regular(self.workspace.path(settings.data) / row["path"])

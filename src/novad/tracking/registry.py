@@ -18,7 +18,7 @@ from novad.tracking.events import (
     threshold_event,
 )
 from novad.tracking.evidence import DIGEST_TAGS, find_version, read_evidence, version_files
-from novad.tracking.gates import Verdict, judge, load_policy
+from novad.tracking.gates import Verdict, judge, line_policy
 from novad.tracking.store import open_client
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def gate(workspace: Workspace, line: str, version: int) -> list[Verdict]:
         ConfigError: no such version, or ``mlflow/gates.yaml`` is wrong.
         ServiceError: the store cannot be reached.
     """
-    policy = load_policy(workspace.path("mlflow/gates.yaml"), line)
+    policy = line_policy(workspace, line)
     client = open_client(workspace)
     return judge(policy, read_evidence(workspace, client, find_version(client, line, version)))
 

@@ -1,12 +1,11 @@
 """Whether one version is better than another: both on the same test images, image by image."""
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from novad.config import Workspace
 from novad.evaluation.intervals import paired_comparison
 from novad.serving.console.answers import Comparison, Difference
+from novad.serving.console.evidence import SCORES
 from novad.tracking import PublishedRun
 
 __all__ = ["compared"]
@@ -42,6 +41,6 @@ def compared(workspace: Workspace, line: str, left: int, right: int, kind: str) 
 
 
 def _scores(workspace: Workspace, line: str, version: int, kind: str) -> pd.DataFrame:
-    data = PublishedRun.open(workspace, line, version).read("evaluate/scores.parquet")
-    scores: pd.DataFrame = pq.read_table(pa.BufferReader(data), columns=["sha256", "label", kind]).to_pandas()
+    run = PublishedRun.open(workspace, line, version)
+    scores: pd.DataFrame = run.table(SCORES, ["sha256", "label", kind]).to_pandas()
     return scores

@@ -4,19 +4,19 @@ import json
 from pathlib import PurePosixPath
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from novad.config import Workspace
 from novad.errors import IntegrityError
 from novad.serving.console.answers import TestScores, VersionEvidence
-from novad.tracking import PublishedRun, gate, publications
+from novad.tracking import PublishedRun, publications
 from novad.tracking.evidence import find_version, read_evidence
+from novad.tracking.gates import judge, line_policy
 from novad.tracking.store import open_client
 
-__all__ = ["HEATMAPS", "version_evidence"]
+__all__ = ["HEATMAPS", "SCORES", "version_evidence"]
 
 HEATMAPS = "evaluate/heatmaps"
+SCORES = "evaluate/scores.parquet"
 _DIGEST_START = 8
 
 
@@ -33,7 +33,7 @@ def version_evidence(workspace: Workspace, line: str, version: int) -> VersionEv
     evidence = read_evidence(workspace, client, find_version(client, line, version))
     if not evidence.metrics:
         raise IntegrityError("; ".join(evidence.damaged))
-    table = pq.read_table(pa.BufferReader(run.read("evaluate/scores.parquet"))).to_pandas()
+    table = run.table(SCORES).to_pandas()
     published = next(each for each in publications(workspace, line) if each.version == version)
     return VersionEvidence(
         line=line,
@@ -42,7 +42,7 @@ def version_evidence(workspace: Workspace, line: str, version: int) -> VersionEv
         run_id=published.run_id,
         metrics=dict(evidence.metrics),
         thresholds=json.loads(run.read("tune_fusion/fusion.json"))["thresholds"],
-        gates=gate(workspace, line, version),
+        gates=judge(line_policy(workspace, line), evidence),
         test=TestScores(**table[list(TestScores.model_fields)].to_dict("list")),
         heatmaps=_heatmaps(run, table),
     )

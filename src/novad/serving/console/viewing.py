@@ -2,7 +2,6 @@
 
 import functools
 import io
-import logging
 from threading import Lock
 from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Viewer", "add_viewing"]
 
-_log = logging.getLogger(__name__)
 _KINDS = ("familiarity", "novelty", "hybrid")
 _SIDE = 512
 _THUMBNAIL_SIDE = 224
