@@ -3,14 +3,16 @@
 import shutil
 import sqlite3
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fake_line import make_workspace
 from novad.config import Workspace
+from novad.tracking import LoggedDecision
 
-__all__ = ["empty_database", "make_tracked", "own_store", "tracked", "workspace"]
+__all__ = ["empty_database", "logged_decision", "make_tracked", "own_store", "tracked", "workspace"]
 
 
 @pytest.fixture
@@ -58,3 +60,26 @@ def make_tracked(own_store: None, tmp_path: Path, empty_database: Path) -> Calla
 def tracked(make_tracked: Callable[..., Workspace]) -> Workspace:
     """Line `metal`, trained, beside an empty database."""
     return make_tracked("metal")
+
+
+def logged_decision(**changes: object) -> LoggedDecision:
+    """A decision on the first version of `metal`, but for ``changes``."""
+    decision = LoggedDecision(
+        prediction_id="11111111-1111-4111-8111-111111111111",
+        at="2026-11-24T14:00:00.000000+00:00",
+        line="metal",
+        version=1,
+        detector_digest="ef" * 32,
+        image_sha256="ab" * 32,
+        source="a.png",
+        familiarity=0.0,
+        novelty=0.0,
+        hybrid=0.0,
+        p_value=1.0,
+        decision="PASS",
+        nearest_image="good/0.png",
+        nearest_sha256="0" * 64,
+        latency_ms=1.0,
+        shadow=False,
+    )
+    return replace(decision, **changes)

@@ -1,7 +1,6 @@
 """Verdicts on decisions, rejections of versions, and the decision log as reviewers read it."""
 
 import sqlite3
-from dataclasses import replace
 
 import pytest
 
@@ -24,30 +23,17 @@ from novad.tracking import (
     verify,
 )
 from novad.tracking.trace import PredictionTrace
+from tracking_fixtures import logged_decision
 
 HOSTILE = "<img src=x onerror=alert(1)> \"' \\ ${7*7} 検査"
 
 
 def _decision(number: int, **changes: object) -> LoggedDecision:
-    decision = LoggedDecision(
-        prediction_id=f"{number:08d}-1111-4111-8111-111111111111",
-        at=f"2026-11-24T14:00:{number:02d}.000000+00:00",
-        line="metal",
-        version=1,
-        detector_digest="ef" * 32,
-        image_sha256="ab" * 32,
-        source="a.png",
-        familiarity=0.0,
-        novelty=0.0,
-        hybrid=0.0,
-        p_value=1.0,
-        decision="PASS",
-        nearest_image="good/0.png",
-        nearest_sha256="0" * 64,
-        latency_ms=1.0,
-        shadow=False,
-    )
-    return replace(decision, **changes)
+    told = {
+        "prediction_id": f"{number:08d}-1111-4111-8111-111111111111",
+        "at": f"2026-11-24T14:00:{number:02d}.000000+00:00",
+    }
+    return logged_decision(**{**told, **changes})
 
 
 def _numbers(workspace: Workspace, **wanted: object) -> list[int]:

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -16,6 +15,7 @@ from novad.tracking.events import append
 from novad.tracking.evidence import run_folder
 from novad.tracking.store import open_client
 from novad.tracking.trace import ImageTrace, ImageUse, PredictionTrace, trace
+from tracking_fixtures import logged_decision
 
 # Whatever an image of the fake line holds, this is what its manifest says.
 TRAINED_ON = "0" * 64
@@ -23,25 +23,9 @@ FIRST = "11111111-1111-4111-8111-111111111111"
 
 
 def _log(workspace: Workspace, at: str, prediction_id: str = FIRST, **changes: object) -> LoggedDecision:
-    decision = LoggedDecision(
-        prediction_id=prediction_id,
-        at=at,
-        line="metal",
-        version=1,
-        detector_digest=resolve(workspace, "metal", 1).detector_digest,
-        image_sha256="ab" * 32,
-        source="a.png",
-        familiarity=0.0,
-        novelty=0.0,
-        hybrid=0.0,
-        p_value=1.0,
-        decision="PASS",
-        nearest_image="good/0.png",
-        nearest_sha256=TRAINED_ON,
-        latency_ms=1.0,
-        shadow=False,
-    )
-    decision = replace(decision, **changes)
+    digest = resolve(workspace, "metal", 1).detector_digest
+    told = {"prediction_id": prediction_id, "at": at, "detector_digest": digest, "nearest_sha256": TRAINED_ON}
+    decision = logged_decision(**{**told, **changes})
     log_decisions(workspace, [decision])
     return decision
 
