@@ -70,7 +70,7 @@ class PatchStore:
             raise CalibrationError(f"image {image}: its features are not finite")
         if self._kept is None:
             self._kept = torch.empty(len(self._origins), flat.shape[1], dtype=torch.float16)
-        places = torch.arange(image % self.step, len(flat), self.step)
+        places = torch.arange(len(flat))[image % self.step :: self.step]
         into = slice(self._ends[-1], self._ends[-1] + len(places))
         if into.stop > len(self._kept):
             raise CalibrationError(f"image {image}: the memory bank was told of fewer images or patches")

@@ -24,7 +24,8 @@ class Suspicions:
         scores: (n,) robust z of the distances: deviations from their median, in units of their scaled MAD.
         places: (n, 2) row and column of the least familiar patch.
         nearest: (n,) other image whose vector is nearest to that patch; the image itself where the bank
-            holds no vector of another one (its distance is then 0: nothing speaks against it).
+            holds no vector of another one, or none of its patches was kept (its distance is then 0: nothing
+            speaks against it).
         shape: h, w of an image's patches.
     """
 
@@ -116,6 +117,8 @@ def _left_out(
     smoothing: float,
 ) -> tuple[float, NDArray[np.int32], int | None]:
     """Score and least familiar place of one image, and the position of the vector nearest to that place."""
+    if not len(patches):
+        return 0.0, np.zeros(2, np.int32), None
     if own.all():
         return 0.0, places[0], None
     between = torch.cdist(bank.whitening(patches), bank.vectors)

@@ -110,6 +110,15 @@ def test_a_store_keeps_no_more_patches_than_allowed() -> None:
     assert len(set(store.origins()[:, 0].tolist())) > 30
 
 
+def test_of_more_images_than_patches_are_kept_some_give_none() -> None:
+    bank = fit_memory_bank(iter(grids(300)), 300, **OPTIONS, max_patches=100)
+    # Every 126th position, shifted by one from image to image; an image has 42.
+    expected = [(image, image % 126) for image in range(300) if image % 126 < 42]
+    images, rows, columns = bank.origins.T
+    assert sorted(zip(images.tolist(), (rows * 7 + columns).tolist(), strict=True)) == expected
+    assert bank.radius == 0
+
+
 def test_two_builds_are_byte_identical(tmp_path: Path) -> None:
     for name in ("first", "second"):
         save_bank(fit_memory_bank(iter(grids()), 12, **OPTIONS), tmp_path / name)

@@ -57,6 +57,18 @@ def test_an_image_never_vouches_for_itself() -> None:
         assert found.distances[image] == pytest.approx(float(expected), rel=0.01)
 
 
+def test_an_image_of_which_no_patch_was_kept_is_not_suspected() -> None:
+    grids = _grids(60, odd=20)
+    store = _store(grids, most=30)
+    kept = set(store.origins()[:, 0].tolist())
+    assert 0 < len(kept) < 60
+    found = guarded(store, _build, 0.0, 0.01, 0.0).suspicions
+    unseen = [image for image in range(60) if image not in kept]
+    assert found.distances[unseen].tolist() == [0.0] * len(unseen)
+    assert found.nearest[unseen].tolist() == unseen
+    assert found.ranking()[0] in kept
+
+
 def test_a_single_image_has_nothing_to_be_suspected_against() -> None:
     found = _suspicions(_grids(1))
     assert found.scores.tolist() == [0.0]
