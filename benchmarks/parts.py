@@ -4,6 +4,7 @@ Every part learns as in training and gets a weight of its own; the test split de
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,17 +14,11 @@ from numpy.typing import NDArray
 from benchmarks.inputs import Request, trained_lines
 from benchmarks.report import MissingInput, Report
 from novad.evaluation.metrics import fnr_at_fpr, image_auroc
-from novad.stages.calibrate_explainer import (
-    bank_deviations,
-    fit_candidates,
-    image_tensors,
-    learns,
-    load_models,
-    score_candidates,
-    score_images,
-)
+from novad.stages.calibrate_explainer import tuning_images
+from novad.stages.deviations import Deviations, learns
 from novad.stages.line import Line
 from novad.stages.options import BankDeviations, Scored, learned
+from novad.vision.appearance import APPEARANCE
 from novad.vision.calibration import fit_normal_scale
 from novad.vision.evidence import evidence_candidates
 from novad.vision.fusion import hybrid_scores, tune_weight
@@ -31,8 +26,15 @@ from novad.vision.residuals import FIGURES
 
 __all__ = ["measure"]
 
-Deviations = NDArray[np.float32]
-Part = Callable[[Deviations, Deviations], Deviations]
+Deviated = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is read of candidates (n, K) and memory residuals (n, R), and its unpenalised columns."""
+
+    read: Callable[[Deviated, Deviated], Deviated]
+    free: tuple[int, ...] = ()
 
 
 def measure(request: Request) -> Report:
@@ -52,16 +54,14 @@ def measure(request: Request) -> Report:
 
 
 def _rows(line: Line) -> list[dict[str, Any]]:
-    familiarity, explainer = load_models(line)
-    grid, fits = fit_candidates(line, explainer)
-    told = score_candidates(line, familiarity, explainer, grid, fits)
-    normal = bank_deviations(line, familiarity, explainer, grid, fits)
+    deviations = Deviations.fit(line)
+    told, normal = deviations.score(*tuning_images(line)), deviations.bank()
     shown = line.rows("test")
-    test = score_images(shown, image_tensors(line, line.images(shown)), familiarity, explainer, grid, fits)
+    test = deviations.score(shown, line.images(shown))
     scale = fit_normal_scale(told.familiarity[told.calibration])
     known = scale(told.familiarity), scale(test.familiarity)
     rows = [_row(line, "familiarity alone", 0.0, known[1], test)]
-    for name, part in _parts(told, familiarity.bank.vectors.shape[1]).items():
+    for name, part in _parts(deviations).items():
         novelty = _learned(line, part, told, normal, test)
         bad = told.anomalous
         weight = tune_weight(
@@ -74,24 +74,30 @@ def _rows(line: Line) -> list[dict[str, Any]]:
     return rows
 
 
-def _parts(told: Scored, directions: int) -> dict[str, Part]:
-    """Which deviations each part reads, from those of the explanation and those of the memory."""
-    joined = told.candidates[-1].target
-    own = [at for at, each in enumerate(told.candidates) if each.target == joined]
-    columns = [own[at] for at in evidence_candidates([told.candidates[at] for at in own])]
+def _parts(deviations: Deviations) -> dict[str, Part]:
+    """Which deviations each part reads, from those of the candidates and those of the memory."""
+    candidates, directions = deviations.candidates, deviations.familiarity.bank.vectors.shape[1]
+    joined = deviations.grid.targets[-1]
+    own = [at for at, each in enumerate(candidates) if each.target == joined]
+    explained = [own[at] for at in evidence_candidates([candidates[at] for at in own])]
+    looks = [at for at, each in enumerate(candidates) if each.target == APPEARANCE]
 
-    def memory(residuals: Deviations, which: slice) -> Deviations:
-        return residuals.reshape(len(residuals), FIGURES, -1)[:, :, which].reshape(len(residuals), -1)
+    def memory(left: Deviated, which: slice) -> Deviated:
+        return left.reshape(len(left), FIGURES, -1)[:, :, which].reshape(len(left), -1)
 
-    return {
-        "explanation": lambda novelty, _: novelty[:, columns],
-        "residuals of features": lambda _, left: memory(left, slice(directions)),
-        "appearance": lambda _, left: memory(left, slice(directions, None)),
-        "residuals and appearance": lambda _, left: left,
-        "explanation, residuals and appearance (novad)": lambda novelty, left: np.concatenate(
-            [novelty[:, columns], left], axis=1
-        ),
+    def joint(columns: list[int]) -> Callable[[Deviated, Deviated], Deviated]:
+        return lambda novelty, left: np.concatenate([novelty[:, columns], left], axis=1)
+
+    parts = {
+        "explanation": Part(lambda novelty, _: novelty[:, explained]),
+        "residuals of features": Part(lambda _, left: memory(left, slice(directions))),
+        "appearance, by the labels": Part(lambda _, left: memory(left, slice(directions, None))),
+        "explanation, residuals and appearance by the labels": Part(joint(explained)),
     }
+    if looks:
+        parts["appearance, by no label"] = Part(lambda novelty, _: novelty[:, looks], (0,))
+        parts["all of these (novad)"] = Part(joint([*explained, *looks]), (len(explained),))
+    return parts
 
 
 def _learned(
@@ -100,11 +106,12 @@ def _learned(
     """Calibrated novelty of calibration and tuning images, cross-fitted, and of test images."""
     evidence, scores = learned(
         told,
-        part(normal.novelty, normal.residuals),
-        part(told.novelty, told.residuals),
+        part.read(normal.novelty, normal.residuals),
+        part.read(told.novelty, told.residuals),
         line.settings.calibrate_explainer.evidence_strength,
+        part.free,
     )
-    judged = evidence(torch.from_numpy(part(test.novelty, test.residuals))).double().numpy()
+    judged = evidence(torch.from_numpy(part.read(test.novelty, test.residuals))).double().numpy()
     scale = fit_normal_scale(scores[told.calibration])
     return scale(scores), scale(judged)
 

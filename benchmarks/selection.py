@@ -17,13 +17,8 @@ from benchmarks.inputs import Request, trained_lines
 from benchmarks.report import Report
 from novad.config import LineSettings
 from novad.evaluation.metrics import fnr_at_fpr, image_auroc
-from novad.stages.calibrate_explainer import (
-    bank_deviations,
-    fit_candidates,
-    learns,
-    load_models,
-    score_candidates,
-)
+from novad.stages.calibrate_explainer import tuning_images
+from novad.stages.deviations import Deviations, learns
 from novad.stages.line import Line
 from novad.stages.options import BankDeviations, Option, Scored, best_option, offered_options, single_option
 from novad.vision.calibration import fit_normal_scale
@@ -80,11 +75,9 @@ def measure(request: Request) -> Report:
 
 
 def _case(line: Line) -> _Case:
-    familiarity, explainer = load_models(line)
-    grid, fits = fit_candidates(line, explainer)
-    scored = score_candidates(line, familiarity, explainer, grid, fits)
-    normal = bank_deviations(line, familiarity, explainer, grid, fits) if learns(line) else None
-    return _Case(line.settings, scored, grid.reference(explainer), normal)
+    deviations = Deviations.fit(line)
+    normal = deviations.bank() if learns(line) else None
+    return _Case(line.settings, deviations.score(*tuning_images(line)), deviations.reference, normal)
 
 
 def _rows(line: str, case: _Case) -> list[dict[str, Any]]:
@@ -132,7 +125,13 @@ def _single(case: _Case) -> Option:
 
 
 def _surely_better(case: _Case) -> Option:
-    return offered_options(case.settings, case.scored, case.reference, None)[0]
+    return best_option(
+        offered_options(case.settings, case.scored, case.reference, None), case.scored.anomalous
+    )
+
+
+def _appearance(case: _Case) -> Option:
+    return offered_options(case.settings, case.scored, case.reference, None)[-1]
 
 
 def _best_alone(case: _Case) -> Option:
@@ -164,7 +163,8 @@ POLICIES: dict[str, Callable[[_Case], tuple[Option, float]]] = {
     "familiarity alone": lambda case: (_single(case), 0.0),
     "reference, equal weights": lambda case: (_single(case), 0.5),
     "reference, tuned weight": _tuned(_single),
-    "surely better than the reference, tuned weight (novad with few anomalies)": _tuned(_surely_better),
+    "appearance, tuned weight": _tuned(_appearance),
+    "appearance unless another is surely better (novad with few anomalies)": _tuned(_surely_better),
     "best alone, tuned weight": _tuned(_best_alone),
     "evidence of all layers, tuned weight": _tuned(_evidence(np.inf)),
     "evidence, other layers if better by 2 standard errors": _tuned(_evidence(2.0)),

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from benchmarks.inputs import Request, trained_lines
 from benchmarks.report import MissingInput, Report
 from novad.evaluation.metrics import fnr_at_fpr, image_auroc
-from novad.stages.calibrate_explainer import image_tensors, load_models
+from novad.stages.deviations import image_tensors, load_models
 from novad.stages.line import Line
 from novad.vision.detector import FamiliarityModel
 

@@ -1,14 +1,15 @@
 """How good the explanations of a detector are on the test split."""
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch.nn.functional import avg_pool2d
 
 from novad.evaluation.explanation import energy_in_mask, pointing_game, randomisation_similarity
 from novad.vision import Detector
-from novad.vision.explainers import Memory, build_explainer
+from novad.vision.explainers import Explainer, Memory, build_explainer
+from novad.vision.novelty import map_step
 from novad.vision.preprocess import to_batch
 from novad.vision.randomised import randomised
 
@@ -36,7 +37,7 @@ class ExplanationFigures:
     def add(self, image: Any, maps: dict[str, NDArray[np.float32]], mask: NDArray[np.bool_] | None) -> None:
         """Take one test image with its maps, and its mask where it is a defect that has one."""
         if len(self._errors) < MOST_COMPLETENESS:
-            explainer, target = self.detector.novelty.explainer, self.detector.novelty.shown.target
+            explainer, target = self.detector.novelty.explainer, self.detector.novelty.target
             explanation = explainer.explain(to_batch([image], self.detector.image_size), target)
             self._errors.append(float(explanation.completeness_error()))
         if mask is None:
@@ -59,21 +60,25 @@ class ExplanationFigures:
         }
 
     def _randomisation(self) -> float | None:
-        """Mean rank correlation between maps of the trained and of a randomised network; near 0 is sane."""
+        """Mean rank correlation of explanations by the trained and a random network; near 0 is sane."""
         if not self._images:
             return None
-        novelty, familiarity = self.detector.novelty, self.detector.familiarity
-        backbone = novelty.explainer.backbone
+        explainer, familiarity = self.detector.novelty.explainer, self.detector.familiarity
         memory = Memory(familiarity.bank, familiarity.anomaly_type)
-        explainer = build_explainer(
-            novelty.explainer.method,
-            randomised(backbone, self.seed),
-            memory if backbone is familiarity.backbone else None,
+        other = build_explainer(
+            explainer.method,
+            randomised(explainer.backbone, self.seed),
+            memory if explainer.backbone is familiarity.backbone else None,
         )
-        other = replace(novelty, explainer=explainer)
-        single = [to_batch([image], self.detector.image_size) for image in self._images]
-        pairs = ([each.explain(image).maps[0].numpy() for each in (novelty, other)] for image in single)
+        pairs = ([self._contribution(each, image) for each in (explainer, other)] for image in self._images)
         return round(float(np.mean([randomisation_similarity(mine, random) for mine, random in pairs])), 4)
+
+    def _contribution(self, explainer: Explainer, image: Any) -> NDArray[np.float32]:
+        """(h, w) contribution of the image's pixels, as coarse as a map."""
+        size = self.detector.image_size
+        explained = explainer.explain(to_batch([image], size), self.detector.novelty.target).contribution
+        pooled: NDArray[np.float32] = avg_pool2d(explained, map_step(size))[0].numpy()
+        return pooled
 
 
 def _means(figures: dict[str, list[Any]]) -> dict[str, float] | None:

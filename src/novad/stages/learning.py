@@ -29,6 +29,7 @@ class Lessons:
         order: (n,) names of these images; folds are drawn from their order, not from the order of rows.
         calibration: (c, K) of calibration normals: they set offset and spread and teach nothing, so that
             thresholds taken from them still hold.
+        free: columns that are weighed without a penalty: those that tell anomalies without any label.
     """
 
     normal: NDArray[np.float32]
@@ -36,6 +37,7 @@ class Lessons:
     anomalous: Mask
     order: NDArray[np.str_]
     calibration: NDArray[np.float32]
+    free: tuple[int, ...] = ()
 
 
 def learn_evidence(lessons: Lessons, strength: float, taught: Mask | None = None) -> Evidence:
@@ -49,7 +51,8 @@ def learn_evidence(lessons: Lessons, strength: float, taught: Mask | None = None
     taught = np.ones(len(lessons.anomalous), bool) if taught is None else taught
     normal = np.concatenate([lessons.normal, lessons.tuning[taught & ~lessons.anomalous]])
     centre, scale = (torch.from_numpy(each).float() for each in normal_scales(normal))
-    share = np.sqrt(normal.shape[1])
+    share = np.full(normal.shape[1], np.sqrt(normal.shape[1]))
+    share[list(lessons.free)] = 1.0
 
     def seen(deviations: NDArray[np.float32]) -> NDArray[np.float64]:
         return np.asarray(squashed(torch.from_numpy(deviations), centre, scale).double().numpy() / share)
@@ -58,7 +61,7 @@ def learn_evidence(lessons: Lessons, strength: float, taught: Mask | None = None
     labels = np.arange(len(images)) >= len(normal)
     model = LogisticRegression(C=strength, class_weight="balanced", max_iter=5000)
     weight: NDArray[np.float64] = model.fit(seen(images), labels).coef_[0] / share
-    reading = fit_normal_scale(seen(lessons.calibration) * share @ weight)
+    reading = fit_normal_scale((seen(lessons.calibration) * share) @ weight)
     return Evidence(centre, scale, torch.from_numpy(weight).float(), reading.median, reading.spread)
 
 

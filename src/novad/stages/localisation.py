@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from novad.stages.map_weight import pixel_auroc
 from novad.vision.candidates import CandidateGrid, Fits
 from novad.vision.explainers import Explainer
 from novad.vision.novelty import Candidate, deviation, map_step, statistic_maps
-from novad.vision.pooling import smooth
+from novad.vision.pooling import resize_maps, smooth
 from novad.vision.preprocess import images_at_once, to_batch
 
 __all__ = ["MaskedImages", "best_map", "masked_images"]
@@ -54,16 +55,33 @@ def masked_images(line: Line) -> MaskedImages | None:
 
 
 def best_map(
-    explainer: Explainer, grid: CandidateGrid, fits: Fits, target: str, masked: MaskedImages | None
+    explainer: Explainer,
+    grid: CandidateGrid,
+    fits: Fits,
+    target: str,
+    masked: MaskedImages | None,
+    look: Candidate | None = None,
+    looks: Tensor | None = None,
 ) -> tuple[Candidate, Tensor | None]:
-    """The deviation of ``target`` that ranks defective positions highest, and its maps of the masked images.
+    """The deviation that ranks defective positions highest, and its maps of the masked images.
 
-    Without masks it is the deviation of the contribution, which is what the explanation divides among the
-    pixels, from normal images at the same place, in either direction.
+    Without masks it is that of appearance. Where appearance is not known either, it is the deviation of the
+    contribution, which is what the explanation divides among the pixels, from normal images at the same
+    place, in either direction.
+
+    Args:
+        explainer: of the explained network.
+        grid: deviations of the explanation.
+        fits: distribution of its statistics over normal images.
+        target: explained layer or layers.
+        masked: defects whose place is known.
+        look: the candidate of appearance; None where that is not known.
+        looks: (N, h, w) its maps of the masked images.
     """
     if masked is None or not masked.masks.any():
         smoothing = max(grid.smoothing)
-        return Candidate(target, grid.computed[0], smoothing, True, "both", min(grid.top_shares)), None
+        contribution = Candidate(target, grid.computed[0], smoothing, True, "both", min(grid.top_shares))
+        return look or contribution, None
     side = masked.images.shape[-1]
     step = map_step(side)
     statistics = torch.cat(
@@ -73,7 +91,10 @@ def best_map(
         ]
     )
     offered = _offered_maps(grid, fits, target, statistics)
-    return max(offered, key=lambda each: pixel_auroc(each[1], masked.masks))
+    if look is not None and looks is not None:
+        offered = chain([(look, looks)], offered)
+    size = (masked.masks.shape[-2], masked.masks.shape[-1])
+    return max(offered, key=lambda each: pixel_auroc(resize_maps(each[1], size), masked.masks))
 
 
 def _offered_maps(

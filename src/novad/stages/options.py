@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from novad.config import LineSettings
 from novad.stages.learning import Lessons, cross_fitted, learn_evidence
+from novad.vision.appearance import APPEARANCE
 from novad.vision.calibration import fit_normal_scale
 from novad.vision.evidence import Evidence, evidence_candidates
 from novad.vision.fusion import hybrid_scores, tune_weight
@@ -98,7 +99,7 @@ class Option:
 def offered_options(
     settings: LineSettings, scored: Scored, reference: Candidate, normal: BankDeviations | None
 ) -> list[Option]:
-    """A single deviation, and with labelled anomalies enough the evidence of every target.
+    """Single deviations, appearance last, and with labelled anomalies enough the evidence of every target.
 
     Beside evidence, whose figures are cross-fitted, the single one is the reference: a searched one would
     be judged on what it was chosen by.
@@ -109,16 +110,17 @@ def offered_options(
         reference: where the search for a single deviation starts.
         normal: None where there are too few anomalies to learn from.
     """
+    known = [single_option(settings, scored, each) for each in scored.candidates if each.target == APPEARANCE]
     if normal is None:
         chosen = choose(scored.candidates, reference, scored.novelty, scored.anomalous)
-        return [single_option(settings, scored, chosen)]
-    targets = dict.fromkeys(candidate.target for candidate in scored.candidates)
+        return [single_option(settings, scored, chosen), *known]
+    targets = dict.fromkeys(each.target for each in scored.candidates if each.target != APPEARANCE)
     evidence = [evidence_option(settings, scored, normal, target) for target in targets]
-    return [single_option(settings, scored, reference), *evidence]
+    return [single_option(settings, scored, reference), *known, *evidence]
 
 
 def best_option(options: list[Option], anomalous: NDArray[np.bool_], confidence: float = SURE) -> Option:
-    """The last option, which joins most layers, unless another surely fuses better.
+    """The last option, which joins most layers or is appearance, unless another surely fuses better.
 
     Args:
         options: from ``offered_options``.
@@ -146,18 +148,24 @@ def evidence_option(settings: LineSettings, scored: Scored, normal: BankDeviatio
     """
     own = [at for at, each in enumerate(scored.candidates) if each.target == target]
     columns = [own[at] for at in evidence_candidates([scored.candidates[at] for at in own])]
+    columns += [at for at, each in enumerate(scored.candidates) if each.target == APPEARANCE]
     told = settings.calibrate_explainer
     taught, seen = normal.novelty[:, columns], scored.novelty[:, columns]
     if told.residuals:
         taught = np.concatenate([taught, normal.residuals], axis=1)
         seen = np.concatenate([seen, scored.residuals], axis=1)
-    evidence, scores = learned(scored, taught, seen, told.evidence_strength)
     judged = tuple(scored.candidates[at] for at in columns)
+    free = tuple(at for at, each in enumerate(judged) if each.target == APPEARANCE)
+    evidence, scores = learned(scored, taught, seen, told.evidence_strength, free)
     return _option(settings, scored, f"evidence of {target}", judged, evidence, scores)
 
 
 def learned(
-    scored: Scored, taught: NDArray[np.float32], seen: NDArray[np.float32], strength: float
+    scored: Scored,
+    taught: NDArray[np.float32],
+    seen: NDArray[np.float32],
+    strength: float,
+    free: tuple[int, ...] = (),
 ) -> tuple[Evidence, NDArray[np.float64]]:
     """Evidence of some deviations, and what it says about each image without having learned from it.
 
@@ -166,6 +174,7 @@ def learned(
         taught: (b, K) deviations of bank images.
         seen: (n, K) of ``scored``.
         strength: inverse ridge penalty, see ``learn_evidence``.
+        free: columns without one, see ``Lessons``.
     """
     tuning = ~scored.calibration
     lessons = Lessons(
@@ -174,6 +183,7 @@ def learned(
         scored.anomalous[tuning],
         scored.rows["sha256"].to_numpy(str)[tuning],
         seen[scored.calibration],
+        free,
     )
     evidence = learn_evidence(lessons, strength)
     scores = np.zeros(len(scored.rows))

@@ -5,6 +5,7 @@ all the same was nothing to the network: a feature that it never learned.
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,7 +13,21 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["appearance", "vector_appearance"]
+from novad.vision.novelty import JOINT, Candidate, NormalStatistics, StatisticMoments, deviation
+from novad.vision.pooling import smooth
+
+__all__ = [
+    "APPEARANCE",
+    "AppearanceNovelty",
+    "appearance",
+    "appearance_candidate",
+    "fit_appearance_novelty",
+    "vector_appearance",
+]
+
+APPEARANCE = "appearance"
+SMOOTHING = 1.0
+_AT_ONCE = 8
 
 
 def appearance(images: Tensor, shape: tuple[int, int]) -> Tensor:
@@ -54,3 +69,62 @@ def vector_appearance(
         looks[torch.from_numpy(at)] = seen[number - first, :, row, column]
         first += len(images)
     return looks
+
+
+@dataclass(frozen=True)
+class AppearanceNovelty:
+    """How unusually unlike their nearest normal patches the patches of an image look, from place to place.
+
+    Attributes:
+        differences: distribution of the eight smoothed differences over normal images, per place.
+        together: of the same in standard deviations of their place; knows how they go together.
+        distances: of their Mahalanobis distance, per place.
+    """
+
+    differences: NormalStatistics
+    together: NormalStatistics
+    distances: NormalStatistics
+
+    def __call__(self, differences: Tensor) -> Tensor:
+        """Novelty maps (N, h, w), in standard deviations of their place, of (N, 8, h, w) differences."""
+        placed = _placed(smooth(differences, SMOOTHING), self.differences)
+        return _placed(_distance(placed, self.together), self.distances)[:, 0]
+
+
+def fit_appearance_novelty(differences: Tensor) -> AppearanceNovelty:
+    """What differences are usual.
+
+    Args:
+        differences: (n, 8, h, w) of normal images, none of which was matched with a patch of its own.
+    Raises:
+        CalibrationError: fewer than two images.
+    """
+    parts = torch.split(differences, _AT_ONCE)
+    first = _fit(smooth(part, SMOOTHING) for part in parts)
+
+    def placed() -> Iterable[Tensor]:
+        return (_placed(smooth(part, SMOOTHING), first) for part in parts)
+
+    together = _fit(placed())
+    return AppearanceNovelty(first, together, _fit(_distance(part, together) for part in placed()))
+
+
+def appearance_candidate(top_share: float) -> Candidate:
+    """The name of appearance among the ways to ask for novelty."""
+    return Candidate(APPEARANCE, JOINT, SMOOTHING, located=True, side="high", top_share=top_share)
+
+
+def _fit(batches: Iterable[Tensor]) -> NormalStatistics:
+    moments = StatisticMoments()
+    for maps in batches:
+        moments.add(maps)
+    return moments.finish()
+
+
+def _placed(maps: Tensor, normal: NormalStatistics) -> Tensor:
+    return (maps - normal.mean) / normal.spread
+
+
+def _distance(placed: Tensor, together: NormalStatistics) -> Tensor:
+    """(N, 1, h, w) Mahalanobis distance."""
+    return deviation(placed, (), together, JOINT, located=False, side="high")[:, None]

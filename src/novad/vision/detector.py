@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from novad.vision.appearance import appearance
+from novad.errors import CalibrationError
+from novad.vision.appearance import APPEARANCE, AppearanceNovelty, appearance
 from novad.vision.backbones import Backbone
 from novad.vision.calibration import NormalScale, conformal_p_values
 from novad.vision.detection import Detection, NearestNormal, Thresholds
@@ -29,7 +30,7 @@ from novad.vision.novelty import (
     map_step,
     statistic_maps,
 )
-from novad.vision.pooling import smooth
+from novad.vision.pooling import smooth, top_means
 from novad.vision.preprocess import PixelArray, batches, images_at_once, to_batch
 from novad.vision.residuals import residual_deviations
 
@@ -73,17 +74,27 @@ class FamiliarityModel:
         grids = feature_grids(features, self.anomaly_type)
         return familiarity_scores(self.bank, grids, self.neighbours, self.top_share, self.smoothing, own)
 
-    def residuals(self, images: Tensor, features: Mapping[str, Tensor], found: FamiliarityScores) -> Tensor:
-        """(N, K) deviations of images (N, 3, H, W) from the patches of their nearest vectors.
+    def differences(self, images: Tensor, found: FamiliarityScores) -> Tensor | None:
+        """(N, 8, h, w) how else patches of images (N, 3, H, W) look than those of their nearest vectors.
+
+        None where the bank does not know what those looked like.
+        """
+        if self.bank.appearance is None:
+            return None
+        expected = self.bank.appearance[torch.from_numpy(found.nearest)]
+        _, rows, columns = found.nearest.shape
+        return appearance(images, (rows, columns)) - expected.permute(0, 3, 1, 2)
+
+    def residuals(
+        self, features: Mapping[str, Tensor], found: FamiliarityScores, differences: Tensor | None
+    ) -> Tensor:
+        """(N, K) deviations of images from the patches of their nearest vectors.
 
         Direction by direction in the features, and in what the patches look like where the bank knows that.
         """
-        grids = feature_grids(features, self.anomaly_type)
-        left = self.bank.residuals(grids, found.nearest)
-        if self.bank.appearance is not None:
-            expected = self.bank.appearance[torch.from_numpy(found.nearest)]
-            seen = appearance(images, (grids.shape[2], grids.shape[3])).permute(0, 2, 3, 1)
-            left = torch.cat([left, seen - expected], dim=3)
+        left = self.bank.residuals(feature_grids(features, self.anomaly_type), found.nearest)
+        if differences is not None:
+            left = torch.cat([left, differences.permute(0, 2, 3, 1)], dim=3)
         return residual_deviations(left, found.distances)
 
 
@@ -93,26 +104,28 @@ class Explained:
 
     Attributes:
         deviations: (N, J) that the score reads.
-        maps: (N, h, w) raw novelty maps.
+        maps: (N, h, w) of the deviation that is shown; empty where that is none of the explanation.
         features: feature maps seen on the way; may be empty.
     """
 
     deviations: Tensor
     maps: Tensor
-    features: dict[str, Tensor]
+    features: Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
 class NoveltyModel:
-    """Everything that gives a raw novelty map from one explanation, and a score from it and the memory.
+    """Everything that gives a raw novelty map and a score, from an explanation, the memory and appearance.
 
     Attributes:
         explainer: of the images.
-        shown: the deviation that the map shows; its target is explained.
-        judged: deviations of the same target that the score reads.
+        shown: the deviation that the map shows.
+        judged: deviations that the score reads; those of the explanation are of one target, and appearance
+            comes after them.
         evidence: how they are weighed; None when a single one is the score.
         normal: distribution of the target's statistics over normal images, per smoothing.
         residuals: whether the evidence goes on to weigh what the memory bank leaves unexplained.
+        appearance: what appearance is usual; None where neither map nor score reads it.
     """
 
     explainer: Explainer
@@ -121,12 +134,23 @@ class NoveltyModel:
     evidence: Evidence | None
     normal: Mapping[float, NormalStatistics]
     residuals: bool = False
+    appearance: AppearanceNovelty | None = None
+
+    @property
+    def target(self) -> str:
+        """The explained layer or layers; the explainer's first where no explanation is read."""
+        read = [each.target for each in (self.shown, *self.judged) if each.target != APPEARANCE]
+        return (*read, self.explainer.targets[0])[0]
+
+    @cached_property
+    def _explained(self) -> tuple[Candidate, ...]:
+        return tuple(each for each in self.judged if each.target != APPEARANCE)
 
     @cached_property
     def _needed(self) -> tuple[tuple[str, ...], Mapping[float, NormalStatistics]]:
         """Statistics that map and score read, and their distributions: all where a joint one is read."""
         computed = tuple(name for name in self.explainer.statistics if name != JOINT)
-        read = {each.statistic for each in (self.shown, *self.judged)}
+        read = {each.statistic for each in (self.shown, *self.judged) if each.target != APPEARANCE}
         if JOINT in read:
             return computed, self.normal
         places = [at for at, name in enumerate(computed) if name in read]
@@ -136,20 +160,24 @@ class NoveltyModel:
         )
 
     def explain(self, images: Tensor) -> Explained:
-        """Deviations and maps of images (N, 3, H, W)."""
-        shown, (names, normal) = self.shown, self._needed
-        explanation = self.explainer.explain(images, shown.target)
+        """Deviations of the explanations of images (N, 3, H, W), and their maps."""
+        shown, (names, normal), no_maps = self.shown, self._needed, torch.empty(len(images), 0, 0)
+        if not names:
+            return Explained(torch.empty(len(images), 0), no_maps, {})
+        explanation = self.explainer.explain(images, self.target)
         statistics = statistic_maps(explanation, names, map_step(images.shape[-1]))
-        maps = deviation(
-            smooth(statistics, shown.smoothing),
-            names,
-            normal[shown.smoothing],
-            shown.statistic,
-            shown.located,
-            shown.side,
-        )
-        deviations = deviation_scores(statistics, names, normal, self.judged)
-        return Explained(deviations, maps, dict(explanation.features))
+        deviations = deviation_scores(statistics, names, normal, self._explained)
+        if shown.target == APPEARANCE:
+            return Explained(deviations, no_maps, explanation.features)
+        smoothed, usual = smooth(statistics, shown.smoothing), normal[shown.smoothing]
+        maps = deviation(smoothed, names, usual, shown.statistic, shown.located, shown.side)
+        return Explained(deviations, maps, explanation.features)
+
+    def deviations(self, explained: Tensor, looks: Tensor) -> Tensor:
+        """(N, J) that the score reads, from those of the explanation and (N, h, w) maps of appearance."""
+        if len(self.judged) == len(self._explained):
+            return explained
+        return torch.cat([explained, top_means(looks, [self.judged[-1].top_share])], dim=1)
 
     def score(self, deviations: Tensor, residuals: Tensor | None = None) -> Tensor:
         """(N,) raw scores of (N, J) deviations, and of (N, K) memory residuals where these are read."""
@@ -194,14 +222,26 @@ class RawScores:
 
 
 def raw_scores(familiarity: FamiliarityModel, novelty: NoveltyModel, images: Tensor) -> RawScores:
-    """Both raw scores of images (N, 3, H, W), with one forward pass where both use the same network."""
+    """Both raw scores of images (N, 3, H, W), with one forward pass where both use the same network.
+
+    Raises:
+        CalibrationError: novelty asks for appearance and the bank does not know what its patches looked like.
+    """
     explained = novelty.explain(images)
     with torch.inference_mode():
-        shared = novelty.explainer.backbone is familiarity.backbone
+        shared = explained.features and novelty.explainer.backbone is familiarity.backbone
         features = explained.features if shared else familiarity.backbone(images)
         found = familiarity.score(features)
-        residuals = familiarity.residuals(images, features, found) if novelty.residuals else None
-        return RawScores(found, novelty.score(explained.deviations, residuals), explained.maps)
+        read = novelty.residuals or novelty.appearance is not None
+        differences = familiarity.differences(images, found) if read else None
+        residuals = familiarity.residuals(features, found, differences) if novelty.residuals else None
+        if novelty.appearance is None:
+            return RawScores(found, novelty.score(explained.deviations, residuals), explained.maps)
+        if differences is None:
+            raise CalibrationError("novelty reads appearance, of which this memory bank knows nothing")
+        looks = novelty.appearance(differences)
+        score = novelty.score(novelty.deviations(explained.deviations, looks), residuals)
+        return RawScores(found, score, looks if novelty.shown.target == APPEARANCE else explained.maps)
 
 
 class Detector:

@@ -3,15 +3,17 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from novad.errors import IntegrityError
+from novad.vision.appearance import AppearanceNovelty
 from novad.vision.backbones import Backbone, file_sha256, load_backbone
 from novad.vision.calibration import NormalScale
 from novad.vision.detection import Thresholds
@@ -69,7 +71,7 @@ def save_detector(
         shutil.copyfile(source, folder / name)
     files = {path.name: file_sha256(path) for path in sorted(folder.iterdir())}
     manifest = {
-        "format": 3,
+        "format": 4,
         "line": line,
         "image_size": image_size,
         "backbone": backbone,
@@ -99,7 +101,7 @@ def load_detector(folder: Path) -> Detector:
     explained_backbone = backbone if same else _backbone(folder, manifest, explained)
     told = manifest["familiarity"]
     novelty = manifest["novelty"]
-    normal, evidence = load_novelty(folder / CALIBRATION)
+    normal, evidence, appearance = load_novelty(folder / CALIBRATION)
     bank = load_bank(folder / BANK)
     memory = Memory(bank, told["anomaly_type"]) if same else None
     return Detector(
@@ -121,6 +123,7 @@ def load_detector(folder: Path) -> Detector:
             evidence,
             normal,
             novelty.get("residuals", False),  # format 2 had none
+            appearance,
         ),
         fusion=fusion_model(manifest["fusion"]),
         digest=digest,
@@ -142,13 +145,14 @@ def fusion_model(document: dict[str, Any]) -> FusionModel:
     )
 
 
-def save_novelty(normal: Mapping[float, NormalStatistics], evidence: Evidence | None, path: Path) -> None:
-    """Write the distributions of a target's statistics per smoothing, and the evidence that weighs them."""
-    tensors = {
-        f"normal/{smoothing}/{name}": value
-        for smoothing, each in normal.items()
-        for name, value in each.tensors().items()
-    }
+def save_novelty(
+    normal: Mapping[float, NormalStatistics],
+    evidence: Evidence | None,
+    appearance: AppearanceNovelty | None,
+    path: Path,
+) -> None:
+    """Write the distributions of a target's statistics per smoothing and of appearance, and the evidence."""
+    tensors = {f"normal/{smoothing}/{name}": value for smoothing, name, value in _flat(normal)}
     if evidence is not None:
         tensors |= {
             "evidence/centre": evidence.centre,
@@ -156,23 +160,38 @@ def save_novelty(normal: Mapping[float, NormalStatistics], evidence: Evidence | 
             "evidence/weight": evidence.weight,
             "evidence/reading": torch.tensor([evidence.offset, evidence.spread], dtype=torch.float64),
         }
+    if appearance is not None:
+        tensors |= {f"appearance/{part}/{name}": value for part, name, value in _flat(vars(appearance))}
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
 
 
-def load_novelty(path: Path) -> tuple[dict[float, NormalStatistics], Evidence | None]:
+def load_novelty(
+    path: Path,
+) -> tuple[dict[float, NormalStatistics], Evidence | None, AppearanceNovelty | None]:
     """Read what ``save_novelty`` wrote."""
     tensors = load_file(path)
-    normal = {
-        smoothing: NormalStatistics(
-            **{name: tensors[f"normal/{smoothing}/{name}"] for name in NormalStatistics.__dataclass_fields__}
-        )
-        for smoothing in sorted({float(name.split("/")[1]) for name in tensors if name.startswith("normal/")})
-    }
+    normal = {float(smoothing): each for smoothing, each in _statistics(tensors, "normal").items()}
+    looks = _statistics(tensors, "appearance")
+    appearance = AppearanceNovelty(**looks) if looks else None
     if "evidence/weight" not in tensors:
-        return normal, None
+        return normal, None, appearance
     offset, spread = tensors["evidence/reading"].tolist()
     centre, scale, weight = (tensors[f"evidence/{name}"] for name in ("centre", "scale", "weight"))
-    return normal, Evidence(centre, scale, weight, offset, spread)
+    return normal, Evidence(centre, scale, weight, offset, spread), appearance
+
+
+def _flat(statistics: Mapping[Any, NormalStatistics]) -> Iterator[tuple[Any, str, Tensor]]:
+    for key, each in statistics.items():
+        for name, value in each.tensors().items():
+            yield key, name, value
+
+
+def _statistics(tensors: Mapping[str, Tensor], kind: str) -> dict[str, NormalStatistics]:
+    keys = sorted({name.split("/")[1] for name in tensors if name.startswith(f"{kind}/")})
+    fields = NormalStatistics.__dataclass_fields__
+    return {
+        key: NormalStatistics(**{field: tensors[f"{kind}/{key}/{field}"] for field in fields}) for key in keys
+    }
 
 
 def _verified(folder: Path) -> tuple[dict[str, Any], str]:

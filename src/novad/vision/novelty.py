@@ -118,7 +118,7 @@ class NormalStatistics:
 
     def only(self, places: Sequence[int]) -> "NormalStatistics":
         """The distributions of the statistics at ``places``, without any joint one."""
-        rows = torch.tensor(places)
+        rows = torch.tensor(places, dtype=torch.long)
         fields = {name: tensor[rows] for name, tensor in self.tensors().items() if "precision" not in name}
         none = torch.eye(len(places))
         return NormalStatistics(**fields, precision=none, located_precision=none)

@@ -1,5 +1,8 @@
 """Learned evidence: what it learns from, what it may not learn from, and how it is told apart from luck."""
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,7 +15,8 @@ from novad.config import BackboneSettings, LineSettings
 from novad.config.settings import CalibrateExplainerSettings, ExplainerSettings
 from novad.stages.learning import DRAWS, Lessons, cross_fitted, folds, learn_evidence, score_held_out
 from novad.stages.map_weight import map_weight, pixel_auroc
-from novad.stages.options import BankDeviations, Scored, evidence_option
+from novad.stages.options import BankDeviations, Scored, best_option, evidence_option, offered_options
+from novad.vision.appearance import appearance_candidate
 from novad.vision.calibration import fit_normal_scale
 from novad.vision.evidence import evidence_candidates, squashed
 from novad.vision.novelty import Candidate
@@ -142,28 +146,83 @@ def test_the_hybrid_map_never_shows_defects_worse_than_its_better_half() -> None
     assert map_weight(masks.float(), noise[1], masks) < 0.5
 
 
-@pytest.mark.parametrize("residuals", [True, False])
-def test_evidence_weighs_memory_residuals_unless_the_line_says_no(residuals: bool) -> None:
-    rng = np.random.default_rng(0)
-    candidates = [Candidate("layer1", "norm", 0.0, True, side, 0.01) for side in ("high", "low", "both")]
-    labels, split = np.repeat([0, 0, 1], 30), np.repeat(["calibration", "tuning", "tuning"], 30)
-    rows = pd.DataFrame({"label": labels, "split": split, "sha256": [f"{at:04x}" for at in range(90)]})
-    left = rng.normal(size=(90, 5)).astype(np.float32)
-    left[60:, 3] += 3  # only the memory tells these anomalies
-    scored = Scored(rows, candidates, rng.normal(size=90), rng.normal(size=(90, 3)).astype("f4"), left)
-    normal = BankDeviations(*(rng.normal(size=(40, width)).astype(np.float32) for width in (3, 5)))
+def _line(**changes: Any) -> LineSettings:
     backbone = BackboneSettings(sha256="0" * 64)
-    line = LineSettings(
+    return LineSettings(
         data="data",
         layout="mvtec",
         backbone=backbone,
         explainer=ExplainerSettings(backbone=backbone),
-        calibrate_explainer=CalibrateExplainerSettings(residuals=residuals),
+        calibrate_explainer=CalibrateExplainerSettings(**changes),
     )
-    option = evidence_option(line, scored, normal, "layer1")
+
+
+def _rows() -> pd.DataFrame:
+    """Thirty calibration normals, thirty tuning normals, thirty anomalies."""
+    labels, split = np.repeat([0, 0, 1], 30), np.repeat(["calibration", "tuning", "tuning"], 30)
+    return pd.DataFrame({"label": labels, "split": split, "sha256": [f"{at:04x}" for at in range(90)]})
+
+
+@pytest.mark.parametrize("residuals", [True, False])
+def test_evidence_weighs_memory_residuals_unless_the_line_says_no(residuals: bool) -> None:
+    rng = np.random.default_rng(0)
+    candidates = [Candidate("layer1", "norm", 0.0, True, side, 0.01) for side in ("high", "low", "both")]
+    left = rng.normal(size=(90, 5)).astype(np.float32)
+    left[60:, 3] += 3  # only the memory tells these anomalies
+    scored = Scored(_rows(), candidates, rng.normal(size=90), rng.normal(size=(90, 3)).astype("f4"), left)
+    normal = BankDeviations(*(rng.normal(size=(40, width)).astype(np.float32) for width in (3, 5)))
+    option = evidence_option(_line(residuals=residuals), scored, normal, "layer1")
     assert option.residuals is residuals
     assert option.evidence is not None
     assert len(option.evidence.weight) == 2 + 5 * residuals
     assert (option.figures["auroc"] > 0.95) is residuals
     if residuals:
         assert int(option.evidence.weight.argmax()) == 2 + 3
+
+
+def _looks(telling: int, strength: float) -> tuple[Scored, BankDeviations, Candidate]:
+    """One statistic of an explanation on both sides, and appearance; column ``telling`` shifts anomalies."""
+    rng = np.random.default_rng(1)
+    reference = Candidate("layer1", "norm", 0.0, True, "high", 0.01)
+    candidates = [reference, replace(reference, side="low"), appearance_candidate(0.01)]
+    novelty = rng.normal(size=(90, 3)).astype("f4")
+    novelty[60:, telling] += strength
+    left = rng.normal(size=(90, 40)).astype("f4")
+    normal = BankDeviations(rng.normal(size=(40, 3)).astype("f4"), rng.normal(size=(40, 40)).astype("f4"))
+    return Scored(_rows(), candidates, rng.normal(size=90), novelty, left), normal, reference
+
+
+@pytest.mark.parametrize(("telling", "strength", "chosen"), [(2, 1.5, 2), (0, 0.0, 2), (0, 3.0, 0)])
+def test_with_few_anomalies_appearance_speaks_unless_the_explanation_is_surely_better(
+    telling: int, strength: float, chosen: int
+) -> None:
+    scored, _, reference = _looks(telling, strength)
+    options = offered_options(_line(), scored, reference, None)
+    best = best_option(options, scored.anomalous)
+    assert best.judged == (scored.candidates[chosen],)
+    assert best.evidence is None
+
+
+def test_evidence_reads_appearance_last_and_without_a_penalty() -> None:
+    scored, normal, reference = _looks(2, 1.5)
+    options = offered_options(_line(), scored, reference, normal)
+    assert [option.name for option in options] == [
+        "norm of layer1", "joint of appearance", "evidence of layer1"
+    ]  # fmt: skip
+    evidence = options[-1].evidence
+    assert options[-1].judged == tuple(scored.candidates)
+    assert evidence is not None
+    assert int(evidence.weight.abs().argmax()) == 2
+
+    tuning = ~scored.calibration
+    told = Lessons(
+        np.concatenate([normal.novelty, normal.residuals], axis=1),
+        np.concatenate([scored.novelty, scored.residuals], axis=1)[tuning],
+        scored.anomalous[tuning],
+        scored.rows["sha256"].to_numpy(str)[tuning],
+        np.concatenate([scored.novelty, scored.residuals], axis=1)[scored.calibration],
+    )
+    # With a penalty that allows nothing else, what is free still speaks.
+    bound, free = (learn_evidence(replace(told, free=each), 1e-4).weight for each in ((), (2,)))
+    assert float(free[2]) > 20 * float(bound[2])
+    assert float(free.abs().sum() - free[2].abs()) < 0.25 * float(free[2])

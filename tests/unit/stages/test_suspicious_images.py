@@ -12,7 +12,8 @@ from PIL import Image
 
 from novad.config import Workspace
 from novad.images import read_manifest
-from novad.stages import calibrate_explainer, memory_bank, suspicious_images, validate
+from novad.stages import memory_bank, suspicious_images, validate
+from novad.stages.deviations import Deviations
 from novad.stages.line import Line
 from novad.tracking.digests import file_digest
 from novad.vision.memory_bank import load_bank
@@ -88,10 +89,9 @@ def test_what_is_left_out_is_named_everywhere_and_known_to_no_later_stage(
         return decoded(line, rows)
 
     monkeypatch.setattr(Line, "images", images_of)
-    line = Line.open(workspace, LINE)
-    _, explainer = calibrate_explainer.load_models(line)
-    calibrate_explainer.fit_candidates(line, explainer)
-    assert read == [path for path, _ in told["bank"]["images"]]
+    Deviations.fit(Line.open(workspace, LINE))
+    # Once for the explanation, once for the memory.
+    assert read == 2 * [path for path, _ in told["bank"]["images"]]
 
 
 def test_all_that_was_left_out_is_listed_however_much_it_is(

@@ -4,9 +4,15 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
-from novad.vision.appearance import appearance, vector_appearance
+from novad.errors import CalibrationError
+from novad.vision.appearance import (
+    appearance,
+    fit_appearance_novelty,
+    vector_appearance,
+)
 from novad.vision.detector import FamiliarityModel
 from novad.vision.memory_bank import MemoryBank, load_bank, save_bank
 from novad.vision.patch_store import Whitening
@@ -59,9 +65,46 @@ def test_a_colour_that_the_network_does_not_see_is_what_the_memory_leaves_unexpl
     model = FamiliarityModel(random_backbone, load_bank(tmp_path / "bank"), "sensory", 1, 0.1)
     features, images = {"layer": torch.zeros(2, 1, 4, 4)}, torch.full((2, 3, 16, 16), 0.25)
     images[1, 2] = 0.75
-    left = model.residuals(images, features, model.score(features)).reshape(2, FIGURES, 9)
+    found = model.score(features)
+    left = model.residuals(features, found, model.differences(images, found)).reshape(2, FIGURES, 9)
     assert torch.allclose(left[0, 8], torch.tensor([0.0, 0, 0, 0, -0.25, -0.25, -0.25, -0.25, -0.25]))
     assert torch.allclose(left[1, 8] - left[0, 8], torch.tensor([0.0, 0, 0, 0.5, 0, 0, 0, 0, 0]), atol=1e-5)
     blind = replace(model, bank=MemoryBank(whitening, torch.zeros(1, 1), origins))
-    alike = blind.residuals(images, features, model.score(features))
+    assert blind.differences(images, found) is None
+    alike = blind.residuals(features, found, None)
     assert torch.equal(alike[0], alike[1])
+
+
+def test_without_neighbours_novelty_is_a_standardised_mahalanobis_distance() -> None:
+    normal = torch.randn(40, 8, 1, 1, generator=torch.Generator().manual_seed(3))
+    normal[:, 1] += 0.9 * normal[:, 0]
+    novel = 3 * torch.randn(5, 8, 1, 1, generator=torch.Generator().manual_seed(4))
+    found = fit_appearance_novelty(normal)(novel)[:, 0, 0].numpy()
+    known, asked = (each[:, :, 0, 0].double().numpy() for each in (normal, novel))
+    standing = (known - known.mean(0)) / known.std(0), (asked - known.mean(0)) / known.std(0)
+    covariance = np.cov(standing[0].T, bias=True)
+    precision = np.linalg.inv(covariance + 1e-3 * np.diag(covariance.diagonal()))
+    usual, distance = (np.sqrt(np.einsum("ns,st,nt->n", each, precision, each)) for each in standing)
+    assert np.allclose(found, (distance - usual.mean()) / usual.std(), rtol=1e-3)
+
+
+def _differences(images: int) -> torch.Tensor:
+    """Of normal images whose upper half varies ten times as much."""
+    maps = torch.randn(images, 8, 16, 16, generator=torch.Generator().manual_seed(images))
+    maps[:, :, :8] *= 10
+    return maps
+
+
+def test_the_same_difference_is_more_novel_where_little_differs_usually() -> None:
+    novelty, seen = fit_appearance_novelty(_differences(40)), {}
+    for row in (3, 12):
+        maps = _differences(41)[:1]
+        maps[:, :, row - 1 : row + 2, 7:10] = 10.0
+        seen[row] = novelty(maps)[0]
+    assert divmod(int(seen[12].argmax()), 16) == (12, 8)
+    assert float(seen[12][12, 8]) > 8 * float(seen[3][3, 8])
+
+
+def test_one_image_does_not_tell_what_is_usual() -> None:
+    with pytest.raises(CalibrationError, match="at least 2"):
+        fit_appearance_novelty(_differences(1))

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from novad.errors import CalibrationError, IntegrityError
 from novad.vision import Detector
+from novad.vision.appearance import AppearanceNovelty, appearance_candidate, fit_appearance_novelty
 from novad.vision.backbones import file_sha256
 from novad.vision.detector import raw_scores
 from novad.vision.detector_files import load_novelty, save_detector, save_novelty
@@ -19,8 +20,9 @@ from novad.vision.evidence import Evidence
 from novad.vision.explainers import BcosExplainer
 from novad.vision.familiarity import feature_grids
 from novad.vision.maps import fit_map_scale, fuse_maps
-from novad.vision.memory_bank import fit_memory_bank, save_bank
+from novad.vision.memory_bank import fit_memory_bank, load_bank, save_bank
 from novad.vision.novelty import Candidate, StatisticMoments, map_step, statistic_maps
+from novad.vision.pooling import top_means
 from novad.vision.preprocess import to_batch
 from novad.vision.residuals import FIGURES, residual_deviations
 from novad.vision.synthetic import SYNTHETIC_TYPES, synthetic_anomaly
@@ -50,7 +52,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory, random_backbone: Any, pictur
     explainer, moments = BcosExplainer(random_backbone), StatisticMoments()
     names = tuple(name for name in explainer.statistics if name != "joint")
     moments.add(statistic_maps(explainer.explain(batch, "layer2"), names, map_step(SIZE)))
-    save_novelty({0.0: moments.finish()}, None, folder / "calibration")
+    save_novelty({0.0: moments.finish()}, None, None, folder / "calibration")
     network = {"architecture": "novad-bcos", "checkpoint": "net.safetensors", "layers": []}
     save_detector(
         folder / "saved",
@@ -253,8 +255,8 @@ def test_weighed_evidence_survives_saving_and_reads_every_deviation(
     )
     numbers = torch.rand(3, len(judged), generator=torch.Generator().manual_seed(1)) + 0.5
     evidence = Evidence(numbers[0], numbers[1], numbers[2], 0.25, 2.0)
-    save_novelty(plain.normal, evidence, tmp_path / "calibration")
-    normal, loaded = load_novelty(tmp_path / "calibration")
+    save_novelty(plain.normal, evidence, None, tmp_path / "calibration")
+    normal, loaded, _ = load_novelty(tmp_path / "calibration")
     images = to_batch(pictures, SIZE)
     weighed = replace(plain, judged=judged, evidence=loaded, normal=normal)
     found = weighed.explain(images)
@@ -286,3 +288,36 @@ def test_evidence_weighs_what_the_memory_leaves_unexplained_after_the_explanatio
     seen = torch.cat([alone, left], dim=1).double()
     by_hand = (4 * torch.tanh((seen - numbers[0]) / (4 * numbers[1]))) @ numbers[2].double()
     assert torch.allclose(found.novelty.double(), (by_hand - 0.25) / 2, rtol=1e-4, atol=1e-3)
+
+
+def test_a_detector_shows_and_weighs_appearance(saved: Path, pictures: Any, tmp_path: Path) -> None:
+    detector, images = Detector.load(saved), to_batch(pictures, SIZE)
+    plain, familiarity = detector.novelty, detector.familiarity
+    bank = familiarity.bank
+    looked = load_bank(saved / "bank.safetensors")
+    looked.appearance = torch.rand(len(bank.vectors), 8, generator=torch.Generator().manual_seed(5))
+    familiarity = replace(familiarity, bank=looked)
+    with torch.inference_mode():
+        found = familiarity.score(familiarity.backbone(images))
+        differences = familiarity.differences(images, found)
+    assert differences is not None
+    usual, look = fit_appearance_novelty(differences), appearance_candidate(0.1)
+    save_novelty(plain.normal, None, usual, tmp_path / "calibration")
+    _, _, loaded = load_novelty(tmp_path / "calibration")
+    assert isinstance(loaded, AppearanceNovelty)
+    alone = replace(plain, shown=look, judged=(look,), appearance=loaded)
+    raw = raw_scores(familiarity, alone, images)
+    assert torch.allclose(raw.novelty_maps, usual(differences), atol=1e-4)
+    assert torch.allclose(raw.novelty, top_means(usual(differences), [0.1])[:, 0], atol=1e-4)
+    assert alone.target == alone.explainer.targets[0]
+
+    evidence = Evidence(torch.zeros(2), torch.ones(2), torch.tensor([0.5, 2.0]), 0.25, 2.0)
+    both = replace(alone, shown=plain.shown, judged=(*plain.judged, look), evidence=evidence)
+    together = raw_scores(familiarity, both, images)
+    explained = raw_scores(familiarity, plain, images)
+    assert torch.equal(together.novelty_maps, explained.novelty_maps)
+    read = torch.stack([explained.novelty, raw.novelty], dim=1).double()
+    by_hand = (4 * torch.tanh(read / 4) @ torch.tensor([0.5, 2.0]).double() - 0.25) / 2
+    assert torch.allclose(together.novelty.double(), by_hand, atol=1e-4)
+    with pytest.raises(CalibrationError, match="knows nothing"):
+        raw_scores(detector.familiarity, alone, images)

@@ -1,0 +1,197 @@
+"""How a line's images deviate from its normal ones, by every candidate and from what the memory expects."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from novad.stages.line import Line
+from novad.stages.options import BankDeviations, Scored
+from novad.stages.runner import read_json
+from novad.vision.appearance import AppearanceNovelty, appearance_candidate, fit_appearance_novelty
+from novad.vision.candidates import CandidateGrid, Fits, candidate_scores, fit_normal_statistics
+from novad.vision.detector import FamiliarityModel
+from novad.vision.explainers import MEMORY, Explainer, Memory, build_explainer
+from novad.vision.memory_bank import load_bank
+from novad.vision.novelty import Candidate
+from novad.vision.pooling import top_means
+from novad.vision.preprocess import batches, images_at_once, to_batch
+
+__all__ = ["Deviations", "Remembered", "image_tensors", "learns", "load_models"]
+
+Numbers = NDArray[np.int32]
+Places = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """What the memory bank says about N images.
+
+    Attributes:
+        scores: (N,) familiarity.
+        distances: (N, h, w) its maps.
+        residuals: (N, R) deviations direction by direction.
+        differences: (N, 8, h, w) in appearance; empty where the bank does not know it.
+    """
+
+    scores: Tensor
+    distances: Tensor
+    residuals: Tensor
+    differences: Tensor
+
+
+@dataclass(frozen=True)
+class Deviations:
+    """Everything that novelty may read on one line, fitted to its normal images.
+
+    Attributes:
+        line: trained as far as its memory bank.
+        familiarity: its model.
+        explainer: of the explained network.
+        grid: deviations of the explanation.
+        fits: distribution of its statistics over normal images.
+        appearance: what appearance is usual; None for semantic anomalies, which are no matter of patches.
+    """
+
+    line: Line
+    familiarity: FamiliarityModel
+    explainer: Explainer
+    grid: CandidateGrid
+    fits: Fits
+    appearance: AppearanceNovelty | None
+
+    @classmethod
+    def fit(cls, line: Line) -> "Deviations":
+        """Ask bank images what is usual, each as if the bank did not hold it."""
+        familiarity, explainer = load_models(line)
+        told = line.settings.calibrate_explainer
+        grid = CandidateGrid.of(explainer, told.targets, told.statistics, told.smoothing, told.top_shares)
+        fitted, _ = _bank_parts(line)
+        asked = ((explainer.without(own.tolist()), images) for own, images in _bank_batches(line, fitted))
+        fits = fit_normal_statistics(grid, asked)
+        appearance = None
+        if line.settings.anomaly_type == "sensory":
+            seen = [_remember(familiarity, images, {}, own) for own, images in _bank_batches(line, fitted)]
+            appearance = fit_appearance_novelty(torch.cat([each.differences for each in seen]))
+        return cls(line, familiarity, explainer, grid, fits, appearance)
+
+    @property
+    def look(self) -> Candidate:
+        """The candidate that reads appearance."""
+        return appearance_candidate(self.line.settings.memory_bank.top_share)
+
+    @property
+    def candidates(self) -> list[Candidate]:
+        """Columns of the scores: those of every target, and appearance last where it is known."""
+        explained = [each for target in self.grid.targets for each in self.grid.candidates(target)]
+        return explained if self.appearance is None else [*explained, self.look]
+
+    @property
+    def reference(self) -> Candidate:
+        """Where the search for a single deviation of the explanation starts."""
+        return self.grid.reference(self.explainer)
+
+    def score(self, rows: pd.DataFrame, images: Iterator[Any]) -> Scored:
+        """Raw scores of the decoded ``images`` of ``rows``, by familiarity and by every candidate."""
+        parts = [self._batch(batch) for batch in image_tensors(self.line, images)]
+        known, novelty, residuals = (np.concatenate(each) for each in zip(*parts, strict=True))
+        return Scored(rows, self.candidates, known.astype(np.float64), novelty, residuals)
+
+    def bank(self) -> BankDeviations:
+        """Of bank images that nothing was fitted on, each as if the bank did not hold it."""
+        _, rest = _bank_parts(self.line)
+        parts = [self._batch(images, own) for own, images in _bank_batches(self.line, rest)]
+        _, novelty, residuals = (np.concatenate(each) for each in zip(*parts, strict=True))
+        return BankDeviations(novelty, residuals)
+
+    def remember(self, images: Tensor) -> Remembered:
+        """What the memory says about images (N, 3, H, W)."""
+        return _remember(self.familiarity, images, {})
+
+    def _batch(self, images: Tensor, own: Numbers | None = None) -> tuple[NDArray[np.float32], ...]:
+        """Familiarity (N,), all candidates (N, K) and residuals (N, R) of one batch."""
+        explainer = self.explainer if own is None else self.explainer.without(own.tolist())
+        novelty, features = candidate_scores(explainer, self.grid, self.fits, images)
+        if self.explainer.backbone is not self.familiarity.backbone:
+            features = {}
+        seen = _remember(self.familiarity, images, features, own)
+        if self.appearance is not None:
+            looks = self.appearance(seen.differences)
+            novelty = np.concatenate([novelty, top_means(looks, [self.look.top_share]).numpy()], axis=1)
+        return seen.scores.numpy(), novelty, seen.residuals.numpy()
+
+
+def learns(line: Line) -> bool:
+    """Whether the line has images enough to weigh deviations instead of choosing one.
+
+    Labelled anomalies as the settings ask for, and besides two bank images to fit the statistics on another.
+    """
+    wanted = line.settings.calibrate_explainer.evidence_anomalies
+    anomalies = int((line.rows("tuning")["label"] == 1).sum())
+    return 0 < wanted <= anomalies and len(line.bank_rows()) > 2
+
+
+def load_models(line: Line) -> tuple[FamiliarityModel, Explainer]:
+    """The line's familiarity and its explainer, on one network where both use the same."""
+    settings = line.settings
+    read = read_json(line.output("memory_bank", "bank.json"))["layers"]
+    backbone = line.backbone(settings.backbone, read)
+    explained = backbone if settings.explainer.backbone == settings.backbone else None
+    bank = load_bank(line.output("memory_bank", "bank.safetensors"))
+    asked, told = settings.calibrate_explainer.targets, settings.memory_bank
+    explainer = build_explainer(
+        settings.explainer.method,
+        explained or line.backbone(settings.explainer.backbone),
+        Memory(bank, settings.anomaly_type) if explained and MEMORY in asked else None,
+    )
+    familiarity = FamiliarityModel(
+        backbone, bank, settings.anomaly_type, told.neighbours, told.top_share, told.smoothing
+    )
+    return familiarity, explainer
+
+
+def image_tensors(line: Line, images: Iterator[Any]) -> Iterator[Tensor]:
+    """Batches (N, 3, S, S) of decoded images."""
+    size = line.settings.backbone.image_size
+    for group in batches(images, images_at_once(size)):
+        yield to_batch(group, size)
+
+
+def _remember(
+    familiarity: FamiliarityModel, images: Tensor, features: Mapping[str, Tensor], own: Numbers | None = None
+) -> Remembered:
+    """Ask the memory; ``features`` as they were seen before, empty where nobody saw any."""
+    with torch.inference_mode():
+        features = features or familiarity.backbone(images)
+        found = familiarity.score(features, own)
+        differences = familiarity.differences(images, found)
+        residuals = familiarity.residuals(features, found, differences)
+        nothing = images.new_empty(len(images), 0, *found.distances.shape[1:])
+        seen = found.scores, found.distances, residuals, nothing if differences is None else differences
+    return Remembered(*(each.clone() for each in seen))
+
+
+def _bank_parts(line: Line) -> tuple[Places, Places]:
+    """Bank images that the statistics are fitted on, and others that show how normal images deviate."""
+    images, most = len(line.bank_rows()), line.settings.calibrate_explainer.max_normals
+    fitted = _spread(images, min(most, -(-images // 2) if learns(line) else images))
+    rest = np.setdiff1d(np.arange(images), fitted)
+    return fitted, rest[_spread(len(rest), min(2 * most, len(rest)))]
+
+
+def _bank_batches(line: Line, places: Places) -> Iterator[tuple[Numbers, Tensor]]:
+    """Batches of bank images, each with their numbers in the bank."""
+    start = 0
+    for batch in image_tensors(line, line.images(line.bank_rows().iloc[places])):
+        yield places[start : start + len(batch)].astype(np.int32), batch
+        start += len(batch)
+
+
+def _spread(length: int, count: int) -> Places:
+    """``count`` of ``length`` positions, evenly spread: file names often follow the calendar."""
+    return np.asarray(np.arange(count) * length // max(count, 1), np.int64)
