@@ -28,15 +28,18 @@ def randomised(backbone: Backbone, seed: int, share: float = 1.0) -> Backbone:
 
 
 def _in_order(backbone: Backbone) -> list[nn.Conv2d]:
-    """Convolutions as a black image meets them."""
+    """Convolutions that the features hang on, as a black image meets them."""
     met: list[nn.Conv2d] = []
-    hooks = [
-        module.register_forward_hook(lambda module, *_: met.append(module))
-        for module in backbone.modules()
-        if isinstance(module, nn.Conv2d)
-    ]
-    with torch.inference_mode():
-        backbone(torch.zeros(1, 3, 64, 64))
+    convolutions = [module for module in backbone.modules() if isinstance(module, nn.Conv2d)]
+    hooks = [each.register_forward_hook(lambda module, *_: met.append(module)) for each in convolutions]
+    weights = [each.weight.requires_grad_() for each in convolutions]
+    with torch.enable_grad():
+        # In one piece even where images are cut: gradients of tiles stop at the image.
+        features = backbone.run(backbone.encode(torch.zeros(1, 3, 64, 64)), backbone.layers)
+        total = torch.stack([each.sum() for each in features.values()]).sum()
+    used = torch.autograd.grad(total, [each.weight for each in met], allow_unused=True)
     for hook in hooks:
         hook.remove()
-    return met
+    for weight in weights:
+        weight.requires_grad_(False)
+    return [each for each, gradient in zip(met, used, strict=True) if gradient is not None]

@@ -24,12 +24,13 @@ def load(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Backbone]:
     def call(architecture: str) -> Backbone:
         if architecture not in known:
             torch.manual_seed(0)
-            network = timm.create_model(architecture)
+            options = {"pad_type": "same"} if architecture.startswith("mobilenet") else {}
+            network = timm.create_model(architecture, **options)
             for name, tensor in network.state_dict().items():
                 if name.endswith(("running_var", "bn1.weight")):
                     tensor.uniform_(0.5, 3.0)
             path = tmp_path_factory.mktemp("weights") / f"{architecture}.safetensors"
-            save_file({key: each.contiguous() for key, each in network.state_dict().items()}, path)
+            save_file({key: each.contiguous() for key, each in network.state_dict().items()}, path, options)
             told, sha256 = describe_checkpoint(path)
             known[architecture] = load_backbone(told, path, sha256)
         return known[architecture]
