@@ -19,6 +19,8 @@ FIGURES = {
     "AUPRO": "aupro",
     "AUPIMO": "aupimo",
 }
+# How well the map of a score tells where the defect is.
+PLACES = {"energy in mask": "energy_in_mask", "pointing game": "pointing_game"}
 
 
 def measure(request: Request) -> Report:
@@ -48,7 +50,7 @@ def _rows(line: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _row(line: dict[str, Any], kind: str, figures: dict[str, Any]) -> dict[str, Any]:
-    counts, reduction = line["counts"], line["false_negative_reduction"]
+    counts, reduction, explanation = line["counts"], line["false_negative_reduction"], line["explanation"]
     interval = figures["ci95"].get("image_auroc")
     return {
         "line": line["line"],
@@ -56,6 +58,7 @@ def _row(line: dict[str, Any], kind: str, figures: dict[str, Any]) -> dict[str, 
         "normal + anomalous": f"{counts['test_normal']} + {counts['test_anomalous']}",
         "score": kind,
         **{name: figures[key] for name, key in FIGURES.items()},
+        **{name: (explanation[key] or {}).get(kind) for name, key in PLACES.items()},
         "AUROC, 95 %": f"{interval[0]:.3f} to {interval[1]:.3f}" if interval else None,
         "fewer missed at 5 % FPR": reduction["at_fpr_05"] if kind == "hybrid" else None,
     }

@@ -46,6 +46,7 @@ def evaluated(tmp_path: Path) -> Path:
         "scores": {"hybrid": figures(0.875), "novelty": figures(0.75), "familiarity": figures(0.625)},
         "false_negative_reduction": {"at_fpr_01": None, "at_fpr_05": 0.3125},
         "fusion": {"weight": 0.5, "tuned_on": {"split": "tuning"}},
+        "explanation": {"energy_in_mask": {"novelty": 0.375}, "pointing_game": None},
     }
     (folder / "metrics.json").write_text(json.dumps(document), "utf-8")
     return tmp_path / "artifacts"
@@ -80,6 +81,7 @@ def test_every_benchmark_leaves_its_table(
     assert all(row["ratio"] > 1 for row in told["stage_cost"] if row["what"].startswith("scoring: hybrid"))
     assert [row["score"] for row in told["detection"]] == ["familiarity", "novelty", "hybrid"]
     assert [row["AUROC"] for row in told["detection"]] == [0.625, 0.75, 0.875]
+    assert [row["energy in mask"] for row in told["detection"]] == [None, 0.375, None]
     assert told["detection"][2]["fewer missed at 5 % FPR"] == 0.3125
     assert "| some-line | novad-bcos | 7 + 5 | hybrid | 0.875 |" in (results / "detection.md").read_text(
         "utf-8"
