@@ -13,8 +13,9 @@ from novad.tracking.digests import combined
 from novad.tracking.evidence import find_version, run_folder
 from novad.tracking.store import open_client
 
-__all__ = ["PublishedRun"]
+__all__ = ["SCORES", "PublishedRun"]
 
+SCORES = "evaluate/scores.parquet"
 _MANIFEST = "validate/manifest.parquet"
 
 
