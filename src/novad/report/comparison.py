@@ -8,6 +8,7 @@ from novad.errors import ConfigError, IntegrityError, ServiceError
 from novad.report.subject import Subject
 from novad.tracking import PublishedRun
 from novad.tracking.comparison import compared
+from novad.tracking.events import champion_stack
 from novad.tracking.published import METRICS
 
 __all__ = ["Beside", "beside"]
@@ -19,7 +20,7 @@ class Beside:
 
     version: int
     role: str
-    """`champion` or `challenger`."""
+    """`champion`, `challenger` or `champion before it`."""
     problem: str | None
     """Why the two cannot be compared."""
     metrics: Mapping[str, Any]
@@ -30,16 +31,27 @@ class Beside:
 
 
 def beside(subject: Subject) -> Beside | None:
-    """The champion beside any other version, the challenger beside the champion; None without such a one."""
+    """The champion beside any other version; beside the champion the challenger, or else the one before it.
+
+    None where there is no such version.
+    """
     run = subject.run
-    champion = subject.champion.version if subject.champion is not None else None
-    is_champion = run.version is not None and run.version == champion
-    version, role = (subject.challenger, "challenger") if is_champion else (champion, "champion")
-    if version is None:
+    found = _other(subject)
+    if found is None:
         return None
+    version, role = found
     try:
         other = PublishedRun.open(run.workspace, run.line, version)
         images, differences = compared(other, run, "hybrid")
         return Beside(version, role, None, other.document(METRICS), images, differences)
     except (ConfigError, IntegrityError, ServiceError) as error:
         return Beside(version, role, str(error), {}, 0, {})
+
+
+def _other(subject: Subject) -> tuple[int, str] | None:
+    stack = [event.version for event in champion_stack(subject.events) if event.version is not None]
+    if subject.standing != "champion":
+        return (stack[-1], "champion") if stack else None
+    if subject.challenger is not None:
+        return subject.challenger, "challenger"
+    return (stack[-2], "champion before it") if len(stack) > 1 else None
