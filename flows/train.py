@@ -15,6 +15,7 @@ from novad.errors import ServiceError
 from novad.pipeline.graph import PipelineStage, line_stages, stale_stages
 from novad.pipeline.reproduce import STAGE_THREADS, reproduce
 from novad.pipeline.train import TrainingFailed
+from novad.report.page import fresh_page
 from novad.tracking import Published, close_stale_runs, publish
 
 # Two stages for the cores of one: each spends half its time on one core, importing and decoding.
@@ -51,7 +52,7 @@ def publish_line(root: Path, line: str, flow_run_id: str | None) -> Published:
     """Record the line's results in MLflow and register its detector, once per result."""
     workspace = Workspace(root)
     close_stale_runs(workspace, line)
-    return publish(workspace, line, flow_run_id)
+    return publish(workspace, line, flow_run_id, fresh_page)
 
 
 @flow(name="novad-train", task_runner=RUNNER, persist_result=False)

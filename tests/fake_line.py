@@ -34,6 +34,9 @@ stages:
 """
 
 
+THRESHOLDS = {"fail": 1.5, "review": 1.0, "alpha": 0.05, "scores": {"hybrid": 1.5}}
+
+
 def make_workspace(root: Path, *lines: str) -> Workspace:
     """A workspace whose ``lines`` look trained."""
     root.mkdir(parents=True, exist_ok=True)
@@ -65,10 +68,18 @@ def write_outputs(workspace: Workspace, line: str, *, auroc: float = 0.93, seed:
     metrics = {
         "line": line,
         "backbone": "novad-bcos",
+        "explainer": "bcos",
         "counts": {"train": 60, "calibration": 15, "tuning": 30, "test_normal": 30, "test_anomalous": 40},
         "scores": {"familiarity": figures, "novelty": figures, "hybrid": figures},
         "fusion": {"weight": 0.5, "tuned_on": "tuning"},
         "threshold": {"value": 1.5, "alpha": 0.05, "method": "conformal"},
+        "explanation": {
+            "exact": True,
+            "completeness_error_max": 1e-7,
+            "energy_in_mask": None,
+            "pointing_game": None,
+            "randomisation_similarity": None,
+        },
         "cost": {"seconds_per_stage": {"validate": 1.0}},
     }
     generator = np.random.default_rng(seed)
@@ -76,7 +87,7 @@ def write_outputs(workspace: Workspace, line: str, *, auroc: float = 0.93, seed:
     _write(workspace, line, "validate", {"report.json": {"errors": [], "warnings": []}})
     _write(workspace, line, "memory_bank", {"bank.json": {"vectors": 50}, "suspicious.json": {"images": []}})
     _write(workspace, line, "calibrate_explainer", {"candidates.json": {"chosen": 0}})
-    _write(workspace, line, "tune_fusion", {"fusion.json": {"weight": 0.5}})
+    _write(workspace, line, "tune_fusion", {"fusion.json": {"weight": 0.5, "thresholds": THRESHOLDS}})
     _write(workspace, line, "evaluate", {"metrics.json": metrics})
     validate = workspace.artifacts(line, "validate")
     manifest = pd.DataFrame({"path": ["good/0.png"], "split": ["bank"], "sha256": ["0" * 64]})
@@ -86,7 +97,7 @@ def write_outputs(workspace: Workspace, line: str, *, auroc: float = 0.93, seed:
     save_file(tensor, workspace.artifacts(line, "memory_bank") / "bank.safetensors")
     (workspace.artifacts(line, "memory_bank") / "suspicious.png").write_bytes(b"picture")
     evaluate = workspace.artifacts(line, "evaluate")
-    manifest.to_parquet(evaluate / "scores.parquet")
+    fake_scores(seed).to_parquet(evaluate / "scores.parquet")
     for folder, name in (("heatmaps", "a.png"), ("plots", "roc.png")):
         (evaluate / folder).mkdir(exist_ok=True)
         (evaluate / folder / name).write_bytes(b"picture")
@@ -95,6 +106,26 @@ def write_outputs(workspace: Workspace, line: str, *, auroc: float = 0.93, seed:
     save_file(tensor, detector / "bank.safetensors")
     digest = hashlib.sha256((detector / "bank.safetensors").read_bytes()).hexdigest()
     (detector / "detector.json").write_text(json.dumps({"line": line, "files": {"bank.safetensors": digest}}))
+
+
+def fake_scores(seed: int = 0) -> pd.DataFrame:
+    """Test scores of 30 good parts and of 20 scratches and 20 dents, the dents hard to see."""
+    generator = np.random.default_rng(seed)
+    kinds = ["good"] * 30 + ["scratch"] * 20 + ["dent"] * 20
+    usual = {"good": 0.0, "scratch": 4.0, "dent": 1.4}
+    hybrid = np.array([generator.normal(usual[kind], 0.7) for kind in kinds])
+    return pd.DataFrame(
+        {
+            "path": [f"test/{kind}/{at}.png" for at, kind in enumerate(kinds)],
+            "sha256": [hashlib.sha256(str(at).encode()).hexdigest() for at in range(len(kinds))],
+            "split": "test",
+            "label": [int(kind != "good") for kind in kinds],
+            "defect_type": kinds,
+            "familiarity": hybrid,
+            "novelty": hybrid,
+            "hybrid": hybrid,
+        }
+    )
 
 
 def _write(workspace: Workspace, line: str, stage: str, documents: dict[str, object]) -> None:

@@ -34,7 +34,7 @@ Novad = Callable[..., Told]
 HEAVY = ("torch", "mlflow", "prefect", "dvc", "pandas", "great_expectations")
 COMMANDS = (
     "audit", "bench", "demo", "doctor", "export", "gate", "history", "line add", "line list", "promote",
-    "rollback", "score", "serve", "threshold", "trace", "train", "validate",
+    "report", "rollback", "score", "serve", "threshold", "trace", "train", "validate",
 )  # fmt: skip
 
 
@@ -85,6 +85,38 @@ def test_every_command_explains_itself_and_speaks_json(command: str, novad: Nova
     assert (code, err) == (0, "")
     assert "--json" in out
     assert len([word for word in out.split() if word[0].isalpha()]) > 15
+
+
+def test_a_report_is_told_by_path_and_size(line: Workspace, tmp_path: Path, novad: Novad) -> None:
+    target = tmp_path / "metal.html"
+    document = _document(novad("report", "metal", "-o", target, "--json"))
+    assert document == {
+        "line": "metal",
+        "version": 1,
+        "verdict": "Not yet. It passes every gate; nobody has approved it.",
+        "path": str(target),
+        "bytes": target.stat().st_size,
+    }
+    code, out, err = novad("report", "metal", "--version", 1, "-o", target)
+    assert (code, err) == (0, "")
+    assert str(target) in out
+
+
+def test_a_report_of_nothing_is_refused(
+    tracked: Workspace, novad: Novad, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NOVAD_WORKSPACE", str(tracked.root))
+    monkeypatch.chdir(tracked.root)
+    before = sorted(tracked.root.iterdir())
+    for arguments, told in (
+        (("wood",), "lines.wood: no such product line"),
+        (("metal",), "metal: no model is registered; run `novad train metal` first"),
+        (("metal", "-o", "no/such/place.html"), "--output: "),
+    ):
+        code, out, err = novad("report", *arguments)
+        assert (code, out) == (2, "")
+        assert told in err
+    assert sorted(tracked.root.iterdir()) == before
 
 
 def test_help_loads_none_of_the_big_libraries() -> None:

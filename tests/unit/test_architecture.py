@@ -23,11 +23,12 @@ ROOMS = {
     "stages": STAGES,
     "benchmarking": STAGES | {"stages"},
     "tracking": STAGES | {"stages"},
+    "report": STAGES | {"tracking"},
     "serving": STAGES | {"stages", "tracking"},
     "edge": STAGES | {"tracking"},
     "pipeline": STAGES | {"stages", "tracking", "serving"},
-    "flows": STAGES | {"stages", "tracking", "serving", "pipeline"},
-    "cli": STAGES | {"stages", "benchmarking", "tracking", "serving", "edge", "pipeline", "flows"},
+    "flows": STAGES | {"stages", "tracking", "report", "serving", "pipeline"},
+    "cli": STAGES | {"stages", "benchmarking", "tracking", "report", "serving", "edge", "pipeline", "flows"},
 }
 
 ORCHESTRATION = {"prefect", "dvc", "mlflow", "great_expectations"}
@@ -41,6 +42,7 @@ BANNED = {
     "benchmarking": ORCHESTRATION,
     "tracking": {"prefect", "dvc", "great_expectations"},
     "serving": {"prefect", "dvc", "great_expectations"},
+    "report": ORCHESTRATION | {"torch"},
     "edge": ORCHESTRATION,
     "pipeline": {"mlflow", "great_expectations"},
 }

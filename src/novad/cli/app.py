@@ -7,7 +7,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from novad import __version__
-from novad.cli import audit, bench, doctor, export, governance, lines, score, serve, trace, train
+from novad.cli import audit, bench, doctor, export, governance, lines, report, score, serve, trace, train
 from novad.cli.outcome import conclude
 
 __all__ = ["app", "main"]
@@ -30,6 +30,7 @@ app.command("train")(train.train)
 app.command("score")(score.score)
 app.command("serve")(serve.serve)
 app.command("export")(export.export)
+app.command("report")(report.report)
 app.command("bench")(bench.bench)
 app.command("gate")(governance.gate)
 app.command("promote")(governance.promote)

@@ -1,6 +1,6 @@
 """Contact sheet: many small pictures on one page, each with a caption and the place to look at."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from novad.evaluation.overlays import fitting, to_uint8
 
-__all__ = ["Tile", "contact_sheet"]
+__all__ = ["Tile", "contact_sheet", "tile_pictures"]
 
 _SIDE, _GAP, _LINE = 160, 8, 14
 _COLUMNS = 6
@@ -64,3 +64,15 @@ def contact_sheet(tiles: Sequence[Tile]) -> Image.Image:
             at = (left, top + _SIDE + line * _LINE)
             pen.text(at, fitting(text, font, _SIDE), fill="black", font=font)
     return sheet
+
+
+def tile_pictures(sheet: Image.Image, captions: int) -> Iterator[Image.Image]:
+    """The pictures of a sheet again, row by row, on their white ground; empty places come last.
+
+    Args:
+        captions: most lines that a tile of it has.
+    """
+    width, height = _SIDE + _GAP, _SIDE + _LINE * captions + _GAP
+    for top in range(_GAP, sheet.height - _GAP, height):
+        for left in range(_GAP, sheet.width - _GAP, width):
+            yield sheet.crop((left, top, left + _SIDE, top + _SIDE))

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-__all__ = ["fitting", "overlay", "panel", "to_uint8"]
+__all__ = ["fitting", "outlined", "overlay", "panel", "to_uint8"]
 
 Picture = NDArray[np.uint8]
 
@@ -68,7 +68,7 @@ def panel(
         mask: true defect, outlined on the first picture.
         caption: one line of text.
     """
-    pictures = {"image": _outlined(to_uint8(image), mask)}
+    pictures = {"image": outlined(to_uint8(image), mask)}
     for name, heat in maps.items():
         pictures[name] = overlay(image, heat, thresholds[name], max(1.0, abs(thresholds[name])))
     scale = _SIDE / max(image.shape[:2])
@@ -93,7 +93,8 @@ def fitting(text: str, font: Any, width: int) -> str:
     return "..." + text[start:]
 
 
-def _outlined(picture: Picture, mask: NDArray[np.bool_] | None) -> Picture:
+def outlined(picture: Picture, mask: NDArray[np.bool_] | None) -> Picture:
+    """An (H, W, 3) image with the edge of an (H, W) mask drawn; as it is without a mask."""
     if mask is None:
         return picture
     width = max(1, round(max(mask.shape) / 200))

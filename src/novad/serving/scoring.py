@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from novad.config import Workspace
+from novad.evaluation.pictures import heatmap, png_text
 from novad.serving.champions import Champions, Served
-from novad.serving.pictures import heatmap, png_text
 from novad.serving.queue import Job, Picture
 from novad.serving.request_error import RequestError
 from novad.tracking import LoggedDecision, decide_now, log_decisions

@@ -1,6 +1,7 @@
 """Stage evaluate: the detector as it will be registered, and its figures on the test split only."""
 
 import time
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,9 @@ from novad.config import Workspace
 from novad.evaluation.pixels import PixelFigures
 from novad.evaluation.plots import candidates_plot, false_negatives_plot, roc_plot, score_histograms
 from novad.evaluation.summary import summarise
-from novad.images import decode_mask
 from novad.stages.detector_folder import write_detector
 from novad.stages.explanation_figures import ExplanationFigures
+from novad.stages.gallery import write_gallery
 from novad.stages.heatmaps import HeatmapGallery
 from novad.stages.line import Line
 from novad.stages.runner import main, peak_rss_mb, read_json, stage_output, write_json
@@ -70,7 +71,7 @@ class _Evidence:
 
     def take(self, row: Any, image: Any, detection: Detection) -> None:
         """Keep what one judged image says."""
-        mask = self._mask(row)
+        mask = self.line.mask(row)
         self.rows.append(
             {
                 "path": row.path,
@@ -91,7 +92,7 @@ class _Evidence:
         self.gallery.offer(row, image, maps, mask, detection)
 
     def write(self) -> None:
-        """Write scores, figures, plots and the chosen heatmaps."""
+        """Write scores, figures, plots and the pictures that depend on the scores."""
         scores = pd.DataFrame(self.rows)
         scores.to_parquet(self.folder / "scores.parquet", index=False)
         fusion = read_json(self.line.output("tune_fusion", "fusion.json"))
@@ -118,11 +119,13 @@ class _Evidence:
             },
         )
         self._plots(scores, told["scores"])
-
-    def _mask(self, row: Any) -> Any:
-        if row.label == 0 or not isinstance(row.mask_path, str):
-            return None
-        return decode_mask(self.line.path(row.mask_path), self.line.settings.validation.max_pixels)
+        write_gallery(
+            self.line,
+            self.detector,
+            scores,
+            self.folder / "gallery",
+            ceil(self.line.settings.evaluate.heatmaps / 3),
+        )
 
     def _counts(self) -> dict[str, int]:
         splits, test = self.line.manifest["split"].value_counts(), self.line.rows("test")

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from novad.config import BackboneSettings, LineSettings, Workspace, line_settings
-from novad.images import decode_image, read_manifest
+from novad.images import decode_image, decode_mask, read_manifest
 from novad.stages.runner import read_json
 
 if TYPE_CHECKING:
@@ -63,6 +65,12 @@ class Line:
         root = self.workspace.path(self.settings.data)
         for path in rows["path"]:
             yield decode_image(root / path, self.settings.validation.max_pixels)
+
+    def mask(self, row: Any) -> NDArray[np.bool_] | None:
+        """(H, W) mask of the defect in the image of a manifest row; None where there is none."""
+        if row.label == 0 or not isinstance(row.mask_path, str):
+            return None
+        return decode_mask(self.path(row.mask_path), self.settings.validation.max_pixels)
 
     def path(self, image: str) -> Path:
         """File of an image or mask that the manifest names."""

@@ -6,7 +6,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from novad.tracking.evidence import DIGEST_TAGS
 from novad.tracking.lineage import dvc_digests, lineage_tags
 from novad.tracking.model import DETECTOR_FOLDER, detector_digest, kept_files, model_digest, save_model
 from novad.tracking.publications import publications, published_version, record_publication
+from novad.tracking.published import PublishedRun
 from novad.tracking.store import locate, open_client
 
 if TYPE_CHECKING:
@@ -25,9 +26,10 @@ if TYPE_CHECKING:
     from mlflow.entities import DatasetInput, Run
     from mlflow.entities.model_registry import ModelVersion
 
-__all__ = ["FILES_RECORD", "Published", "close_stale_runs", "publish"]
+__all__ = ["FILES_RECORD", "REPORT", "Published", "close_stale_runs", "publish"]
 
 FILES_RECORD = "files.json"
+REPORT = "report.html"
 
 _MODEL_NAME = "detector"
 # Files on their way to MLflow, beside the outputs that they are copied from.
@@ -47,7 +49,12 @@ class Published:
     """False when the same result was registered before and nothing was written."""
 
 
-def publish(workspace: Workspace, line: str, flow_run_id: str | None = None) -> Published:
+def publish(
+    workspace: Workspace,
+    line: str,
+    flow_run_id: str | None = None,
+    page: Callable[[PublishedRun], str] | None = None,
+) -> Published:
     """Register what ``artifacts/LINE`` holds, or find it registered; the caller holds the line's lock.
 
     The order makes a kill harmless: the run becomes FINISHED only when all its evidence and the model are
@@ -56,6 +63,7 @@ def publish(workspace: Workspace, line: str, flow_run_id: str | None = None) -> 
 
     Args:
         flow_run_id: the Prefect flow run that asks for it.
+        page: tells people about a run before it is logged; the run keeps what it returns as `report.html`.
     Raises:
         ConfigError: the line is unknown or not trained.
         IntegrityError: an output is damaged.
@@ -79,7 +87,7 @@ def publish(workspace: Workspace, line: str, flow_run_id: str | None = None) -> 
         run = _finished_run(client, experiment, digest)
         if run is None:
             tags = lineage_tags(workspace, line, flow_run_id)
-            run = _log_run(client, workspace, line, settings, experiment, manifest, tags)
+            run = _log_run(client, workspace, line, settings, experiment, manifest, tags, page)
         found = _registered(client, line, run.info.run_id)
         version = found or _register(client, line, run)
         client.set_registered_model_alias(line, "challenger", str(version.version))
@@ -151,6 +159,7 @@ def _log_run(
     experiment: str,
     manifest: dict[str, str],
     lineage: dict[str, str],
+    page: Callable[[PublishedRun], str] | None,
 ) -> "Run":
     digest = combined(manifest)
     tags = lineage | {
@@ -165,6 +174,9 @@ def _log_run(
         client.log_inputs(run_id, [_dataset(workspace, line, settings.data)])
         with tempfile.TemporaryDirectory(prefix=_GATHERED, dir=_folder(workspace, line)) as folder:
             evidence = _evidence(workspace, line, manifest, Path(folder) / "evidence")
+            if page is not None:
+                told = page(PublishedRun(workspace, line, None, evidence, manifest))
+                (evidence / REPORT).write_text(told, "utf-8")
             client.log_artifacts(run_id, str(evidence))
             model = Path(folder) / "model"
             _log_model(client, workspace, line, run, settings.validation.max_pixels, model)

@@ -9,12 +9,14 @@ from typing import Any
 from novad.config import Workspace, line_settings
 from novad.errors import ConfigError, ImageError, IntegrityError
 from novad.images.decode import read_regular
-from novad.tracking.digests import combined
+from novad.tracking.digests import combined, metrics_digest
 from novad.tracking.evidence import find_version, run_folder
 from novad.tracking.store import open_client
 
-__all__ = ["PublishedRun"]
+__all__ = ["METRICS", "SCORES", "PublishedRun"]
 
+METRICS = "evaluate/metrics.json"
+SCORES = "evaluate/scores.parquet"
 _MANIFEST = "validate/manifest.parquet"
 
 
@@ -24,7 +26,8 @@ class PublishedRun:
 
     workspace: Workspace
     line: str
-    version: int
+    version: int | None
+    """None while it is being published."""
     folder: Path
     digests: dict[str, str]
     """Sha256 by path below the run."""
@@ -50,6 +53,9 @@ class PublishedRun:
             raise IntegrityError(f"{line} version {version}: manifest.json is not the published one")
         return cls(workspace, line, version, folder, digests)
 
+    def __str__(self) -> str:
+        return self.line if self.version is None else f"{self.line} version {self.version}"
+
     def names(self, below: str) -> list[str]:
         """Paths of the files below a folder of the run, sorted."""
         return sorted(name for name in self.digests if name.startswith(f"{below}/"))
@@ -62,14 +68,18 @@ class PublishedRun:
             IntegrityError: it is gone or is not the one that was published.
         """
         if name not in self.digests:
-            raise ConfigError(f"{self.line} version {self.version}: no file {name} was published")
+            raise ConfigError(f"{self}: no file {name} was published")
         try:
             data = (self.folder / name).read_bytes()
         except OSError:
             data = b""
-        if hashlib.sha256(data).hexdigest() != self.digests[name]:
-            raise IntegrityError(f"{self.line} version {self.version}: {name} is not the published one")
+        if self._digest(name, data) != self.digests[name]:
+            raise IntegrityError(f"{self}: {name} is not the published one")
         return data
+
+    def document(self, name: str) -> Any:
+        """Content of a JSON file; see ``read``."""
+        return json.loads(self.read(name))
 
     def table(
         self,
@@ -100,3 +110,11 @@ class PublishedRun:
             if hashlib.sha256(data).hexdigest() == sha256:
                 return data
         return None
+
+    def _digest(self, name: str, data: bytes) -> str | None:
+        if name != METRICS:
+            return hashlib.sha256(data).hexdigest()
+        try:
+            return metrics_digest(self.folder / name)
+        except IntegrityError:
+            return None

@@ -1,5 +1,6 @@
-"""The decision log as reviewers read it: newest first, filtered, each decision with the verdict on it."""
+"""What reviewers read: where versions stand, and the decision log, filtered, with the verdicts on it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
@@ -9,10 +10,19 @@ from sqlalchemy import ColumnElement, and_, func, inspect, or_, select
 from novad.config import Workspace
 from novad.tracking.database import DECISIONS, VERDICTS, reading
 from novad.tracking.decisions import LoggedDecision, find_decision
+from novad.tracking.events import Event
 from novad.tracking.store import locate
 from novad.tracking.verdicts import OperatorVerdict, verdicts_on
 
-__all__ = ["ReviewedDecision", "decision_counts", "latest_decisions"]
+__all__ = [
+    "ReviewedDecision",
+    "VersionStanding",
+    "decision_counts",
+    "latest_decisions",
+    "version_standing",
+]
+
+VersionStanding = Literal["champion", "former champion", "rejected", "candidate"]
 
 
 @dataclass(frozen=True)
@@ -90,6 +100,16 @@ def decision_counts(workspace: Workspace, since: datetime) -> dict[str, dict[str
     for line, decision, number in rows:
         counts.setdefault(line, {})[decision] = number
     return counts
+
+
+def version_standing(version: int, chain: Sequence[Event], champion: int | None) -> VersionStanding:
+    """What the last decision on a version of a line made of it."""
+    if version == champion:
+        return "champion"
+    kinds = [event.kind for event in chain if event.version == version and event.kind != "refusal"]
+    if not kinds:
+        return "candidate"
+    return "rejected" if kinds[-1] == "rejection" else "former champion"
 
 
 def _older(last: LoggedDecision) -> ColumnElement[bool]:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from novad.evaluation.contact_sheet import Tile, contact_sheet
+from novad.evaluation.contact_sheet import Tile, contact_sheet, tile_pictures
 
 
 @pytest.mark.parametrize(("dtype", "white"), [(np.uint8, 255), (np.uint16, 65535)])
@@ -37,3 +37,13 @@ def test_a_very_narrow_image_has_its_frame_too() -> None:
     tile = Tile.of(np.zeros((2, 2000, 3), np.uint8), (), (0.2, 0.3, 0.4, 0.4))
     assert tile.picture.size == (160, 1)
     assert np.asarray(tile.picture).any()
+
+
+@pytest.mark.parametrize("count", [1, 6, 8])
+def test_pictures_are_cut_out_of_a_sheet_as_they_went_in(count: int) -> None:
+    images = [np.full((160, 160, 3), shade, np.uint8) for shade in range(10, 10 + 9 * count, 9)]
+    tiles = [Tile.of(image, ("name", "verdict"), (0, 0, 0.1, 0.1)) for image in images]
+    cut = list(tile_pictures(contact_sheet(tiles), captions=2))
+    assert len(cut) >= count
+    for tile, picture in zip(tiles, cut, strict=False):
+        assert np.array_equal(np.asarray(tile.picture), np.asarray(picture))

@@ -1,10 +1,11 @@
 """Shapes of what the console reads, as the service's OpenAPI document shows them."""
 
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, Field
 
 from novad.tracking import Event, LoggedDecision, OperatorVerdict, Verdict
+from novad.tracking.review import VersionStanding
 
 __all__ = [
     "ChampionAnswer",
@@ -15,14 +16,11 @@ __all__ = [
     "LineReview",
     "NearestView",
     "ReviewAnswer",
-    "Standing",
     "TestScores",
     "VersionAnswer",
     "VersionEvidence",
     "View",
 ]
-
-Standing = Literal["champion", "former champion", "rejected", "candidate"]
 
 
 class ChampionAnswer(BaseModel):
@@ -40,7 +38,7 @@ class VersionAnswer(BaseModel):
 
     version: int
     published_at: str
-    standing: Standing
+    standing: VersionStanding
 
 
 class LineReview(BaseModel):

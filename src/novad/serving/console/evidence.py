@@ -11,12 +11,12 @@ from novad.serving.console.answers import TestScores, VersionEvidence
 from novad.tracking import PublishedRun, publications
 from novad.tracking.evidence import find_version, read_evidence
 from novad.tracking.gates import judge, line_policy
+from novad.tracking.published import SCORES
 from novad.tracking.store import open_client
 
-__all__ = ["HEATMAPS", "SCORES", "version_evidence"]
+__all__ = ["HEATMAPS", "version_evidence"]
 
 HEATMAPS = "evaluate/heatmaps"
-SCORES = "evaluate/scores.parquet"
 _DIGEST_START = 8
 
 

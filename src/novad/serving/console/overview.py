@@ -5,10 +5,11 @@ from datetime import UTC, datetime, timedelta
 
 from novad.config import Workspace
 from novad.serving.champions import LineState
-from novad.serving.console.answers import ChampionAnswer, LineReview, ReviewAnswer, Standing, VersionAnswer
+from novad.serving.console.answers import ChampionAnswer, LineReview, ReviewAnswer, VersionAnswer
 from novad.serving.keys import Role
 from novad.tracking import Event, Publication, decision_counts, publications
 from novad.tracking.events import champion_stack, examine
+from novad.tracking.review import version_standing
 
 __all__ = ["overview"]
 
@@ -55,7 +56,7 @@ def _line(
         VersionAnswer(
             version=each.version,
             published_at=each.published_at,
-            standing=_standing(each.version, chain, present),
+            standing=version_standing(each.version, chain, present),
         )
         for each in published
     ]
@@ -85,13 +86,3 @@ def _champion(event: Event) -> ChampionAnswer:
         kind=event.kind,
         at=event.at,
     )
-
-
-def _standing(version: int, chain: Sequence[Event], champion: int | None) -> Standing:
-    """What the last decision on a version made of it."""
-    if version == champion:
-        return "champion"
-    kinds = [event.kind for event in chain if event.version == version and event.kind != "refusal"]
-    if not kinds:
-        return "candidate"
-    return "rejected" if kinds[-1] == "rejection" else "former champion"

@@ -16,7 +16,7 @@ from novad.serving.console.answers import (
     ReviewAnswer,
     VersionEvidence,
 )
-from novad.serving.console.comparison import compared
+from novad.serving.console.comparison import comparison
 from novad.serving.console.evidence import HEATMAPS, version_evidence
 from novad.serving.console.overview import overview
 from novad.serving.keys import Role
@@ -73,7 +73,7 @@ def add_reading(app: FastAPI, service: "Service") -> None:
     ) -> Comparison:
         for version in (left, right):
             require_version(workspace, line, version)
-        return compared(workspace, line, left, right, kind)
+        return comparison(workspace, line, left, right, kind)
 
     @app.get(
         "/v1/lines/{line}/versions/{version}/heatmaps/{name}",

@@ -12,13 +12,13 @@ from fastapi.responses import Response
 
 from novad.config import Workspace, line_settings
 from novad.errors import ConfigError, ImageError, IntegrityError
+from novad.evaluation.pictures import heatmap, patch, png_text, small
 from novad.images.decode import Pixels, decode_bytes
 from novad.serving.access import requires
 from novad.serving.console.answers import NearestView, View
 from novad.serving.console.reading import require_version
 from novad.serving.image_store import ImageStore
 from novad.serving.keys import Role
-from novad.serving.pictures import heatmap, patch, png_text, small
 from novad.serving.request_error import RequestError
 from novad.tracking import PublishedRun, find_decision, resolve
 

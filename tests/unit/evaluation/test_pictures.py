@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from novad.serving.pictures import patch, png_text, small
+from novad.evaluation.pictures import patch, png_text, small
 
 OUTLINE = (0, 200, 255)
 

@@ -1,4 +1,4 @@
-"""Pictures in answers: images, the maps over them and pieces of them, as PNG in base64."""
+"""Single pictures for pages and answers: images, the maps over them and pieces of them."""
 
 import base64
 import io
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw
 
-from novad.evaluation.overlays import overlay
+from novad.evaluation.overlays import overlay, to_uint8
 from novad.images.decode import Pixels
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _OUTLINE = (0, 200, 255)
 
 def small(pixels: Pixels, side: int) -> Image.Image:
     """The image (H, W, 3) in 8 bits, at most ``side`` pixels wide or high."""
-    image = Image.fromarray(pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8))
+    image = Image.fromarray(to_uint8(pixels))
     image.thumbnail((side, side))
     return image
 
