@@ -29,6 +29,7 @@ from novad.config import Workspace
 from novad.errors import ConfigError, RefusedError, ServiceError
 from novad.evaluation.overlays import overlay
 from novad.images import decode_image
+from novad.serving.answers import line_answer
 from novad.serving.champions import Champions
 from novad.serving.keys import Role, add_key
 from novad.serving.queue import Job, Picture
@@ -47,6 +48,7 @@ from novad.tracking import (
     trace,
 )
 from novad.tracking.database import DECISIONS, reading
+from novad.tracking.golden import golden_images
 from novad.tracking.model import OUTPUT_COLUMNS
 from novad.tracking.store import locate
 from novad.vision import Detector
@@ -256,6 +258,7 @@ def test_health_readiness_lines_figures_and_description(served: Served) -> None:
     model = resolve(served.workspace, LINE)
     assert (row["line"], row["version"], row["problem"]) == (LINE, model.version, None)
     assert (row["digest"], row["approver"]) == (model.detector_digest, model.approver)
+    assert row["replayed"] == 4
     figures = served.one("GET", "/metrics", Role.REVIEW).text
     assert f'novad_champion_version{{line="{LINE}"}} {model.version}' in figures
     assert 'novad_requests_total{route="/v1/lines/{line}/score",status="200"}' in figures
@@ -457,6 +460,72 @@ def test_a_champion_that_was_tampered_with_never_judges(
         bank.write_bytes(whole)
         promote(line, LINE, 1, "ada", "back")
         service.stop()
+
+
+def test_a_champion_that_scores_otherwise_than_at_its_evaluation_never_judges(
+    line: Workspace, served: Served
+) -> None:
+    champions = Champions(line)
+    champions.refresh()
+    changed = resolve(line, LINE, 2).detector_digest
+    score = Detector.score
+
+    def drifted(self: Detector, *images: Any) -> Iterator[Any]:
+        for found in score(self, *images):
+            yield replace(found, novelty=found.novelty + 0.01 * max(1.0, abs(found.novelty)))
+
+    try:
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(
+                Detector, "score", lambda self, *a: (drifted if self.digest == changed else score)(self, *a)
+            )
+            promote(line, LINE, 2, "ada", "better")
+            champions.refresh()
+            row = line_answer(LINE, champions.state(LINE))
+            assert (row.version, row.replayed) == (1, 4)
+            for told in ("version 2 scores otherwise", "test/", ".png: novelty is", "recorded"):
+                assert told in str(row.problem)
+        champions.refresh(retry=True)
+        row = line_answer(LINE, champions.state(LINE))
+        assert (row.version, row.replayed, row.problem) == (2, 4, None)
+    finally:
+        promote(line, LINE, 1, "ada", "back")
+
+
+def test_without_its_test_images_a_champion_judges_and_says_that_nothing_was_compared(
+    line: Workspace, served: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    test = line.root / "data" / LINE / "test"
+    champions = Champions(line)
+    test.rename(test.with_name("away"))
+    try:
+        champions.refresh()
+    finally:
+        test.with_name("away").rename(test)
+    row = line_answer(LINE, champions.state(LINE))
+    assert (row.version, row.replayed, row.problem) == (1, 0, None)
+    assert "no golden image was replayed" in caplog.text
+
+
+def test_golden_images_span_the_scores_and_others_stand_in_for_those_that_changed(line: Workspace) -> None:
+    every = golden_images(line, LINE, 1, 100)
+    hybrids = [image.scores["hybrid"] for image in every]
+    assert hybrids == sorted(hybrids)
+    chosen = golden_images(line, LINE, 1, 4)
+    last = len(every) - 1
+    assert chosen == [every[round(at * last / 3)] for at in range(4)]
+    before = chosen[1].file.read_bytes()
+    chosen[1].file.write_bytes(before + b"\0")
+    chosen[2].file.rename(chosen[2].file.with_suffix(".away"))
+    try:
+        others = golden_images(line, LINE, 1, 4)
+    finally:
+        chosen[1].file.write_bytes(before)
+        chosen[2].file.with_suffix(".away").rename(chosen[2].file)
+    assert [each for each in others if each in chosen] == [chosen[0], chosen[3]]
+    assert others == [each for each in every if each in others]
+    assert len(others) == 4
+    assert [len(golden_images(line, LINE, 1, wanted)) for wanted in (0, 1, last + 1)] == [0, 1, last + 1]
 
 
 def test_a_challenger_that_cannot_be_loaded_does_not_hold_a_champion_back(

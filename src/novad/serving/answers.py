@@ -53,6 +53,11 @@ class LineAnswer(BaseModel):
     version: int | None = Field(description="Champion in service; none when it has none.", examples=[3])
     digest: str | None = Field(examples=[_DIGEST])
     approver: str | None = Field(examples=["M. Ito"])
+    replayed: int | None = Field(
+        description="Golden images that the champion scored as recorded before it went into service; "
+        "0 when its test images are gone or changed, so that nothing was compared.",
+        examples=[4],
+    )
     shadow_version: int | None = Field(description="Scores silently too.", examples=[4])
     problem: str | None = Field(description="Why the newest decision could not be followed.", examples=[None])
 
@@ -120,6 +125,7 @@ def line_answer(line: str, state: LineState) -> LineAnswer:
         version=champion.version if champion else None,
         digest=champion.digest if champion else None,
         approver=champion.approver if champion else None,
+        replayed=champion.replayed if champion else None,
         shadow_version=challenger.version if challenger else None,
         problem=state.problem,
     )
