@@ -9,6 +9,7 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,16 +26,18 @@ import pytest
 from PIL import Image
 
 from hostile_requests import FORM, GOOD, HOSTILE, SECRET, b64, part, png
+from novad.cli import main
 from novad.config import Workspace
 from novad.errors import ConfigError, RefusedError, ServiceError
 from novad.evaluation.overlays import overlay
 from novad.images import decode_image
 from novad.serving.answers import line_answer
+from novad.serving.app import build_app
 from novad.serving.champions import Champions
 from novad.serving.keys import Role, add_key
 from novad.serving.queue import Job, Picture
 from novad.serving.scoring import Scorer
-from novad.serving.service import Service, build_app
+from novad.serving.service import Service
 from novad.serving.uploads import Limits
 from novad.tracking import (
     change_threshold,
@@ -666,6 +669,28 @@ def test_what_was_answered_is_in_the_log_however_the_service_ends(
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert key not in file.read_text()
     assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+@pytest.mark.parametrize("fault", [None, ServiceError("the address is gone")])
+def test_the_command_ends_every_thread_that_it_began(
+    fault: Exception | None, line: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running: list[str] = []
+
+    def run(*_: object) -> None:
+        running.extend(thread.name for thread in set(threading.enumerate()) - before)
+        if fault is not None:
+            raise fault
+
+    monkeypatch.setenv("NOVAD_WORKSPACE", str(line.root))
+    monkeypatch.setenv("NOVAD_KEYS_FILE", str(tmp_path / "keys.json"))
+    monkeypatch.setattr("novad.cli.serve._run", run)
+    before = set(threading.enumerate())
+    with pytest.raises(SystemExit) as ended:
+        main(["serve", "--port", "0"])
+    assert (ended.value.code == 0) == (fault is None)
+    assert {"novad-scoring", "novad-champions"} <= set(running)
+    assert set(threading.enumerate()) == before
 
 
 def test_pixels_in_answers_are_never_arrays_of_numbers(served: Served) -> None:
