@@ -8,7 +8,16 @@ from novad.serving.champions import LineState
 from novad.serving.scoring import Judged
 from novad.tracking.model import OUTPUT_COLUMNS
 
-__all__ = ["ErrorAnswer", "LineAnswer", "LinesAnswer", "ScoreAnswer", "line_answer", "score_answer", "table"]
+__all__ = [
+    "ErrorAnswer",
+    "LineAnswer",
+    "LinesAnswer",
+    "ScoreAnswer",
+    "content",
+    "line_answer",
+    "score_answer",
+    "table",
+]
 
 _DIGEST = "3f786850e387550fdab836ed7e6dc881de23001b3f786850e387550fdab836ed"
 _PREDICTION = "7d0f9d3e-6f0c-4f51-9f57-0d5f0a1b2c3d"
@@ -82,6 +91,11 @@ class ErrorAnswer(BaseModel):
     """Every answer that is not 200."""
 
     error: Problem
+
+
+def content(media_type: str) -> dict[int | str, dict[str, Any]]:
+    """Of a good answer that is no JSON, for the OpenAPI document; errors are JSON all the same."""
+    return {200: {"content": {media_type: {}}}}
 
 
 def score_answer(judged: Judged) -> ScoreAnswer:

@@ -18,10 +18,12 @@ from novad.serving.answers import (
     ErrorAnswer,
     LinesAnswer,
     ScoreAnswer,
+    content,
     line_answer,
     score_answer,
     table,
 )
+from novad.serving.bodies import INVOCATION_BODY, SCORE_BODY
 from novad.serving.console import SECURITY_HEADERS, add_console
 from novad.serving.keys import Role
 from novad.serving.request_error import RequestError
@@ -32,6 +34,8 @@ from novad.tracking import LoggedDecision, find_decision
 __all__ = ["build_app"]
 
 _log = logging.getLogger(__name__)
+
+_STATUSES = (400, 401, 403, 404, 405, 408, 409, 413, 415, 422, 500, 503)
 
 Heatmap = Literal["familiarity", "novelty", "hybrid"]
 
@@ -46,9 +50,7 @@ def build_app(service: Service) -> FastAPI:
         description="Decisions of product lines' champions on images.",
         docs_url=None,
         redoc_url=None,
-        responses={
-            status: {"model": ErrorAnswer} for status in (400, 401, 403, 404, 409, 413, 415, 422, 500, 503)
-        },
+        responses={status: {"model": ErrorAnswer} for status in _STATUSES},
     )
     _tell_every_error(app)
     _count_every_answer(app, service)
@@ -65,7 +67,7 @@ def _add_scoring(app: FastAPI, service: Service) -> None:
         "/v1/lines/{line}/score",
         response_model=ScoreAnswer,
         dependencies=may_score,
-        openapi_extra=_body({"images": ["iVBORw0KGgo..."]}, form=True),
+        openapi_extra=SCORE_BODY,
         summary="PASS, REVIEW or FAIL for one or many images",
     )
     async def score(
@@ -78,7 +80,7 @@ def _add_scoring(app: FastAPI, service: Service) -> None:
     @app.post(
         "/invocations",
         dependencies=may_score,
-        openapi_extra=_body({"dataframe_split": {"columns": ["image"], "data": [["iVBORw0KGgo..."]]}}),
+        openapi_extra=INVOCATION_BODY,
         summary="The same in MLflow's form",
     )
     async def invocations(
@@ -120,7 +122,13 @@ def _add_looking(app: FastAPI, service: Service) -> None:
             raise RequestError(404, "unknown_prediction", "no decision of this id is in the log")
         return found
 
-    @app.get("/metrics", dependencies=[requires(service.keys, Role.REVIEW)], summary="Figures for Prometheus")
+    @app.get(
+        "/metrics",
+        dependencies=[requires(service.keys, Role.REVIEW)],
+        response_class=Response,
+        responses=content("text/plain"),
+        summary="Figures for Prometheus",
+    )
     def metrics() -> Response:
         text = service.metrics.text(service.champions.states, service.queue.images)
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
@@ -135,15 +143,6 @@ def _add_looking(app: FastAPI, service: Service) -> None:
         if not any(state.champion for state in service.champions.states.values()):
             raise RequestError(503, "no_champion", "no line has a champion in service")
         return {"status": "ready"}
-
-
-def _body(example: dict[str, Any], form: bool = False) -> dict[str, Any]:
-    """The body of a request for the OpenAPI document: it is read by hand, to be held to its limits."""
-    content: dict[str, Any] = {"application/json": {"schema": {"type": "object"}, "example": example}}
-    if form:
-        files = {"type": "array", "items": {"type": "string", "format": "binary"}}
-        content["multipart/form-data"] = {"schema": {"type": "object", "properties": {"images": files}}}
-    return {"requestBody": {"required": True, "content": content}}
 
 
 def _tell_every_error(app: FastAPI) -> None:
