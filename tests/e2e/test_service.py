@@ -2,6 +2,8 @@
 
 import asyncio
 import base64
+import hashlib
+import importlib
 import io
 import json
 import os
@@ -413,31 +415,46 @@ def test_each_answer_is_by_the_version_it_names_while_champions_change(served: S
     expected = {version: served.expected(version) for version in (1, 2)}
     assert not _close(expected[1], expected[2])
     texts = _texts(served.images)
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in served.images]
+    detectors = {version: resolve(served.workspace, LINE, version).detector_digest for version in (1, 2)}
     swaps = 20
     seen: list[int] = []
+    answered: dict[str, tuple[int, str]] = {}
 
     def exchange() -> None:
         for at in range(swaps):
             promote(served.workspace, LINE, 2 - at % 2, "ada", f"swap {at}")
             served.service.champions.refresh()
 
-    async def until_done(client: httpx.AsyncClient) -> httpx.Response:
-        answer = httpx.Response(500)
-        while not done.done():
-            answer = await client.post(SCORE, json={"images": texts})
-            assert answer.status_code == 200, answer.text
-            document = answer.json()
-            assert _close(document["results"], expected[document["version"]])
-            assert document["digest"] == digests[document["version"]]
-            seen.append(document["version"])
-        return answer
+    def until_done(order: tuple[int, ...]) -> Callable[[httpx.AsyncClient], Awaitable[httpx.Response]]:
+        """Asks for the images in an order of its own: an answer to somebody else would be noticed."""
 
-    digests = {version: resolve(served.workspace, LINE, version).detector_digest for version in (1, 2)}
+        async def ask(client: httpx.AsyncClient) -> httpx.Response:
+            answer = httpx.Response(500)
+            while not done.done():
+                answer = await client.post(SCORE, json={"images": [texts[at] for at in order]})
+                assert answer.status_code == 200, answer.text
+                document = answer.json()
+                version, results = document["version"], document["results"]
+                assert document["digest"] == detectors[version]
+                assert [result["sha256"] for result in results] == [digests[at] for at in order]
+                assert _close(results, [expected[version][at] for at in order])
+                seen.append(version)
+                answered.update({each["prediction_id"]: (version, each["sha256"]) for each in results})
+            return answer
+
+        return ask
+
     with ThreadPoolExecutor(1) as pool:
         done = pool.submit(exchange)
-        served.ask(*[until_done] * 4)
+        served.ask(*map(until_done, ((0, 1, 2), (1, 2), (2, 0, 1), (2,))))
         done.result()
     assert sum(one != other for one, other in pairwise(seen)) >= swaps / 2
+    with reading(locate(served.workspace), DECISIONS) as connection:
+        assert connection is not None
+        rows = connection.execute(DECISIONS.select()).mappings().all()
+    logged = {row["prediction_id"]: (row["version"], row["image_sha256"]) for row in rows}
+    assert answered.items() <= logged.items()
     assert resolve(served.workspace, LINE).version == 1
 
 
@@ -691,6 +708,30 @@ def test_the_command_ends_every_thread_that_it_began(
     assert (ended.value.code == 0) == (fault is None)
     assert {"novad-scoring", "novad-champions"} <= set(running)
     assert set(threading.enumerate()) == before
+
+
+def test_the_service_is_measured_beside_its_champion_without_a_trace_in_the_log(
+    served: Served, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parents[2])
+    measured = importlib.import_module("benchmarks.__main__").main
+    before, root = served.logged(), served.workspace.root
+    asked = ["--data", root / "data" / LINE, "--artifacts", root / "artifacts", "--results", tmp_path]
+    options = ["--scored", 12, "--repeats", 1, "--threads", 1]
+    assert measured(["service", *map(str, [*asked, *options])]) == 0
+    told = json.loads((tmp_path / "service.json").read_text("utf-8"))
+    rows = {row["what"]: row for row in told["rows"]}
+    assert (told["conditions"]["line"], len(rows)) == (LINE, 6)
+    batches, forward, *_ = rows.values()
+    assert batches["throughput of batches"] == forward["p50 of bare p50"] == 1
+    assert all(row["throughput of batches"] > 0 for row in rows.values())
+    alone = rows["service: one client, image by image"]
+    assert 0 < alone["p50 of bare p50"] <= alone["p95 of bare p50"]
+    assert all(row["memory MB"] > 100 for row in rows.values())
+    assert served.logged() == before
+    empty = ["--data", root / "data" / LINE, "--artifacts", tmp_path, "--results", tmp_path / "none"]
+    assert measured(["service", *map(str, empty)]) == 0
+    assert not (tmp_path / "none").exists()
 
 
 def test_pixels_in_answers_are_never_arrays_of_numbers(served: Served) -> None:
