@@ -20,7 +20,8 @@ from novad.cli import main
 from novad.config import BackboneSettings, Workspace
 from novad.edge import export as exporting
 from novad.edge import score
-from novad.edge.score import KINDS, seal
+from novad.edge.score import seal
+from novad.evaluation.parity import KINDS
 from novad.images import decode_image
 from novad.tracking import change_threshold, promote, resolve
 from novad.vision.backbones import file_sha256

@@ -22,9 +22,10 @@ from hostile_requests import SECRET, png
 from novad.config import Workspace
 from novad.evaluation.overlays import overlay
 from novad.images import decode_image
+from novad.serving.app import build_app
 from novad.serving.image_store import ImageStore
 from novad.serving.keys import Role, add_key
-from novad.serving.service import Service, build_app
+from novad.serving.service import Service
 from novad.tracking import (
     Verdict,
     champion_event,

@@ -2,6 +2,8 @@
 
 import asyncio
 import base64
+import hashlib
+import importlib
 import io
 import json
 import os
@@ -9,6 +11,7 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,15 +28,18 @@ import pytest
 from PIL import Image
 
 from hostile_requests import FORM, GOOD, HOSTILE, SECRET, b64, part, png
+from novad.cli import main
 from novad.config import Workspace
 from novad.errors import ConfigError, RefusedError, ServiceError
 from novad.evaluation.overlays import overlay
 from novad.images import decode_image
+from novad.serving.answers import line_answer
+from novad.serving.app import build_app
 from novad.serving.champions import Champions
 from novad.serving.keys import Role, add_key
 from novad.serving.queue import Job, Picture
 from novad.serving.scoring import Scorer
-from novad.serving.service import Service, build_app
+from novad.serving.service import Service
 from novad.serving.uploads import Limits
 from novad.tracking import (
     change_threshold,
@@ -47,6 +53,7 @@ from novad.tracking import (
     trace,
 )
 from novad.tracking.database import DECISIONS, reading
+from novad.tracking.golden import golden_images
 from novad.tracking.model import OUTPUT_COLUMNS
 from novad.tracking.store import locate
 from novad.vision import Detector
@@ -256,6 +263,7 @@ def test_health_readiness_lines_figures_and_description(served: Served) -> None:
     model = resolve(served.workspace, LINE)
     assert (row["line"], row["version"], row["problem"]) == (LINE, model.version, None)
     assert (row["digest"], row["approver"]) == (model.detector_digest, model.approver)
+    assert row["replayed"] == 4
     figures = served.one("GET", "/metrics", Role.REVIEW).text
     assert f'novad_champion_version{{line="{LINE}"}} {model.version}' in figures
     assert 'novad_requests_total{route="/v1/lines/{line}/score",status="200"}' in figures
@@ -407,31 +415,46 @@ def test_each_answer_is_by_the_version_it_names_while_champions_change(served: S
     expected = {version: served.expected(version) for version in (1, 2)}
     assert not _close(expected[1], expected[2])
     texts = _texts(served.images)
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in served.images]
+    detectors = {version: resolve(served.workspace, LINE, version).detector_digest for version in (1, 2)}
     swaps = 20
     seen: list[int] = []
+    answered: dict[str, tuple[int, str]] = {}
 
     def exchange() -> None:
         for at in range(swaps):
             promote(served.workspace, LINE, 2 - at % 2, "ada", f"swap {at}")
             served.service.champions.refresh()
 
-    async def until_done(client: httpx.AsyncClient) -> httpx.Response:
-        answer = httpx.Response(500)
-        while not done.done():
-            answer = await client.post(SCORE, json={"images": texts})
-            assert answer.status_code == 200, answer.text
-            document = answer.json()
-            assert _close(document["results"], expected[document["version"]])
-            assert document["digest"] == digests[document["version"]]
-            seen.append(document["version"])
-        return answer
+    def until_done(order: tuple[int, ...]) -> Callable[[httpx.AsyncClient], Awaitable[httpx.Response]]:
+        """Asks for the images in an order of its own: an answer to somebody else would be noticed."""
 
-    digests = {version: resolve(served.workspace, LINE, version).detector_digest for version in (1, 2)}
+        async def ask(client: httpx.AsyncClient) -> httpx.Response:
+            answer = httpx.Response(500)
+            while not done.done():
+                answer = await client.post(SCORE, json={"images": [texts[at] for at in order]})
+                assert answer.status_code == 200, answer.text
+                document = answer.json()
+                version, results = document["version"], document["results"]
+                assert document["digest"] == detectors[version]
+                assert [result["sha256"] for result in results] == [digests[at] for at in order]
+                assert _close(results, [expected[version][at] for at in order])
+                seen.append(version)
+                answered.update({each["prediction_id"]: (version, each["sha256"]) for each in results})
+            return answer
+
+        return ask
+
     with ThreadPoolExecutor(1) as pool:
         done = pool.submit(exchange)
-        served.ask(*[until_done] * 4)
+        served.ask(*map(until_done, ((0, 1, 2), (1, 2), (2, 0, 1), (2,))))
         done.result()
     assert sum(one != other for one, other in pairwise(seen)) >= swaps / 2
+    with reading(locate(served.workspace), DECISIONS) as connection:
+        assert connection is not None
+        rows = connection.execute(DECISIONS.select()).mappings().all()
+    logged = {row["prediction_id"]: (row["version"], row["image_sha256"]) for row in rows}
+    assert answered.items() <= logged.items()
     assert resolve(served.workspace, LINE).version == 1
 
 
@@ -457,6 +480,72 @@ def test_a_champion_that_was_tampered_with_never_judges(
         bank.write_bytes(whole)
         promote(line, LINE, 1, "ada", "back")
         service.stop()
+
+
+def test_a_champion_that_scores_otherwise_than_at_its_evaluation_never_judges(
+    line: Workspace, served: Served
+) -> None:
+    champions = Champions(line)
+    champions.refresh()
+    changed = resolve(line, LINE, 2).detector_digest
+    score = Detector.score
+
+    def drifted(self: Detector, *images: Any) -> Iterator[Any]:
+        for found in score(self, *images):
+            yield replace(found, novelty=found.novelty + 0.01 * max(1.0, abs(found.novelty)))
+
+    try:
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(
+                Detector, "score", lambda self, *a: (drifted if self.digest == changed else score)(self, *a)
+            )
+            promote(line, LINE, 2, "ada", "better")
+            champions.refresh()
+            row = line_answer(LINE, champions.state(LINE))
+            assert (row.version, row.replayed) == (1, 4)
+            for told in ("version 2 scores otherwise", "test/", ".png: novelty is", "recorded"):
+                assert told in str(row.problem)
+        champions.refresh(retry=True)
+        row = line_answer(LINE, champions.state(LINE))
+        assert (row.version, row.replayed, row.problem) == (2, 4, None)
+    finally:
+        promote(line, LINE, 1, "ada", "back")
+
+
+def test_without_its_test_images_a_champion_judges_and_says_that_nothing_was_compared(
+    line: Workspace, served: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    test = line.root / "data" / LINE / "test"
+    champions = Champions(line)
+    test.rename(test.with_name("away"))
+    try:
+        champions.refresh()
+    finally:
+        test.with_name("away").rename(test)
+    row = line_answer(LINE, champions.state(LINE))
+    assert (row.version, row.replayed, row.problem) == (1, 0, None)
+    assert "no golden image was replayed" in caplog.text
+
+
+def test_golden_images_span_the_scores_and_others_stand_in_for_those_that_changed(line: Workspace) -> None:
+    every = golden_images(line, LINE, 1, 100)
+    hybrids = [image.scores["hybrid"] for image in every]
+    assert hybrids == sorted(hybrids)
+    chosen = golden_images(line, LINE, 1, 4)
+    last = len(every) - 1
+    assert chosen == [every[round(at * last / 3)] for at in range(4)]
+    before = chosen[1].file.read_bytes()
+    chosen[1].file.write_bytes(before + b"\0")
+    chosen[2].file.rename(chosen[2].file.with_suffix(".away"))
+    try:
+        others = golden_images(line, LINE, 1, 4)
+    finally:
+        chosen[1].file.write_bytes(before)
+        chosen[2].file.with_suffix(".away").rename(chosen[2].file)
+    assert [each for each in others if each in chosen] == [chosen[0], chosen[3]]
+    assert others == [each for each in every if each in others]
+    assert len(others) == 4
+    assert [len(golden_images(line, LINE, 1, wanted)) for wanted in (0, 1, last + 1)] == [0, 1, last + 1]
 
 
 def test_a_challenger_that_cannot_be_loaded_does_not_hold_a_champion_back(
@@ -597,6 +686,52 @@ def test_what_was_answered_is_in_the_log_however_the_service_ends(
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert key not in file.read_text()
     assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+@pytest.mark.parametrize("fault", [None, ServiceError("the address is gone")])
+def test_the_command_ends_every_thread_that_it_began(
+    fault: Exception | None, line: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running: list[str] = []
+
+    def run(*_: object) -> None:
+        running.extend(thread.name for thread in set(threading.enumerate()) - before)
+        if fault is not None:
+            raise fault
+
+    monkeypatch.setenv("NOVAD_WORKSPACE", str(line.root))
+    monkeypatch.setenv("NOVAD_KEYS_FILE", str(tmp_path / "keys.json"))
+    monkeypatch.setattr("novad.cli.serve._run", run)
+    before = set(threading.enumerate())
+    with pytest.raises(SystemExit) as ended:
+        main(["serve", "--port", "0"])
+    assert (ended.value.code == 0) == (fault is None)
+    assert {"novad-scoring", "novad-champions"} <= set(running)
+    assert set(threading.enumerate()) == before
+
+
+def test_the_service_is_measured_beside_its_champion_without_a_trace_in_the_log(
+    served: Served, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parents[2])
+    measured = importlib.import_module("benchmarks.__main__").main
+    before, root = served.logged(), served.workspace.root
+    asked = ["--data", root / "data" / LINE, "--artifacts", root / "artifacts", "--results", tmp_path]
+    options = ["--scored", 12, "--repeats", 1, "--threads", 1]
+    assert measured(["service", *map(str, [*asked, *options])]) == 0
+    told = json.loads((tmp_path / "service.json").read_text("utf-8"))
+    rows = {row["what"]: row for row in told["rows"]}
+    assert (told["conditions"]["line"], len(rows)) == (LINE, 6)
+    batches, forward, *_ = rows.values()
+    assert batches["throughput of batches"] == forward["p50 of bare p50"] == 1
+    assert all(row["throughput of batches"] > 0 for row in rows.values())
+    alone = rows["service: one client, image by image"]
+    assert 0 < alone["p50 of bare p50"] <= alone["p95 of bare p50"]
+    assert all(row["memory MB"] > 100 for row in rows.values())
+    assert served.logged() == before
+    empty = ["--data", root / "data" / LINE, "--artifacts", tmp_path, "--results", tmp_path / "none"]
+    assert measured(["service", *map(str, empty)]) == 0
+    assert not (tmp_path / "none").exists()
 
 
 def test_pixels_in_answers_are_never_arrays_of_numbers(served: Served) -> None:

@@ -15,21 +15,19 @@ from filelock import FileLock
 from novad import __version__
 from novad.config import LineSettings, Workspace, line_settings
 from novad.edge import score
-from novad.edge.score import KINDS, MANIFEST, SEAL, file_sha256, installed, seal
+from novad.edge.score import MANIFEST, SEAL, file_sha256, installed, seal
 from novad.errors import ConfigError, RefusedError
+from novad.evaluation.parity import KINDS, TOLERANCE
 from novad.images.files import judge_files
 from novad.tracking import ResolvedModel, champion_event, resolve
-from novad.tracking.evidence import run_folder
-from novad.tracking.store import open_client
+from novad.tracking.golden import GoldenImage, golden_images
 
 if TYPE_CHECKING:
     from novad.tracking import Event
     from novad.vision import Detector
 
-__all__ = ["TOLERANCE", "Exported", "export"]
+__all__ = ["Exported", "export"]
 
-# Of |found - recorded| / max(1, |recorded|); docs/decisions/edge-bundle.md tells what was measured.
-TOLERANCE = 1e-3
 # What scoring may load, by the detector's networks and explainer.
 _PACKAGES = (
     "bcos",
@@ -118,29 +116,16 @@ def _chosen(workspace: Workspace, line: str, version: int | None) -> ResolvedMod
 
 def _golden_images(
     workspace: Workspace, settings: LineSettings, model: ResolvedModel, wanted: int
-) -> list[tuple[str, Path]]:
-    """Test images of the version, evenly over the order of their scores: (path in the line's data, file)."""
+) -> list[GoldenImage]:
     if wanted == 0:
         return []
-    import pandas as pd
-
-    data = workspace.path(settings.data)
-    run = run_folder(workspace, open_client(workspace), model.run_id)
-    scores = pd.read_parquet(run / "evaluate" / "scores.parquet")
-    ranked = scores.sort_values(["hybrid", "path"])
-    present = [
-        path
-        for path, sha256 in zip(ranked["path"].astype(str), ranked["sha256"], strict=True)
-        if (data / path).is_file() and file_sha256(data / path) == sha256
-    ]
-    if not present:
+    found = golden_images(workspace, model.line, model.version, wanted)
+    if not found:
         raise ConfigError(
-            f"{data}: the {len(ranked)} test images of {model.line} version {model.version} are gone or "
-            "changed; --golden 0 exports without a comparison of scores"
+            f"{workspace.path(settings.data)}: all test images of {model.line} version {model.version} are "
+            "gone or changed; --golden 0 exports without a comparison of scores"
         )
-    count = min(wanted, len(present))
-    places = [round(at * (len(present) - 1) / max(1, count - 1)) for at in range(count)]
-    return [(present[at], data / present[at]) for at in places]
+    return found
 
 
 @contextmanager
@@ -163,7 +148,7 @@ def _appearing(workspace: Workspace, folder: Path) -> Iterator[Path]:
 
 
 def _write(
-    folder: Path, model: ResolvedModel, settings: LineSettings, images: Sequence[tuple[str, Path]]
+    folder: Path, model: ResolvedModel, settings: LineSettings, images: Sequence[GoldenImage]
 ) -> dict[str, Any]:
     """Fill ``folder``; returns the manifest."""
     shutil.copytree(model.folder, folder / "detector", copy_function=shutil.copyfile)
@@ -201,15 +186,15 @@ def _write(
 
 
 def _golden(
-    detector: "Detector", max_pixels: int, images: Sequence[tuple[str, Path]], folder: Path
+    detector: "Detector", max_pixels: int, images: Sequence[GoldenImage], folder: Path
 ) -> list[dict[str, Any]]:
     """Copy the golden images, and note what the detector says about each copy."""
     if not images:
         return []
     folder.mkdir()
-    copies = [folder / f"{number}{file.suffix}" for number, (_, file) in enumerate(images, start=1)]
-    for copy, (_, file) in zip(copies, images, strict=True):
-        shutil.copyfile(file, copy)
+    copies = [folder / f"{number}{image.file.suffix}" for number, image in enumerate(images, start=1)]
+    for copy, image in zip(copies, images, strict=True):
+        shutil.copyfile(image.file, copy)
     unreadable: list[dict[str, str]] = []
     judged = list(judge_files(detector.score, copies, max_pixels, unreadable))
     if unreadable:
@@ -217,10 +202,10 @@ def _golden(
     return [
         {
             "file": f"{folder.name}/{copy.name}",
-            "source": path,
+            "source": image.path,
             **{kind: getattr(detection, kind) for kind in KINDS},
         }
-        for (path, _), (copy, _, _, detection) in zip(images, judged, strict=True)
+        for image, (copy, _, _, detection) in zip(images, judged, strict=True)
     ]
 
 

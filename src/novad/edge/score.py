@@ -16,15 +16,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from novad.errors import ImageError, IntegrityError, NovadError, RefusedError, exit_code
+from novad.evaluation.parity import KINDS, score_differences
 from novad.images.files import image_files, judge_files
 
 if TYPE_CHECKING:
     from novad.vision import Detection, Detector
 
-__all__ = ["KINDS", "MANIFEST", "SEAL", "file_sha256", "installed", "main", "seal"]
+__all__ = ["MANIFEST", "SEAL", "file_sha256", "installed", "main", "seal"]
 
 MANIFEST, SEAL = "edge.json", "edge.sha256"
-KINDS = ("familiarity", "novelty", "hybrid")
 
 
 def main(folder: Path, arguments: Sequence[str]) -> int:
@@ -154,15 +154,14 @@ def _check(folder: Path, manifest: dict[str, Any]) -> int:
 
 
 def _differences(recorded: dict[str, Any], detection: "Detection") -> Iterator[dict[str, Any]]:
-    """One row per score; the difference is |found - recorded| / max(1, |recorded|)."""
-    for kind in KINDS:
-        found = getattr(detection, kind)
+    """One row per score."""
+    for kind, difference in score_differences(recorded, detection).items():
         yield {
             "image": recorded["file"],
             "score": kind,
             "recorded": recorded[kind],
-            "found": found,
-            "difference": abs(found - recorded[kind]) / max(1.0, abs(recorded[kind])),
+            "found": getattr(detection, kind),
+            "difference": difference,
         }
 
 

@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 from novad.errors import CalibrationError
 from novad.evaluation.intervals import bootstrap_intervals, paired_comparison
 from novad.evaluation.metrics import FALSE_POSITIVE_RATES, f1_at, fnr_at_fpr, image_aupr, image_auroc
+from novad.evaluation.parity import KINDS
 
 __all__ = ["KINDS", "image_figures", "summarise"]
-
-KINDS = ("familiarity", "novelty", "hybrid")
 
 
 def summarise(

@@ -8,7 +8,16 @@ from novad.serving.champions import LineState
 from novad.serving.scoring import Judged
 from novad.tracking.model import OUTPUT_COLUMNS
 
-__all__ = ["ErrorAnswer", "LineAnswer", "LinesAnswer", "ScoreAnswer", "line_answer", "score_answer", "table"]
+__all__ = [
+    "ErrorAnswer",
+    "LineAnswer",
+    "LinesAnswer",
+    "ScoreAnswer",
+    "content",
+    "line_answer",
+    "score_answer",
+    "table",
+]
 
 _DIGEST = "3f786850e387550fdab836ed7e6dc881de23001b3f786850e387550fdab836ed"
 _PREDICTION = "7d0f9d3e-6f0c-4f51-9f57-0d5f0a1b2c3d"
@@ -53,6 +62,11 @@ class LineAnswer(BaseModel):
     version: int | None = Field(description="Champion in service; none when it has none.", examples=[3])
     digest: str | None = Field(examples=[_DIGEST])
     approver: str | None = Field(examples=["M. Ito"])
+    replayed: int | None = Field(
+        description="Golden images that the champion scored as recorded before it went into service; "
+        "0 when its test images are gone or changed, so that nothing was compared.",
+        examples=[4],
+    )
     shadow_version: int | None = Field(description="Scores silently too.", examples=[4])
     problem: str | None = Field(description="Why the newest decision could not be followed.", examples=[None])
 
@@ -77,6 +91,11 @@ class ErrorAnswer(BaseModel):
     """Every answer that is not 200."""
 
     error: Problem
+
+
+def content(media_type: str) -> dict[int | str, dict[str, Any]]:
+    """Of a good answer that is no JSON, for the OpenAPI document; errors are JSON all the same."""
+    return {200: {"content": {media_type: {}}}}
 
 
 def score_answer(judged: Judged) -> ScoreAnswer:
@@ -120,6 +139,7 @@ def line_answer(line: str, state: LineState) -> LineAnswer:
         version=champion.version if champion else None,
         digest=champion.digest if champion else None,
         approver=champion.approver if champion else None,
+        replayed=champion.replayed if champion else None,
         shadow_version=challenger.version if challenger else None,
         problem=state.problem,
     )

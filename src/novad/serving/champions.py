@@ -10,8 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from novad.config import Workspace, line_settings
+from novad.errors import RefusedError
+from novad.evaluation.parity import TOLERANCE, score_differences
+from novad.images.files import judge_files
 from novad.tracking import ResolvedModel, publications, resolve
 from novad.tracking.events import heads
+from novad.tracking.golden import golden_images
 
 if TYPE_CHECKING:
     from novad.vision import Detector
@@ -22,17 +26,20 @@ _log = logging.getLogger(__name__)
 _POLL_SECONDS = 1.0
 # Checking a model again means reading all of it.
 _RETRY_SECONDS = 30.0
+_GOLDEN_IMAGES = 4
 
 
 @dataclass(frozen=True)
 class Served:
-    """A version in memory: verified, loaded and warm."""
+    """A version in memory: verified, loaded, warm, and known to score as it did when it was evaluated."""
 
     line: str
     version: int
     digest: str
     approver: str | None
     max_pixels: int
+    replayed: int
+    """Golden images that scored as recorded; 0 where none is at hand any more."""
     detector: "Detector"
 
 
@@ -54,8 +61,9 @@ class LineState:
 class Champions:
     """The champion of every line, kept up with the event log.
 
-    A new champion is resolved (which checks every digest), loaded and warmed up beside the one that judges;
-    then the state of its line is replaced. A batch reads the state once.
+    A new champion is resolved (which checks every digest), loaded, warmed up and asked for the scores of its
+    golden images, beside the one that judges; then the state of its line is replaced. A batch reads the state
+    once.
 
     Args:
         workspace: of the lines.
@@ -150,16 +158,42 @@ class Champions:
     def _load(self, model: ResolvedModel) -> Served:
         """Raises:
         IntegrityError: the files are not those that were checked a moment ago.
+        RefusedError: it scores golden images otherwise than it did when it was evaluated.
         """
         detector = model.load()
         side = detector.image_size
         list(detector.score([np.full((side, side, 3), 127, np.uint8)]))
-        settings = line_settings(self._workspace.params, model.line)
+        max_pixels = line_settings(self._workspace.params, model.line).validation.max_pixels
         return Served(
             line=model.line,
             version=model.version,
             digest=detector.digest,
             approver=model.approver,
-            max_pixels=settings.validation.max_pixels,
+            max_pixels=max_pixels,
+            replayed=_replay(self._workspace, model, detector, max_pixels),
             detector=detector,
         )
+
+
+def _replay(workspace: Workspace, model: ResolvedModel, detector: "Detector", max_pixels: int) -> int:
+    """How many golden images scored here as they did when the version was evaluated.
+
+    Raises:
+        RefusedError: one did not, or cannot be read; the image is named.
+    """
+    golden = golden_images(workspace, model.line, model.version, _GOLDEN_IMAGES)
+    of_version = f"{model.line} version {model.version}"
+    if not golden:
+        _log.warning("%s: no golden image was replayed: all its test images are gone or changed", of_version)
+    unreadable: list[dict[str, str]] = []
+    judged = list(judge_files(detector.score, [each.file for each in golden], max_pixels, unreadable))
+    if unreadable:
+        raise RefusedError(f"{of_version}: a golden image cannot be read: {unreadable[0]['error']}")
+    for image, (_, _, _, found) in zip(golden, judged, strict=True):
+        for kind, difference in score_differences(image.scores, found).items():
+            if not difference <= TOLERANCE:
+                raise RefusedError(
+                    f"{of_version} scores otherwise than when it was evaluated: {image.path}: {kind} is "
+                    f"{getattr(found, kind):.6g}, recorded {image.scores[kind]:.6g}"
+                )
+    return len(golden)

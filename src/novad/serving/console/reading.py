@@ -8,6 +8,7 @@ from fastapi.responses import Response
 
 from novad.config import Workspace
 from novad.serving.access import requires
+from novad.serving.answers import content
 from novad.serving.console.answers import (
     Comparison,
     DecisionAnswer,
@@ -79,6 +80,7 @@ def add_reading(app: FastAPI, service: "Service") -> None:
         "/v1/lines/{line}/versions/{version}/heatmaps/{name}",
         dependencies=may_review,
         response_class=Response,
+        responses=content("image/png"),
         summary="A heatmap that was logged with a version, as PNG",
     )
     def heatmap_logged(line: str, version: int, name: str) -> Response:

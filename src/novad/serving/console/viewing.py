@@ -15,6 +15,7 @@ from novad.errors import ConfigError, ImageError, IntegrityError
 from novad.evaluation.pictures import heatmap, patch, png_text, small
 from novad.images.decode import Pixels, decode_bytes
 from novad.serving.access import requires
+from novad.serving.answers import content
 from novad.serving.console.answers import NearestView, View
 from novad.serving.console.reading import require_version
 from novad.serving.image_store import ImageStore
@@ -146,6 +147,7 @@ def add_viewing(app: FastAPI, service: "Service", viewer: Viewer) -> None:
         "/v1/lines/{line}/versions/{version}/images/{sha256}/thumbnail",
         dependencies=may_review,
         response_class=Response,
+        responses=content("image/png"),
         summary="An image, small, as PNG",
     )
     def image_small(line: str, version: int, sha256: Sha256) -> Response:
