@@ -47,6 +47,11 @@ def _append(path: Path) -> None:
         stream.write(b" ")
 
 
+def _write(path: Path) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"x")
+
+
 def _swap_banks(workspace: Workspace) -> None:
     banks = [_model(workspace, version) / "artifacts/detector/bank.safetensors" for version in (1, 2)]
     aside = banks[0].with_suffix(".aside")
@@ -93,6 +98,22 @@ TAMPERING: dict[str, tuple[Tamper, str]] = {
     "code": (lambda w: _append(_model(w) / "novad_model.py"), "model/novad_model.py was changed"),
     "requirements": (lambda w: _append(_model(w) / "requirements.txt"), "model/requirements.txt was changed"),
     "added": (lambda w: (_model(w) / "data.pkl").write_bytes(b"x"), "model/data.pkl was added"),
+    "hidden": (lambda w: _write(_model(w) / ".env"), "model/.env was added"),
+    "hidden folder": (lambda w: _write(_model(w) / ".git/config"), "model/.git/config was added"),
+    "compiled": (
+        lambda w: _write(_model(w) / "__pycache__/novad_model.cpython-311.pyc"),
+        "model/__pycache__/novad_model.cpython-311.pyc was added",
+    ),
+    "hidden in detector": (
+        lambda w: _write(_model(w) / "artifacts/detector/.bank"),
+        "model/artifacts/detector/.bank was added",
+    ),
+    "linked folder": (
+        lambda w: (_model(w) / "code").symlink_to(_model(w) / "artifacts"),
+        "model/code was added",
+    ),
+    "linked nowhere": (lambda w: (_model(w) / "x.py").symlink_to("gone"), "model/x.py was added"),
+    "hidden in run": (lambda w: _write(_run(w) / "evaluate/.scores"), "run/evaluate/.scores was added"),
     "removed": (lambda w: (_model(w) / "python_env.yaml").unlink(), "model/python_env.yaml was removed"),
     "other version": (lambda w: _append(_model(w, 2) / "MLmodel"), "version 2: model/MLmodel was changed"),
     "banks swapped": (_swap_banks, "version 2: model/artifacts/detector/bank.safetensors was changed"),
