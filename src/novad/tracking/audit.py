@@ -24,7 +24,7 @@ from novad.tracking.evidence import DIGEST_TAGS, run_folder, version_files
 from novad.tracking.model import kept_files
 from novad.tracking.publications import publications
 from novad.tracking.publish import FILES_RECORD
-from novad.tracking.registry import registered_aliases
+from novad.tracking.resolution import registered_aliases
 from novad.tracking.store import open_client
 from novad.tracking.trace import ModelOrigin, model_origin
 

@@ -109,7 +109,7 @@ def test_a_promotion_killed_before_the_alias_moved_is_completed(
 ) -> None:
     promote(published, "metal", 1, "Ann", "first")
     with monkeypatch.context() as patched:
-        patched.setattr(registry, "_align", lambda *_arguments: None)
+        patched.setattr(registry, "align_alias", lambda *_arguments: None)
         promote(published, "metal", 2, "Ann", "second")
     client = open_client(published)
     assert int(client.get_model_version_by_alias("metal", "champion").version) == 1

@@ -8,7 +8,18 @@ from sqlalchemy import update
 from fake_line import write_outputs
 from novad.config import Workspace
 from novad.errors import ConfigError, IntegrityError, RefusedError
-from novad.tracking import check, history, parse_time, promote, publish, registry, resolve, rollback, standing
+from novad.tracking import (
+    check,
+    history,
+    parse_time,
+    promote,
+    publish,
+    registry,
+    resolution,
+    resolve,
+    rollback,
+    standing,
+)
 from novad.tracking.database import EVENTS, writing
 from novad.tracking.events import MAKES_CHAMPION, Event, append, champion_stack
 from novad.tracking.store import locate, open_client
@@ -44,15 +55,15 @@ def test_a_threshold_of_another_version_is_not_taken_for_the_champions(
     published: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     promote(published, "metal", 1, "Ann", "first")
-    checked = registry._checked
+    checked = resolution.checked_model
 
     def slow(*arguments: object) -> object:
-        monkeypatch.setattr(registry, "_checked", checked)
+        monkeypatch.setattr(resolution, "checked_model", checked)
         promote(published, "metal", 2, "Ann", "better")
         append(published, "metal", "threshold", actor="Ann", reason="stock", version=2, detail={"fail": 9.0})
         return checked(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(registry, "_checked", slow)
+    monkeypatch.setattr(resolution, "checked_model", slow)
     found = resolve(published, "metal")
     assert (found.version, found.threshold) == (1, None)
     found = resolve(published, "metal")
@@ -117,14 +128,14 @@ def test_a_rollback_loses_against_a_decision_that_came_between(
 ) -> None:
     promote(published, "metal", 1, "Ann", "first")
     promote(published, "metal", 2, "Ann", "better")
-    checked = registry._checked
+    checked = registry.checked_model
 
     def slow(*arguments: object) -> object:
-        monkeypatch.setattr(registry, "_checked", checked)
+        monkeypatch.setattr(registry, "checked_model", checked)
         promote(published, "metal", 3, "Cem", "best")
         return checked(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(registry, "_checked", slow)
+    monkeypatch.setattr(registry, "checked_model", slow)
     with pytest.raises(RefusedError, match="somebody else"):
         rollback(published, "metal", "Bob", "worse")
     assert _champion(published) == (3, 3)
