@@ -22,6 +22,8 @@ lines:
       backbone: {{sha256: {digest}}}
 """
 
+THRESHOLDS = {"fail": 1.5, "review": 1.25, "alpha": 0.05, "method": "conformal"}
+
 LOCK = """\
 schema: '2.0'
 stages:
@@ -76,7 +78,7 @@ def write_outputs(workspace: Workspace, line: str, *, auroc: float = 0.93, seed:
     _write(workspace, line, "validate", {"report.json": {"errors": [], "warnings": []}})
     _write(workspace, line, "memory_bank", {"bank.json": {"vectors": 50}, "suspicious.json": {"images": []}})
     _write(workspace, line, "calibrate_explainer", {"candidates.json": {"chosen": 0}})
-    _write(workspace, line, "tune_fusion", {"fusion.json": {"weight": 0.5}})
+    _write(workspace, line, "tune_fusion", {"fusion.json": {"weight": 0.5, "thresholds": THRESHOLDS}})
     _write(workspace, line, "evaluate", {"metrics.json": metrics})
     validate = workspace.artifacts(line, "validate")
     manifest = pd.DataFrame({"path": ["good/0.png"], "split": ["bank"], "sha256": ["0" * 64]})

@@ -242,6 +242,9 @@ def test_a_rollback_and_what_an_audit_says_of_it(novad: Novad, line: Workspace) 
     assert (then["decision"]["version"], then["model"]["version"]) == (2, 2)
     code, out, _ = novad("audit", "--verify")
     assert code == 0
+    assert "fail 1.5, review 1.25, alpha 0.05" in out
+    assert "1 bank" in out
+    assert "requirements.lock" in out
     assert "all as recorded" in out
     settings = line.params.read_text()
     line.params.write_text("lines: {}\n")

@@ -37,9 +37,12 @@ def _model(workspace: Workspace, version: int = 1) -> Path:
     return version_files(workspace, client, find_version(client, LINE, version)).folder
 
 
+def _run_id(workspace: Workspace, version: int = 1) -> str:
+    return find_version(open_client(workspace), LINE, version).run_id or ""
+
+
 def _run(workspace: Workspace, version: int = 1) -> Path:
-    client = open_client(workspace)
-    return run_folder(workspace, client, find_version(client, LINE, version).run_id or "")
+    return run_folder(workspace, open_client(workspace), _run_id(workspace, version))
 
 
 def _append(path: Path) -> None:
@@ -154,6 +157,14 @@ TAMPERING: dict[str, tuple[Tamper, str]] = {
     "files tag removed": (
         lambda w: open_client(w).delete_model_version_tag(LINE, "1", "novad.files_digest"),
         "no tag novad.files_digest",
+    ),
+    "code of the run": (
+        lambda w: open_client(w).set_tag(_run_id(w), "novad.git_commit", "0" * 40),
+        "version 1: tag novad.git_commit of its run differs",
+    ),
+    "lock of the run": (
+        lambda w: open_client(w).delete_tag(_run_id(w), "novad.requirements_lock"),
+        "version 1: tag novad.requirements_lock of its run differs",
     ),
     "files tag": (_tag("novad.files_digest"), "tag novad.files_digest"),
 }

@@ -21,6 +21,7 @@ from novad.tracking import (
     standing,
 )
 from novad.tracking.database import EVENTS, writing
+from novad.tracking.digests import file_digest
 from novad.tracking.events import MAKES_CHAMPION, Event, append, champion_stack
 from novad.tracking.store import locate, open_client
 
@@ -149,11 +150,15 @@ def test_an_audit_tells_who_served_at_every_time(published: Workspace) -> None:
         promote(published, "metal", 2, "Ann", "better"),
         rollback(published, "metal", "Bob", "worse"),
     ]
+    lock = file_digest(published.path("requirements.lock"))
+    published.path("requirements.lock").write_text("numpy==3\n")
     for event in decided:
         found = standing(published, "metal", datetime.fromisoformat(event.at))
         assert found.decision == event
         assert found.model is not None
         assert found.model.version == event.version
+        assert found.thresholds == found.model.thresholds
+        assert found.model.requirements_lock == lock
     assert check(published, "metal").problems == ()
 
 
