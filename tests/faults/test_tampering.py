@@ -1,5 +1,6 @@
 """Whoever changes a record or a file of a registered model is found out, and what was changed is named."""
 
+import json
 import multiprocessing
 import shutil
 from collections.abc import Callable
@@ -10,9 +11,10 @@ from sqlalchemy import delete, update
 
 from fake_line import write_outputs
 from novad.config import Workspace
-from novad.errors import RefusedError
+from novad.errors import IntegrityError, RefusedError
 from novad.tracking import check, history, promote, publish, resolve, rollback
 from novad.tracking.database import EVENTS, HEADS, writing
+from novad.tracking.events import append
 from novad.tracking.evidence import find_version, run_folder, version_files
 from novad.tracking.store import locate, open_client
 
@@ -183,6 +185,32 @@ def test_tampering_is_found_and_named(decided: Workspace, kind: str) -> None:
 def test_only_what_was_changed_is_named(decided: Workspace) -> None:
     _append(_model(decided, 2) / "MLmodel")
     assert check(decided, LINE).problems == ("metal version 2: model/MLmodel was changed",)
+
+
+THRESHOLD = {"fail": 2.0, "review": 1.0, "alpha": 0.1, "before": {"fail": 1.5, "review": 1.0, "alpha": 0.05}}
+
+
+@pytest.mark.parametrize(
+    "edited",
+    [
+        {"detail": json.dumps(THRESHOLD | {"fail": 3.0}, sort_keys=True, separators=(",", ":"))},
+        {"detail": json.dumps(THRESHOLD | {"alpha": 0.2}, sort_keys=True, separators=(",", ":"))},
+        {"kind": "refusal"},
+        {"version": 2},
+        {"actor": "Eve"},
+        {"reason": "none"},
+        {"at": "2020-01-01T00:00:00.000000+00:00"},
+    ],
+    ids=["fail", "alpha", "kind", "version", "actor", "reason", "at"],
+)
+def test_a_threshold_that_was_edited_judges_nothing(decided: Workspace, edited: dict[str, object]) -> None:
+    append(decided, LINE, "threshold", actor="Ann", reason="stock", version=1, detail=THRESHOLD)
+    assert check(decided, LINE).problems == ()
+    with writing(locate(decided)) as connection:
+        connection.execute(update(EVENTS).where(EVENTS.c.sequence == 4).values(**edited))
+    assert "event 4 was edited" in "\n".join(check(decided, LINE).problems)
+    with pytest.raises(IntegrityError, match="event 4 was edited"):
+        resolve(decided, LINE)
 
 
 def _decide(root: str, worker: int, rounds: int) -> None:
