@@ -84,7 +84,7 @@ def test_every_point_of_a_lines_life_is_told_from_its_records(workspace: Workspa
         }
         for version in (1, 2)
     }
-    fewer, more = (counts[version]["sample_counts"]["train"] for version in (1, 2))
+    fewer, more = (counts[version] for version in (1, 2))
     assert fewer < more
     _demand(workspace, more)
     refused = novad("promote", LINE, "--version", 1, *ANN, status=1)
@@ -121,7 +121,7 @@ def test_every_point_of_a_lines_life_is_told_from_its_records(workspace: Workspa
         assert then["thresholds"] == thresholds
         split = pd.read_parquet(_manifest(workspace, then["model"]["run_id"]))["split"]
         assert then["model"]["images"] == split.value_counts().to_dict()
-        assert split.value_counts()["bank"] == counts[version]["sample_counts"]["train"]
+        assert split.value_counts()["bank"] == counts[version]
 
     for found, version, approver in (
         (by_first, 1, "Ann"), (by_changed, 1, "Ann"), (by_second, 2, "Cem"), (by_former, 1, "Dan"),
