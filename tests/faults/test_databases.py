@@ -152,7 +152,7 @@ def _each(workers: ProcessPoolExecutor, job: Callable[..., Any], workspace: Work
     """What ``job`` gives in each process, all at once."""
     store = os.environ.get("MLFLOW_TRACKING_URI")
     return [
-        future.result(120)
+        future.result(400)
         for future in [workers.submit(job, str(workspace.root), store, each) for each in range(PROCESSES)]
     ]
 
