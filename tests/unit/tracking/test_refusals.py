@@ -82,6 +82,17 @@ def test_a_refused_decision_is_on_record(decided: Workspace, name: str) -> None:
     assert resolve(decided, "metal").decision == before
 
 
+def test_a_refusal_in_between_does_not_refuse_the_next_decision(decided: Workspace) -> None:
+    seen = len(history(decided, "metal"))
+    with pytest.raises(RefusedError):
+        rollback(decided, "metal", "Bob", "night shift")
+    promote(decided, "metal", 2, "Ann", "better", seen=seen)
+    with pytest.raises(RefusedError, match="somebody else"):
+        reject(decided, "metal", 1, "Bob", "dents", seen=seen)
+    with pytest.raises(RefusedError, match="somebody else"):
+        reject(decided, "metal", 1, "Bob", "dents", seen=99)
+
+
 def test_what_needs_a_champion_is_refused_on_record_without_one(published: Workspace) -> None:
     with pytest.raises(RefusedError, match="no champion"):
         rollback(published, "metal", "Bob", "night shift")
