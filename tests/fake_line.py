@@ -22,6 +22,8 @@ lines:
       backbone: {{sha256: {digest}}}
 """
 
+THRESHOLDS = {"fail": 1.5, "review": 1.25, "alpha": 0.05, "method": "conformal"}
+
 LOCK = """\
 schema: '2.0'
 stages:

@@ -34,7 +34,7 @@ Novad = Callable[..., Told]
 HEAVY = ("torch", "mlflow", "prefect", "dvc", "pandas", "great_expectations")
 COMMANDS = (
     "audit", "bench", "demo", "doctor", "export", "gate", "history", "line add", "line list", "promote",
-    "report", "rollback", "score", "serve", "threshold", "trace", "train", "validate",
+    "reject", "report", "rollback", "score", "serve", "threshold", "trace", "train", "validate",
 )  # fmt: skip
 
 
@@ -260,6 +260,9 @@ def test_a_rollback_and_what_an_audit_says_of_it(novad: Novad, line: Workspace) 
     decision = ("--approver", "ada", "--reason", "why", "--json")
     refused = novad("rollback", "metal", *decision)
     assert (refused[0], "no champion" in _document(refused)["error"]) == (1, True)
+    _, out, _ = novad("history", "metal")
+    assert "refusal of rollback" in out
+    assert "no champion; there is nothing to roll back" in out
     write_outputs(line, "metal", auroc=0.95, seed=1)
     publish(line, "metal")
     for version in (1, 2):
@@ -271,16 +274,34 @@ def test_a_rollback_and_what_an_audit_says_of_it(novad: Novad, line: Workspace) 
     assert (then["decision"]["version"], then["model"]["version"]) == (2, 2)
     code, out, _ = novad("audit", "--verify")
     assert code == 0
+    assert "fail 1.5, review 1.25, alpha 0.05" in out
+    assert "1 bank" in out
+    assert "requirements.lock" in out
     assert "all as recorded" in out
     settings = line.params.read_text()
     line.params.write_text("lines: {}\n")
-    assert "metal: 3 events" in novad("audit", "--verify")[1]
+    assert "metal: 4 events" in novad("audit", "--verify")[1]
     assert novad("audit", "metal")[0] == 0
     line.params.write_text(settings)
     (resolve(line, "metal").folder / "bank.safetensors").write_bytes(b"other")
     broken = novad("audit", "metal", "--verify", "--json")
     assert broken[0] == 1
     assert "bank.safetensors was changed" in "".join(_document(broken)["checked"]["metal"]["problems"])
+
+
+def test_a_rejection_is_on_record_and_does_not_touch_the_champion(novad: Novad, line: Workspace) -> None:
+    told = novad("reject", "metal", "--version", 1, "--approver", "ada", "--reason", "blurred")
+    assert told[0] == 0
+    assert "metal: version 1 is rejected by ada" in told[1]
+    [event] = _document(novad("history", "metal", "--json"))["events"]
+    assert (event["kind"], event["version"], event["actor"], event["reason"]) == (
+        "rejection", 1, "ada", "blurred",
+    )  # fmt: skip
+    decision = ("--approver", "ada", "--reason", "why", "--json")
+    assert novad("promote", "metal", "--version", 1, *decision)[0] == 0
+    refused = novad("reject", "metal", "--version", 1, *decision)
+    assert (refused[0], "roll it back instead" in _document(refused)["error"]) == (1, True)
+    assert resolve(line, "metal").version == 1
 
 
 def test_a_refused_promotion_exits_1_and_names_the_gate(novad: Novad, line: Workspace) -> None:

@@ -21,7 +21,7 @@ import pytest
 from novad.config import Workspace
 from novad.errors import IntegrityError
 from novad.images import decode_image
-from novad.tracking import gate, resolve
+from novad.tracking import check, gate, resolve
 from novad.tracking.model import OUTPUT_COLUMNS
 from novad.tracking.store import locate, open_client
 from novad.vision import Detector
@@ -169,12 +169,17 @@ def test_the_registered_model_loads_and_scores_without_any_connection(
     _same_scores(model.predict(given), trained.expected())
 
 
-def test_loading_through_mlflow_leaves_the_published_digests_intact(trained: Trained) -> None:
+def test_loading_through_mlflow_leaves_the_published_digests_intact(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import mlflow
 
     open_client(trained.workspace)
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
     mlflow.pyfunc.load_model(f"models:/{LINE}@challenger")
-    assert resolve(trained.workspace, LINE).version == 1
+    # Compiled code was written there: Python made its folder.
+    assert (resolve(trained.workspace, LINE).folder.parents[1] / "__pycache__").is_dir()
+    assert check(trained.workspace, LINE).problems == ()
 
 
 def test_nothing_in_the_model_is_a_pickle(trained: Trained) -> None:

@@ -1,5 +1,6 @@
 """Whoever changes a record or a file of a registered model is found out, and what was changed is named."""
 
+import json
 import multiprocessing
 import shutil
 from collections.abc import Callable
@@ -10,9 +11,10 @@ from sqlalchemy import delete, update
 
 from fake_line import write_outputs
 from novad.config import Workspace
-from novad.errors import RefusedError
+from novad.errors import IntegrityError, RefusedError
 from novad.tracking import check, history, promote, publish, resolve, rollback
 from novad.tracking.database import EVENTS, HEADS, writing
+from novad.tracking.events import append
 from novad.tracking.evidence import find_version, run_folder, version_files
 from novad.tracking.store import locate, open_client
 
@@ -37,14 +39,22 @@ def _model(workspace: Workspace, version: int = 1) -> Path:
     return version_files(workspace, client, find_version(client, LINE, version)).folder
 
 
+def _run_id(workspace: Workspace, version: int = 1) -> str:
+    return find_version(open_client(workspace), LINE, version).run_id or ""
+
+
 def _run(workspace: Workspace, version: int = 1) -> Path:
-    client = open_client(workspace)
-    return run_folder(workspace, client, find_version(client, LINE, version).run_id or "")
+    return run_folder(workspace, open_client(workspace), _run_id(workspace, version))
 
 
 def _append(path: Path) -> None:
     with path.open("ab") as stream:
         stream.write(b" ")
+
+
+def _write(path: Path) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"x")
 
 
 def _swap_banks(workspace: Workspace) -> None:
@@ -93,6 +103,22 @@ TAMPERING: dict[str, tuple[Tamper, str]] = {
     "code": (lambda w: _append(_model(w) / "novad_model.py"), "model/novad_model.py was changed"),
     "requirements": (lambda w: _append(_model(w) / "requirements.txt"), "model/requirements.txt was changed"),
     "added": (lambda w: (_model(w) / "data.pkl").write_bytes(b"x"), "model/data.pkl was added"),
+    "hidden": (lambda w: _write(_model(w) / ".env"), "model/.env was added"),
+    "hidden folder": (lambda w: _write(_model(w) / ".git/config"), "model/.git/config was added"),
+    "compiled": (
+        lambda w: _write(_model(w) / "__pycache__/novad_model.cpython-311.pyc"),
+        "model/__pycache__/novad_model.cpython-311.pyc was added",
+    ),
+    "hidden in detector": (
+        lambda w: _write(_model(w) / "artifacts/detector/.bank"),
+        "model/artifacts/detector/.bank was added",
+    ),
+    "linked folder": (
+        lambda w: (_model(w) / "code").symlink_to(_model(w) / "artifacts"),
+        "model/code was added",
+    ),
+    "linked nowhere": (lambda w: (_model(w) / "x.py").symlink_to("gone"), "model/x.py was added"),
+    "hidden in run": (lambda w: _write(_run(w) / "evaluate/.scores"), "run/evaluate/.scores was added"),
     "removed": (lambda w: (_model(w) / "python_env.yaml").unlink(), "model/python_env.yaml was removed"),
     "other version": (lambda w: _append(_model(w, 2) / "MLmodel"), "version 2: model/MLmodel was changed"),
     "banks swapped": (_swap_banks, "version 2: model/artifacts/detector/bank.safetensors was changed"),
@@ -134,6 +160,14 @@ TAMPERING: dict[str, tuple[Tamper, str]] = {
         lambda w: open_client(w).delete_model_version_tag(LINE, "1", "novad.files_digest"),
         "no tag novad.files_digest",
     ),
+    "code of the run": (
+        lambda w: open_client(w).set_tag(_run_id(w), "novad.git_commit", "0" * 40),
+        "version 1: tag novad.git_commit of its run differs",
+    ),
+    "lock of the run": (
+        lambda w: open_client(w).delete_tag(_run_id(w), "novad.requirements_lock"),
+        "version 1: tag novad.requirements_lock of its run differs",
+    ),
     "files tag": (_tag("novad.files_digest"), "tag novad.files_digest"),
 }
 
@@ -151,6 +185,32 @@ def test_tampering_is_found_and_named(decided: Workspace, kind: str) -> None:
 def test_only_what_was_changed_is_named(decided: Workspace) -> None:
     _append(_model(decided, 2) / "MLmodel")
     assert check(decided, LINE).problems == ("metal version 2: model/MLmodel was changed",)
+
+
+THRESHOLD = {"fail": 2.0, "review": 1.0, "alpha": 0.1, "before": {"fail": 1.5, "review": 1.0, "alpha": 0.05}}
+
+
+@pytest.mark.parametrize(
+    "edited",
+    [
+        {"detail": json.dumps(THRESHOLD | {"fail": 3.0}, sort_keys=True, separators=(",", ":"))},
+        {"detail": json.dumps(THRESHOLD | {"alpha": 0.2}, sort_keys=True, separators=(",", ":"))},
+        {"kind": "refusal"},
+        {"version": 2},
+        {"actor": "Eve"},
+        {"reason": "none"},
+        {"at": "2020-01-01T00:00:00.000000+00:00"},
+    ],
+    ids=["fail", "alpha", "kind", "version", "actor", "reason", "at"],
+)
+def test_a_threshold_that_was_edited_judges_nothing(decided: Workspace, edited: dict[str, object]) -> None:
+    append(decided, LINE, "threshold", actor="Ann", reason="stock", version=1, detail=THRESHOLD)
+    assert check(decided, LINE).problems == ()
+    with writing(locate(decided)) as connection:
+        connection.execute(update(EVENTS).where(EVENTS.c.sequence == 4).values(**edited))
+    assert "event 4 was edited" in "\n".join(check(decided, LINE).problems)
+    with pytest.raises(IntegrityError, match="event 4 was edited"):
+        resolve(decided, LINE)
 
 
 def _decide(root: str, worker: int, rounds: int) -> None:

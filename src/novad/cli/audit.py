@@ -66,13 +66,14 @@ def audit(
 
 def _lineage(found: "Standing") -> list[list[Any]]:
     decision, model, threshold = found.decision, found.model, found.threshold
-    if decision is None or model is None:
+    if decision is None or model is None or found.thresholds is None:
         return [["champion", "none"]]
     return [
         ["champion", f"version {decision.version}"],
         ["since", f"{decision.at[:19]} by {decision.kind} (event {decision.sequence})"],
         ["approved", f"{decision.actor}: {decision.reason}"],
-        ["threshold", f"{threshold.detail['fail']:.4g} by {threshold.actor}" if threshold else "its own"],
+        ["thresholds", ", ".join(f"{name} {value:.4g}" for name, value in found.thresholds.items())],
+        ["set by", f"{threshold.actor}: {threshold.reason}" if threshold else "the version's calibration"],
         *origin_rows(model),
     ]
 

@@ -1,7 +1,7 @@
-"""``novad gate``, ``novad promote``, ``novad rollback``, ``novad threshold`` and ``novad history``."""
+"""Decisions: ``novad gate``, ``promote``, ``reject``, ``rollback``, ``threshold`` and ``history``."""
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from novad.tracking import Event
 
-__all__ = ["gate", "history", "promote", "rollback", "threshold"]
+__all__ = ["gate", "history", "promote", "reject", "rollback", "threshold"]
 
 
 def gate(
@@ -67,7 +67,22 @@ def promote(
     workspace = _workspace(line)
     event = tracking.promote(workspace, line, version, approver, reason)
     text = f"{line}: version {version} is champion, approved by {approver}"
-    _answer_champion(workspace, line, event, text, as_json)
+    _answer_decision(workspace, line, event, text, as_json)
+
+
+def reject(
+    line: Annotated[str, typer.Argument(help="Product line.")],
+    version: Annotated[int, typer.Option(min=1, help="Registered version that is turned down.")],
+    approver: Annotated[str, typer.Option(help="Who answers for it.")],
+    reason: Annotated[str, typer.Option(help="Why, in their words.")],
+    as_json: bool = JSON,
+) -> None:
+    """Turn a version down by name and reason; the champion stays, and a later promotion is possible."""
+    from novad import tracking
+
+    workspace = _workspace(line)
+    event = tracking.reject(workspace, line, version, approver, reason)
+    _answer_decision(workspace, line, event, f"{line}: version {version} is rejected by {approver}", as_json)
 
 
 def rollback(
@@ -85,7 +100,7 @@ def rollback(
     workspace = _workspace(line)
     event = tracking.rollback(workspace, line, approver, reason, to)
     text = f"{line}: version {event.version} is champion again instead of {event.detail['replaced']}"
-    _answer_champion(workspace, line, event, f"{text}, approved by {approver}", as_json)
+    _answer_decision(workspace, line, event, f"{text}, approved by {approver}", as_json)
 
 
 def threshold(
@@ -118,18 +133,18 @@ def history(line: Annotated[str, typer.Argument(help="Product line.")], as_json:
 
     workspace = _workspace(line)
     events = tracking.history(workspace, line)
-    columns = ("sequence", "at", "kind", "version", "actor", "reason", "failed gates")
+    columns = ("sequence", "at", "kind", "version", "actor", "reason", "why refused")
 
     def show(console: "Console") -> None:
         rows = [
             [
                 event.sequence,
                 event.at[:19],
-                event.kind,
+                f"refusal of {event.detail['asked']}" if "asked" in event.detail else event.kind,
                 event.version,
                 event.actor,
                 event.reason,
-                _failed(event),
+                _why_refused(event),
             ]
             for event in events
         ]
@@ -141,8 +156,8 @@ def history(line: Annotated[str, typer.Argument(help="Product line.")], as_json:
     answer({"line": line, "events": [asdict(event) for event in events]}, as_json, show)
 
 
-def _answer_champion(workspace: Workspace, line: str, event: "Event", text: str, as_json: bool) -> None:
-    """What a decision on the champion answers."""
+def _answer_decision(workspace: Workspace, line: str, event: "Event", text: str, as_json: bool) -> None:
+    """What a decision answers."""
 
     def show(console: "Console") -> None:
         console.print(text, soft_wrap=True)
@@ -152,10 +167,10 @@ def _answer_champion(workspace: Workspace, line: str, event: "Event", text: str,
     answer(asdict(event), as_json, show)
 
 
-def _failed(event: Any) -> str | None:
-    """Names of the gates that said no, for a refusal."""
+def _why_refused(event: "Event") -> str | None:
+    """Names of the gates that said no, or else the words of the refusal."""
     names = [gate["gate"] for gate in event.detail.get("gates", []) if not gate.get("passed", True)]
-    return ", ".join(names) or None
+    return ", ".join(names) or event.detail.get("refused")
 
 
 def _workspace(line: str) -> Workspace:

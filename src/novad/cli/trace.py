@@ -44,7 +44,9 @@ def origin_rows(model: "ModelOrigin") -> list[list[Any]]:
         ["detector", model.detector_digest],
         ["run", model.run_id],
         ["dataset", model.dataset_sha256],
+        ["images", ", ".join(f"{count} {split}" for split, count in sorted(model.images.items()))],
         ["code", model.git_commit + (" (with local changes)" if model.git_dirty == "true" else "")],
+        ["requirements.lock", model.requirements_lock],
         *(
             [f"dvc {stage}", f"{path} {digest}"]
             for stage, record in model.dvc.items()

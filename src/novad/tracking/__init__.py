@@ -14,8 +14,9 @@ from novad.tracking.gates import Verdict
 from novad.tracking.publications import Publication, publications, published_version
 from novad.tracking.publish import Published, close_stale_runs, publish
 from novad.tracking.published import PublishedRun
-from novad.tracking.registry import ResolvedModel, gate, history, promote, resolve, rollback
+from novad.tracking.registry import gate, history, promote, rollback
 from novad.tracking.rejection import reject
+from novad.tracking.resolution import ResolvedModel, resolve
 from novad.tracking.review import ReviewedDecision, decision_counts, latest_decisions
 from novad.tracking.threshold import change_threshold
 from novad.tracking.trace import ImageTrace, ModelOrigin, PredictionTrace, trace

@@ -1,11 +1,11 @@
 """What served when, by whose decision, and whether every record and every file is still what it was."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from novad.config import Workspace
 from novad.errors import ConfigError, ServiceError
@@ -24,7 +24,7 @@ from novad.tracking.evidence import DIGEST_TAGS, run_folder, version_files
 from novad.tracking.model import kept_files
 from novad.tracking.publications import publications
 from novad.tracking.publish import FILES_RECORD
-from novad.tracking.registry import registered_aliases
+from novad.tracking.resolution import registered_aliases
 from novad.tracking.store import open_client
 from novad.tracking.trace import ModelOrigin, model_origin
 
@@ -47,6 +47,8 @@ class Standing:
     model: ModelOrigin | None
     threshold: Event | None = None
     """The change of threshold in force; None where the version's own thresholds decided."""
+    thresholds: Mapping[str, float] | None = None
+    """Those in force: ``fail``, ``review`` and ``alpha``."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,10 @@ def standing(workspace: Workspace, line: str, at: datetime | None = None) -> Sta
     if decision is None or decision.version is None:
         return Standing(line, moment, None, None)
     origin = model_origin(workspace, line, decision.version)
-    return Standing(line, moment, decision, origin, threshold_event(chain))
+    changed = threshold_event(chain)
+    told = origin.thresholds if changed is None else changed.detail
+    in_force = {name: told[name] for name in origin.thresholds}
+    return Standing(line, moment, decision, origin, changed, in_force)
 
 
 def check(workspace: Workspace, line: str) -> Checked:
@@ -170,6 +175,13 @@ def _file_problems(
         for name in sorted(recorded | present)
         if recorded.get(name) != present.get(name)
     ]
+    logged = client.get_run(version.run_id or "").data.tags
+    lineage = (_record(run / "lineage.json") or {}).get("tags", {})
+    changed += [
+        f"tag {name} of its run differs from the one in lineage.json"
+        for name, value in lineage.items()
+        if logged.get(name) != value
+    ]
     if combined(_record(run / "manifest.json") or {}) != version.tags.get("novad.output_digest"):
         changed.append("tag novad.output_digest is not that of manifest.json")
     return len(recorded), changed or list(model.damaged)
@@ -181,7 +193,7 @@ def _how(name: str, recorded: dict[str, str], present: dict[str, str]) -> str:
     return "was changed" if name in recorded else "was added"
 
 
-def _record(path: Path) -> dict[str, str] | None:
+def _record(path: Path) -> dict[str, Any] | None:
     try:
         document = json.loads(path.read_bytes())
     except (OSError, ValueError):

@@ -12,6 +12,7 @@ __all__ = [
     "STAGES",
     "combined",
     "file_digest",
+    "folder_digests",
     "folder_files",
     "metrics_digest",
     "output_digest",
@@ -95,6 +96,19 @@ def folder_files(folder: Path) -> list[str]:
     """Posix paths of every file below ``folder``, sorted; hidden ones are temporary and left out."""
     names = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     return sorted(name.as_posix() for name in names if not any(part.startswith(".") for part in name.parts))
+
+
+def folder_digests(folder: Path) -> dict[str, str]:
+    """Sha256 of everything below ``folder`` by its posix path: hidden files and compiled code, too.
+
+    A link to a folder, a pipe and the like have a word in place of a digest, which no record holds.
+    """
+    found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*")}
+    return {
+        name: file_digest(path) if path.is_file() else "not a file"
+        for name, path in sorted(found.items())
+        if path.is_symlink() or not path.is_dir()
+    }
 
 
 def file_digest(path: Path) -> str:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, and_, delete, func, insert, literal, select
 from sqlalchemy.exc import IntegrityError as DuplicateKey
 
 from novad.config import Workspace
@@ -71,9 +71,10 @@ def append(
 
     Args:
         expected: sequence of the newest event that the caller based its decision on; None appends after
-            whatever is there.
+            whatever is there. Refusals since then change nothing and do not count: else the loser of one
+            race would make the next one lose, too.
     Raises:
-        RefusedError: the chain has moved on since ``expected``: somebody else decided first.
+        RefusedError: somebody else decided since ``expected``.
         IntegrityError: the newest event does not agree with its own digest or the recorded head.
         ServiceError: the database cannot be reached or stays locked.
     """
@@ -83,7 +84,7 @@ def append(
             with writing(store) as connection:
                 newest = _newest(connection, line)
                 sequence = newest.sequence if newest else 0
-                if expected is not None and sequence != expected:
+                if expected is not None and _decided_since(connection, line, expected, sequence):
                     raise RefusedError(
                         f"{line}: somebody else changed this line meanwhile (event {sequence}, expected "
                         f"{expected}); look at `novad history {line}` and decide again"
@@ -232,17 +233,27 @@ def _chain_problems(line: str, chain: list[Event]) -> list[str]:
 
 
 def _newest(connection: Connection, line: str) -> Event | None:
+    # One statement for both: between two, PostgreSQL shows a writer what others have committed meanwhile.
+    asked = select(literal(line).label("line")).subquery()
+    number = select(func.max(EVENTS.c.sequence)).where(EVENTS.c.line == line).scalar_subquery()
     row = connection.execute(
-        select(EVENTS).where(EVENTS.c.line == line).order_by(EVENTS.c.sequence.desc()).limit(1)
-    ).first()
-    recorded = connection.execute(select(HEADS).where(HEADS.c.line == line)).first()
-    newest = _event(row._mapping) if row is not None else None
-    present = (newest.sequence, newest.digest) if newest else None
-    if present != ((recorded.sequence, recorded.digest) if recorded else None) or (
-        newest is not None and newest.digest != _digest(newest)
-    ):
+        select(HEADS.c.sequence, HEADS.c.digest, EVENTS).select_from(
+            asked.outerjoin(HEADS, HEADS.c.line == asked.c.line).outerjoin(
+                EVENTS, and_(EVENTS.c.line == asked.c.line, EVENTS.c.sequence == number)
+            )
+        )
+    ).one()
+    recorded, told = tuple(row[:2]), dict(zip(EVENTS.c.keys(), row[2:], strict=True))
+    newest = _event(told) if told["line"] is not None else None
+    present = (newest.sequence, newest.digest) if newest else (None, None)
+    if present != recorded or (newest is not None and newest.digest != _digest(newest)):
         raise IntegrityError(f"{line}: the event log was changed behind novad's back; nothing is added to it")
     return newest
+
+
+def _decided_since(connection: Connection, line: str, expected: int, newest: int) -> bool:
+    decided = select(func.max(EVENTS.c.sequence)).where(EVENTS.c.line == line, EVENTS.c.kind != "refusal")
+    return newest < expected or (connection.execute(decided).scalar() or 0) > expected
 
 
 def _read(connection: Connection, line: str | None) -> list[Event]:

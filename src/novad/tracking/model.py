@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from novad.config import Workspace
 from novad.errors import ConfigError, IntegrityError
-from novad.tracking.digests import combined, file_digest, folder_files
+from novad.tracking.digests import combined, folder_digests
 
 if TYPE_CHECKING:
     from mlflow.models import Model, ModelSignature
@@ -83,7 +83,7 @@ def save_model(
     for needed in (code, detector / "detector.json"):
         if not needed.is_file():
             raise ConfigError(f"{needed}: no such file; the model cannot be put together without it")
-    for name in folder_files(detector):
+    for name in folder_digests(detector):
         if Path(name).suffix not in _SAFE:
             raise IntegrityError(f"{detector / name}: only {' and '.join(_SAFE)} files are published")
     with _process_wide, warnings.catch_warnings():
@@ -115,7 +115,7 @@ def detector_digest(folder: Path) -> str:
         recorded = dict(json.loads(manifest.read_bytes())["files"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise IntegrityError(f"{manifest}: not a detector: {error}") from None
-    present = {name: file_digest(folder / name) for name in folder_files(folder)}
+    present = folder_digests(folder)
     digest = present.pop("detector.json")
     for name in sorted(set(present) | set(recorded)):
         if present.get(name) != recorded.get(name):
@@ -131,9 +131,9 @@ def model_digest(folder: Path) -> str:
 def kept_files(folder: Path, prefix: str = "") -> dict[str, str]:
     """Sha256 of every file of a logged model or run by its path, without what is written beside it later."""
     return {
-        f"{prefix}/{name}" if prefix else name: file_digest(folder / name)
-        for name in folder_files(folder)
-        if name != _WRITTEN_LATER and "__pycache__" not in name
+        f"{prefix}/{name}" if prefix else name: digest
+        for name, digest in folder_digests(folder).items()
+        if name != _WRITTEN_LATER
     }
 
 

@@ -173,7 +173,7 @@ def _log_run(
         _log_figures(client, workspace, line, run_id, settings.model_dump(mode="json", by_alias=True))
         client.log_inputs(run_id, [_dataset(workspace, line, settings.data)])
         with tempfile.TemporaryDirectory(prefix=_GATHERED, dir=_folder(workspace, line)) as folder:
-            evidence = _evidence(workspace, line, manifest, Path(folder) / "evidence")
+            evidence = _evidence(workspace, line, manifest, lineage, Path(folder) / "evidence")
             if page is not None:
                 told = page(PublishedRun(workspace, line, None, evidence, manifest))
                 (evidence / REPORT).write_text(told, "utf-8")
@@ -238,7 +238,9 @@ def _dataset(workspace: Workspace, line: str, data: str) -> "DatasetInput":
     return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
 
 
-def _evidence(workspace: Workspace, line: str, manifest: dict[str, str], target: Path) -> Path:
+def _evidence(
+    workspace: Workspace, line: str, manifest: dict[str, str], lineage: dict[str, str], target: Path
+) -> Path:
     """One folder with everything that the run keeps: outputs, Data Docs, digests, lineage.
 
     Tensors are left out: the detector goes with the model, the others are intermediate.
@@ -248,7 +250,12 @@ def _evidence(workspace: Workspace, line: str, manifest: dict[str, str], target:
         copy = target / stage_file
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, copy)
-    documents = {"manifest.json": manifest, "lineage.json": dvc_digests(workspace, line)}
+    # Once more in a file that has a digest: tags of a run can be changed by anybody.
+    tags = {name: value for name, value in lineage.items() if not name.startswith("novad.dvc.")}
+    documents = {
+        "manifest.json": manifest,
+        "lineage.json": {"tags": tags, "stages": dvc_digests(workspace, line)},
+    }
     for name, document in documents.items():
         (target / name).write_text(json.dumps(document, indent=2, sort_keys=True) + "\n", "utf-8")
     return target

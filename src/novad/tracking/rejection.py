@@ -2,9 +2,9 @@
 
 from novad.config import Workspace
 from novad.errors import RefusedError
-from novad.tracking.events import Event, append, champion_of, intact_events
+from novad.tracking.events import Event, champion_of, intact_events
 from novad.tracking.evidence import find_version
-from novad.tracking.registry import require_signature
+from novad.tracking.proposal import Proposal, require_signature
 from novad.tracking.store import open_client
 
 __all__ = ["reject"]
@@ -31,7 +31,8 @@ def reject(
     chain = intact_events(workspace, line)
     champion = champion_of(chain)
     find_version(open_client(workspace), line, version)
-    if champion is not None and champion.version == version:
-        raise RefusedError(f"{line}: version {version} is the champion; roll it back instead")
     base = len(chain) if seen is None else seen
-    return append(workspace, line, "rejection", actor=reviewer, reason=reason, version=version, expected=base)
+    with Proposal(workspace, line, "rejection", version, reviewer, reason, base) as proposal:
+        if champion is not None and champion.version == version:
+            raise RefusedError(f"{line}: version {version} is the champion; roll it back instead")
+        return proposal.decide()

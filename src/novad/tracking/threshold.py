@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from novad.config import Workspace
 from novad.errors import ConfigError, RefusedError
 from novad.tracking.events import Event, head
-from novad.tracking.registry import decide, require_signature, resolve
-from novad.tracking.store import open_client
+from novad.tracking.proposal import Proposal, require_signature
+from novad.tracking.resolution import resolve
 
 if TYPE_CHECKING:
     from novad.vision import Detector, Thresholds
@@ -45,22 +45,20 @@ def change_threshold(
         raise ConfigError("--alpha, --value: give one of them")
     base = head(workspace, line)
     model = resolve(workspace, line)
-    if model.approver is None:
-        raise RefusedError(f"{line} has no champion whose threshold could change; promote a version first")
-    own = replace(model, threshold=None).load()
-    before = _told(own.thresholds) if model.threshold is None else model.threshold.detail
-    if value is not None:
-        fail, promised = _by_value(own, value)
-    else:
-        fail, promised = _by_alpha(own, alpha or 0.0)
-    detail = {
-        "fail": fail,
-        "review": min(own.thresholds.review, fail),
-        "alpha": promised,
-        "before": {name: before[name] for name in ("fail", "review", "alpha")},
-    }
-    client = open_client(workspace)
-    return decide(workspace, client, line, "threshold", model.version, approver, reason, detail, base)
+    with Proposal(workspace, line, "threshold", model.version, approver, reason, base) as proposal:
+        proposal.detail["given"] = f"--alpha {alpha}" if value is None else f"--value {value}"
+        if model.approver is None:
+            raise RefusedError(f"{line} has no champion whose threshold could change; promote one first")
+        own = replace(model, threshold=None).load()
+        before = _told(own.thresholds) if model.threshold is None else model.threshold.detail
+        fail, promised = _by_alpha(own, alpha or 0.0) if value is None else _by_value(own, value)
+        proposal.detail.update(
+            fail=fail,
+            review=min(own.thresholds.review, fail),
+            alpha=promised,
+            before={name: before[name] for name in ("fail", "review", "alpha")},
+        )
+        return proposal.decide()
 
 
 def _by_value(detector: "Detector", value: float) -> tuple[float, float]:

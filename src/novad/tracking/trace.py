@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from novad.tracking.digests import combined, file_digest
 from novad.tracking.events import champion_of, events
 from novad.tracking.evidence import find_version, run_folder
 from novad.tracking.publications import Publication, publications
+from novad.tracking.publish import FILES_RECORD
+from novad.tracking.published import PublishedRun
 from novad.tracking.store import open_client
 from novad.tracking.verdicts import OperatorVerdict, verdicts_on
 
@@ -26,6 +29,8 @@ __all__ = ["Approval", "ImageTrace", "ImageUse", "ModelOrigin", "PredictionTrace
 _PREDICTION_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MANIFEST = "validate/manifest.parquet"
+_FUSION = "tune_fusion/fusion.json"
+_LINEAGE = "lineage.json"
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,12 @@ class ModelOrigin:
     git_dirty: str
     dataset_sha256: str
     """Of the manifest, which names every image by its own digest."""
+    images: Mapping[str, int]
+    """Number of images by split."""
+    thresholds: Mapping[str, float]
+    """The version's own: ``fail`` and ``review`` in units of the hybrid score, and the promised ``alpha``."""
+    requirements_lock: str
+    """Sha256 of the lock file; `none` where there was no such file."""
     dvc: Mapping[str, Any]
     """Per stage, what it read and wrote, by DVC's digests; empty where DVC did not run it."""
 
@@ -142,7 +153,9 @@ def model_origin(workspace: Workspace, line: str, number: int) -> ModelOrigin:
     run_id = version.run_id or ""
     published = str(version.tags.get("novad.output_digest"))
     folder, manifest = _published_files(workspace, client, run_id, published)
-    tags = client.get_run(run_id).data.tags
+    lineage = _lineage(folder, run_id, str(version.tags.get("novad.files_digest")))
+    run = PublishedRun.open(workspace, line, number)
+    thresholds = json.loads(run.read(_FUSION))["thresholds"]
     return ModelOrigin(
         line=line,
         version=number,
@@ -150,11 +163,28 @@ def model_origin(workspace: Workspace, line: str, number: int) -> ModelOrigin:
         output_digest=published,
         detector_digest=str(version.tags.get("novad.detector_digest")),
         model_digest=str(version.tags.get("novad.model_digest")),
-        git_commit=tags.get("novad.git_commit", "none"),
-        git_dirty=tags.get("novad.git_dirty", "unknown"),
+        git_commit=lineage["tags"]["novad.git_commit"],
+        git_dirty=lineage["tags"]["novad.git_dirty"],
         dataset_sha256=manifest[_MANIFEST],
-        dvc=json.loads((folder / "lineage.json").read_bytes()),
+        images=dict(Counter(run.table(_MANIFEST, ["split"])["split"].to_pylist())),
+        thresholds={name: thresholds[name] for name in ("fail", "review", "alpha")},
+        requirements_lock=lineage["tags"]["novad.requirements_lock"],
+        dvc=lineage["stages"],
     )
+
+
+def _lineage(folder: Path, run_id: str, files_digest: str) -> Any:
+    """The run's ``lineage.json``, once it was found to be as published."""
+    try:
+        record: dict[str, str] = json.loads((folder / FILES_RECORD).read_bytes())
+        recorded = record[f"run/{_LINEAGE}"]
+        if combined(record) == files_digest and file_digest(folder / _LINEAGE) == recorded:
+            return json.loads((folder / _LINEAGE).read_bytes())
+    except OSError as error:
+        raise ServiceError(f"run {run_id}: its lineage cannot be read: {error}") from error
+    except (ValueError, KeyError):
+        pass
+    raise IntegrityError(f"run {run_id}: {_LINEAGE} is not the one that was published")
 
 
 def _approval(workspace: Workspace, decision: LoggedDecision) -> Approval | None:

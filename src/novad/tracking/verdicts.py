@@ -11,7 +11,7 @@ from novad.config import Workspace
 from novad.errors import ConfigError
 from novad.tracking.database import VERDICTS, reading, writing
 from novad.tracking.decisions import LoggedDecision
-from novad.tracking.registry import require_signature
+from novad.tracking.proposal import require_signature
 from novad.tracking.store import locate
 
 __all__ = ["Finding", "OperatorVerdict", "give_verdict", "verdicts_on"]

@@ -109,7 +109,7 @@ def test_a_promotion_killed_before_the_alias_moved_is_completed(
 ) -> None:
     promote(published, "metal", 1, "Ann", "first")
     with monkeypatch.context() as patched:
-        patched.setattr(registry, "_align", lambda *_arguments: None)
+        patched.setattr(registry, "align_alias", lambda *_arguments: None)
         promote(published, "metal", 2, "Ann", "second")
     client = open_client(published)
     assert int(client.get_model_version_by_alias("metal", "champion").version) == 1
@@ -163,9 +163,10 @@ def test_a_changed_byte_in_any_model_file_is_refused(published: Workspace, name:
     assert resolve(published, "metal", version=1).version == 1
 
 
-def test_a_file_added_to_a_model_is_refused(published: Workspace) -> None:
+@pytest.mark.parametrize("name", ["more.safetensors", ".more.safetensors"])
+def test_a_file_added_to_a_model_is_refused(published: Workspace, name: str) -> None:
     folder = resolve(published, "metal").folder
-    (folder / "more.safetensors").write_bytes(b"x")
+    (folder / name).write_bytes(b"x")
     with pytest.raises(IntegrityError, match="detector of version 2"):
         resolve(published, "metal")
 

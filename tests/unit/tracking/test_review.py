@@ -164,7 +164,7 @@ def test_the_champion_an_unknown_version_and_nobody_are_refused(published: Works
         reject(published, "metal", 9, "ben", "why")
     with pytest.raises(ConfigError, match="must not be empty"):
         reject(published, "metal", 2, " ", "why")
-    assert [event.kind for event in history(published, "metal")] == ["promotion"]
+    assert [event.kind for event in history(published, "metal")] == ["promotion", "refusal"]
 
 
 @pytest.mark.parametrize("decide", ["promote", "reject", "rollback"])

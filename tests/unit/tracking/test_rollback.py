@@ -8,8 +8,20 @@ from sqlalchemy import update
 from fake_line import write_outputs
 from novad.config import Workspace
 from novad.errors import ConfigError, IntegrityError, RefusedError
-from novad.tracking import check, history, parse_time, promote, publish, registry, resolve, rollback, standing
+from novad.tracking import (
+    check,
+    history,
+    parse_time,
+    promote,
+    publish,
+    registry,
+    resolution,
+    resolve,
+    rollback,
+    standing,
+)
 from novad.tracking.database import EVENTS, writing
+from novad.tracking.digests import file_digest
 from novad.tracking.events import MAKES_CHAMPION, Event, append, champion_stack
 from novad.tracking.store import locate, open_client
 
@@ -44,15 +56,15 @@ def test_a_threshold_of_another_version_is_not_taken_for_the_champions(
     published: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     promote(published, "metal", 1, "Ann", "first")
-    checked = registry._checked
+    checked = resolution.checked_model
 
     def slow(*arguments: object) -> object:
-        monkeypatch.setattr(registry, "_checked", checked)
+        monkeypatch.setattr(resolution, "checked_model", checked)
         promote(published, "metal", 2, "Ann", "better")
         append(published, "metal", "threshold", actor="Ann", reason="stock", version=2, detail={"fail": 9.0})
         return checked(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(registry, "_checked", slow)
+    monkeypatch.setattr(resolution, "checked_model", slow)
     found = resolve(published, "metal")
     assert (found.version, found.threshold) == (1, None)
     found = resolve(published, "metal")
@@ -117,14 +129,14 @@ def test_a_rollback_loses_against_a_decision_that_came_between(
 ) -> None:
     promote(published, "metal", 1, "Ann", "first")
     promote(published, "metal", 2, "Ann", "better")
-    checked = registry._checked
+    checked = registry.checked_model
 
     def slow(*arguments: object) -> object:
-        monkeypatch.setattr(registry, "_checked", checked)
+        monkeypatch.setattr(registry, "checked_model", checked)
         promote(published, "metal", 3, "Cem", "best")
         return checked(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(registry, "_checked", slow)
+    monkeypatch.setattr(registry, "checked_model", slow)
     with pytest.raises(RefusedError, match="somebody else"):
         rollback(published, "metal", "Bob", "worse")
     assert _champion(published) == (3, 3)
@@ -138,11 +150,15 @@ def test_an_audit_tells_who_served_at_every_time(published: Workspace) -> None:
         promote(published, "metal", 2, "Ann", "better"),
         rollback(published, "metal", "Bob", "worse"),
     ]
+    lock = file_digest(published.path("requirements.lock"))
+    published.path("requirements.lock").write_text("numpy==3\n")
     for event in decided:
         found = standing(published, "metal", datetime.fromisoformat(event.at))
         assert found.decision == event
         assert found.model is not None
         assert found.model.version == event.version
+        assert found.thresholds == found.model.thresholds
+        assert found.model.requirements_lock == lock
     assert check(published, "metal").problems == ()
 
 

@@ -11,6 +11,7 @@ from novad.config import Workspace
 from novad.errors import ConfigError, IntegrityError
 from novad.tracking import publish, resolve
 from novad.tracking.decisions import LoggedDecision, log_decisions
+from novad.tracking.digests import file_digest
 from novad.tracking.events import append
 from novad.tracking.evidence import run_folder
 from novad.tracking.store import open_client
@@ -57,7 +58,10 @@ def test_a_prediction_leads_to_its_version_run_data_and_code(published: Workspac
     assert found.model.dvc["validate"]["deps"] == {"data/metal": "0123456789abcdef0123456789abcdef.dir"}
     manifest = published.artifacts("metal", "validate") / "manifest.parquet"
     assert pd.read_parquet(manifest)["sha256"].tolist() == [TRAINED_ON]
-    assert len(found.model.dataset_sha256) == 64
+    assert found.model.dataset_sha256 == file_digest(manifest)
+    assert found.model.images == {"bank": 1}
+    assert found.model.thresholds == {"fail": 1.5, "review": 1.25, "alpha": 0.05}
+    assert found.model.requirements_lock == file_digest(published.path("requirements.lock"))
 
 
 def test_the_approver_is_who_had_made_the_version_champion_when_it_judged(published: Workspace) -> None:
@@ -124,4 +128,14 @@ def test_no_lineage_is_told_from_a_changed_record_of_images(published: Workspace
     digests = json.loads((folder / "manifest.json").read_text())
     (folder / "manifest.json").write_text(json.dumps(digests | {"validate/manifest.parquet": "0" * 64}))
     with pytest.raises(IntegrityError, match="record of images"):
+        trace(published, FIRST)
+
+
+@pytest.mark.parametrize("name", ["lineage.json", "files.json", "tune_fusion/fusion.json"])
+def test_no_lineage_is_told_from_a_changed_file(published: Workspace, name: str) -> None:
+    _log(published, "2030-01-01")
+    folder = run_folder(published, open_client(published), resolve(published, "metal").run_id)
+    document = json.loads((folder / name).read_text())
+    (folder / name).write_text(json.dumps(document | {"run/lineage.json": "0" * 64}))
+    with pytest.raises(IntegrityError, match=r"is not the (one that was )?published"):
         trace(published, FIRST)
