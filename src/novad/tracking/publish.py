@@ -47,7 +47,9 @@ class Published:
     """False when the same result was registered before and nothing was written."""
 
 
-def publish(workspace: Workspace, line: str, flow_run_id: str | None = None) -> Published:
+def publish(
+    workspace: Workspace, line: str, flow_run_id: str | None = None, reason: str = "by hand"
+) -> Published:
     """Register what ``artifacts/LINE`` holds, or find it registered; the caller holds the line's lock.
 
     The order makes a kill harmless: the run becomes FINISHED only when all its evidence and the model are
@@ -56,6 +58,7 @@ def publish(workspace: Workspace, line: str, flow_run_id: str | None = None) -> 
 
     Args:
         flow_run_id: the Prefect flow run that asks for it.
+        reason: why the line was trained.
     Raises:
         ConfigError: the line is unknown or not trained.
         IntegrityError: an output is damaged.
@@ -78,7 +81,7 @@ def publish(workspace: Workspace, line: str, flow_run_id: str | None = None) -> 
         _close_runs(client, experiment)
         run = _finished_run(client, experiment, digest)
         if run is None:
-            tags = lineage_tags(workspace, line, flow_run_id)
+            tags = lineage_tags(workspace, line, flow_run_id) | {"novad.reason": reason}
             run = _log_run(client, workspace, line, settings, experiment, manifest, tags)
         found = _registered(client, line, run.info.run_id)
         version = found or _register(client, line, run)
