@@ -65,6 +65,7 @@ def _under(process: psutil.Process) -> list[psutil.Process]:
 @pytest.mark.timeout(PATIENCE * 2)
 def test_two_lines_are_retrained_once_each_and_down_leaves_nothing(make_tiny: MakeTiny) -> None:
     workspace = make_tiny("metal", "fabric")
+    workspace.params.write_text(workspace.params.read_text() + "    schedule: 0 3 1 * *\n")
     embedded = locate(workspace)
     up = _novad(workspace, "up")
     try:
@@ -87,6 +88,8 @@ def test_two_lines_are_retrained_once_each_and_down_leaves_nothing(make_tiny: Ma
             assert Path(run.info.artifact_uri.removeprefix("file://")).is_relative_to(workspace.state)
             assert line_runs(workspace)[line].last_state == "Completed"
 
+        # Prefect's own scheduler plans what params.yaml says.
+        wait_for(lambda: line_runs(workspace)["fabric"].next_run is not None, PATIENCE)
         seen = _document(_novad(workspace, "status"))
         assert all(service["healthy"] for service in seen["services"])
         assert [(row["line"], row["newest"], row["last_state"]) for row in seen["lines"]] == [

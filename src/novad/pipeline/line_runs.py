@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from novad.config import LineSettings, Workspace
+from novad.errors import ServiceError
+from novad.pipeline.loopback import answers
 from novad.pipeline.prefect_client import api_url, prefect_client, workspace_tag
 from novad.pipeline.retraining import RETRAIN_FLOW
 
@@ -39,6 +41,9 @@ def line_runs(workspace: Workspace) -> dict[str, LineRuns]:
     url = api_url(workspace)
     if url is None:
         return {}
+    # Prefect's own client is patient with a server that is down.
+    if not answers(f"{url}/health"):
+        raise ServiceError(f"Prefect at {url} does not answer")
     tag = workspace_tag(workspace)
     with prefect_client(url) as client:
         return {each.name: _runs(client, each) for each in deployed_lines(client) if tag in each.tags}

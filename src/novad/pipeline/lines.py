@@ -1,6 +1,7 @@
 """Adding a product line: its images into the workspace, its settings into ``params.yaml``, all or nothing."""
 
 import json
+import logging
 import re
 import shutil
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from pydantic import ValidationError
 
 from novad.config import BackboneSettings, LineSettings, Workspace, add_line, load_lines
 from novad.config.settings import LINE_NAME
-from novad.errors import ConfigError
+from novad.errors import ConfigError, ServiceError
 from novad.images import discover
 from novad.pipeline.checkpoints import Checkpoint, bundled, choose
 from novad.pipeline.graph import open_repository
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from novad.tracking import Publication
 
 __all__ = ["NewLine", "add_product_line", "describe_lines"]
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,11 @@ def describe_lines(workspace: Workspace) -> list[dict[str, Any]]:
     """
     from novad.tracking import champion_event, publications
 
-    deployed = line_runs(workspace)
+    try:
+        deployed = line_runs(workspace)
+    except ServiceError as error:
+        _LOG.warning("%s; last and next runs are told without it", error)
+        deployed = {}
     rows = []
     for name, settings in load_lines(workspace.params).items():
         published = publications(workspace, name)
