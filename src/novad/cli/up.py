@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from novad.cli.lines import brief
 from novad.cli.outcome import document, tell
 from novad.cli.output import JSON, answer, progress, table
 from novad.config import Workspace
@@ -91,7 +92,9 @@ def status(as_json: bool = JSON) -> None:
             title = f"novad up, process {running.pid} since {running.since}"
             console.print(table(title, ("service", "", "address", "process"), rows))
             console.print(f"Logs:      {workspace.state / 'logs'}", soft_wrap=True)
-        console.print(table("Product lines", columns, [[row[name] for name in columns] for row in lines]))
+        console.print(
+            table("Product lines", columns, [[brief(name, row[name]) for name in columns] for row in lines])
+        )
         if problem:
             console.print(problem, soft_wrap=True)
 

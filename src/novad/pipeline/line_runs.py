@@ -26,7 +26,7 @@ class LineRuns:
     """What Prefect knows of a deployed line; times are UTC, ISO 8601."""
 
     last_run: str | None
-    """When the latest run began."""
+    """When the latest run began; one that was cancelled does not count."""
     last_state: str | None
     last_reason: str | None
     next_run: str | None
@@ -71,12 +71,12 @@ def deployed_lines(client: "SyncPrefectClient") -> "list[DeploymentResponse]":
 
 
 def _runs(client: "SyncPrefectClient", deployed: "DeploymentResponse") -> LineRuns:
-    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterStartTime
+    from prefect.client.schemas.objects import StateType
     from prefect.client.schemas.sorting import FlowRunSort
 
-    begun = FlowRunFilter(start_time=FlowRunFilterStartTime(is_null_=False))
+    begun = [StateType.RUNNING, StateType.COMPLETED, StateType.FAILED, StateType.CRASHED]
     last = _first_run(client, deployed, begun, FlowRunSort.START_TIME_DESC)
-    coming = _first_run(client, deployed, _scheduled(), FlowRunSort.EXPECTED_START_TIME_ASC)
+    coming = _first_run(client, deployed, [StateType.SCHEDULED], FlowRunSort.EXPECTED_START_TIME_ASC)
     return LineRuns(
         last_run=_time(last and last.start_time),
         last_state=last.state_name if last else None,
@@ -85,21 +85,24 @@ def _runs(client: "SyncPrefectClient", deployed: "DeploymentResponse") -> LineRu
     )
 
 
-def _scheduled() -> Any:
-    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
-    from prefect.client.schemas.objects import StateType
-
-    kind = FlowRunFilterStateType(any_=[StateType.SCHEDULED])
-    return FlowRunFilter(state=FlowRunFilterState(type=kind))
-
-
 def _first_run(
-    client: "SyncPrefectClient", deployed: "DeploymentResponse", chosen: Any, order: Any
+    client: "SyncPrefectClient", deployed: "DeploymentResponse", kinds: list[Any], order: Any
 ) -> "FlowRun | None":
-    from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
+    """The first run in one of some kinds of state."""
+    from prefect.client.schemas.filters import (
+        DeploymentFilter,
+        DeploymentFilterId,
+        FlowRunFilter,
+        FlowRunFilterState,
+        FlowRunFilterStateType,
+    )
 
-    only = DeploymentFilter(id=DeploymentFilterId(any_=[deployed.id]))
-    found = client.read_flow_runs(flow_run_filter=chosen, deployment_filter=only, sort=order, limit=1)
+    found = client.read_flow_runs(
+        flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=kinds))),
+        deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployed.id])),
+        sort=order,
+        limit=1,
+    )
     return found[0] if found else None
 
 

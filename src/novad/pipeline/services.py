@@ -86,6 +86,8 @@ def _settings(workspace: Workspace, chosen: dict[str, int]) -> dict[str, str]:
     home.mkdir(parents=True, exist_ok=True)
     told: dict[str, str] = {
         "NOVAD_WORKSPACE": str(workspace.root),
+        # It renames overdue runs one by one, in transactions that collide in SQLite; they run all the same.
+        "PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED": "false",
         "PREFECT_WORKER_WEBSERVER_HOST": HOST,
         "PREFECT_WORKER_WEBSERVER_PORT": str(chosen["worker"]),
         # What `mlflow server` itself hands to the processes below it, of which none would end with us.

@@ -150,6 +150,8 @@ def _run(client: Any, run: Any) -> Any:
 def test_a_deployed_run_trains_as_by_hand_and_tells_its_reason_and_outcome(
     make_tiny: MakeTiny, client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from prefect.states import Cancelled
+
     workspace = make_tiny("metal")
     _schedule(workspace, "metal", "'* * * * *'")
     monkeypatch.setenv("NOVAD_WORKSPACE", str(workspace.root))
@@ -169,6 +171,7 @@ def test_a_deployed_run_trains_as_by_hand_and_tells_its_reason_and_outcome(
     assert open_client(workspace).get_run(published.run_id).data.tags["novad.reason"] == "schedule"
 
     again = _run(client, asked)
+    client.set_flow_run_state(_due(client, deployment.id, 0).id, Cancelled(), force=True)
     assert (again.state_name, again.state.message) == ("Unchanged", "nothing changed since version 1")
     [row] = describe_lines(workspace)
     assert (row["last_state"], row["last_run"][:19]) == ("Unchanged", again.start_time.isoformat()[:19])
