@@ -19,6 +19,7 @@ from benchmarks import (
     interval_coverage,
     parts,
     pixel_figures,
+    schedules,
     search_scale,
     second_implementation,
     selection,
@@ -58,6 +59,7 @@ BENCHMARKS: dict[str, Callable[[Request], Report]] = {
     "parts": parts.measure,
     "pixel_figures": pixel_figures.measure,
     "usual_distances": usual_distances.measure,
+    "schedules": schedules.measure,
     "second_implementation": second_implementation.measure,
 }
 
@@ -105,6 +107,7 @@ def _parser() -> argparse.ArgumentParser:
         "--methods", type=_listed, default=(), metavar="NAME,NAME", help="explainers to compare; all"
     )
     parser.add_argument("--repeats", type=int, default=3, help="the fastest of so many counts")
+    parser.add_argument("--minutes", type=int, default=0, help="that `schedules` runs; 0 skips it")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of torch")
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks/results")
     return parser

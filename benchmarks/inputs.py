@@ -53,6 +53,7 @@ class Request:
     repeats: int
     anomalib: Path | None = None
     methods: tuple[str, ...] = ()
+    minutes: int = 0
 
 
 def trained_lines(request: Request) -> list[Line]:

@@ -1,4 +1,4 @@
-"""Prefect flow: bring product lines up to date, check that nothing is stale, publish what came out."""
+"""Prefect flows: bring product lines up to date, check that nothing is stale, publish what came out."""
 
 import os
 from pathlib import Path
@@ -14,6 +14,7 @@ from novad.config import Workspace
 from novad.errors import ServiceError
 from novad.pipeline.graph import PipelineStage, line_stages, stale_stages
 from novad.pipeline.reproduce import STAGE_THREADS, reproduce
+from novad.pipeline.retraining import RETRAIN_FLOW, retrain_line
 from novad.pipeline.train import TrainingFailed
 from novad.report.page import fresh_page
 from novad.tracking import Published, close_stale_runs, publish
@@ -48,21 +49,24 @@ def assert_fresh(root: Path, line: str) -> None:
     retry_delay_seconds=2,
     retry_condition_fn=_outside_failed,
 )
-def publish_line(root: Path, line: str, flow_run_id: str | None) -> Published:
+def publish_line(root: Path, line: str, flow_run_id: str | None, reason: str) -> Published:
     """Record the line's results in MLflow and register its detector, once per result."""
     workspace = Workspace(root)
     close_stale_runs(workspace, line)
-    return publish(workspace, line, flow_run_id, fresh_page)
+    return publish(workspace, line, flow_run_id, reason, fresh_page)
 
 
 @flow(name="novad-train", task_runner=RUNNER, persist_result=False)
-def train(root: Path, lines: list[str], force: bool = False) -> dict[str, dict[str, Any]]:
+def train(
+    root: Path, lines: list[str], force: bool = False, reason: str = "by hand"
+) -> dict[str, dict[str, Any]]:
     """Train lines side by side; one line's failure does not stop the others.
 
     Args:
         root: workspace folder.
         lines: names of product lines; the caller holds their locks.
         force: run every stage even when nothing changed.
+        reason: why they are trained.
     Returns:
         Per line ``ran`` (addresses of stages that ran) and ``published``.
     Raises:
@@ -79,12 +83,28 @@ def train(root: Path, lines: list[str], force: bool = False) -> dict[str, dict[s
         done: Any = [running[stage.address] for stage in stages if stage.line == line]
         checking[line] = assert_fresh.submit(root, line, wait_for=done, return_state=False)
         after: Any = [checking[line]]
-        publishing[line] = publish_line.submit(root, line, flow_run.id, wait_for=after, return_state=False)
+        publishing[line] = publish_line.submit(
+            root, line, flow_run.id, reason, wait_for=after, return_state=False
+        )
     results = _collect(stages, running, checking, publishing)
     _summarise(results)
     if failed := [line for line, result in results.items() if "error" in result]:
         raise TrainingFailed(f"{', '.join(failed)} failed", results)
     return results
+
+
+@flow(name=RETRAIN_FLOW, flow_run_name="{line}", persist_result=False)
+def retrain(line: str, reason: str = "by hand", jitter_seconds: int = 0) -> Any:
+    """What `novad deploy` puts on schedules: train one line of the workspace that this process stands in.
+
+    Args:
+        line: name of a product line.
+        reason: why now.
+        jitter_seconds: begin up to so many seconds after the scheduled time.
+    Returns:
+        The state that the run ends in, which says what came of it.
+    """
+    return retrain_line(Workspace.find(), line, reason, jitter_seconds)
 
 
 def _collect(

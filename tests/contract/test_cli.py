@@ -33,8 +33,9 @@ Told = tuple[int, str, str]
 Novad = Callable[..., Told]
 HEAVY = ("torch", "mlflow", "prefect", "dvc", "pandas", "great_expectations")
 COMMANDS = (
-    "audit", "bench", "demo", "doctor", "export", "gate", "history", "line add", "line list", "promote",
-    "reject", "report", "rollback", "score", "serve", "threshold", "trace", "train", "validate",
+    "audit", "bench", "demo", "deploy", "doctor", "down", "export", "gate", "history", "line add",
+    "line list", "promote", "reject", "report", "rollback", "score", "serve", "status", "threshold", "trace",
+    "train", "up", "validate",
 )  # fmt: skip
 
 
@@ -254,6 +255,30 @@ def test_gates_promotion_and_history_tell_one_story(novad: Novad, line: Workspac
     [row] = _document(novad("line", "list", "--json"))["lines"]
     assert (row["line"], row["champion"], row["newest"], row["next_run"]) == ("metal", 1, 1, None)
     assert row["last_run"] is not None
+
+
+def test_without_services_status_tells_the_lines_and_deploying_says_what_is_missing(
+    novad: Novad, line: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    told = novad("status", "--json")
+    assert (told[0], _document(told)["running"], _document(told)["services"]) == (0, False, [])
+    assert [(row["line"], row["newest"]) for row in _document(told)["lines"]] == [("metal", 1)]
+    assert novad("status")[1].startswith("`novad up` does not run here.")
+    assert (novad("down")[0], _document(novad("down", "--json"))) == (0, {"stopped": None})
+    code, _, err = novad("deploy")
+    assert (code, "`novad up`" in err, "PREFECT_API_URL" in err) == (3, True, True)
+    # A server that is down is no reason not to tell what the files know.
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    assert [row["newest"] for row in _document(novad("line", "list", "--json"))["lines"]] == [1]
+
+
+def test_a_named_port_that_is_taken_ends_up_before_anything_starts(novad: Novad, line: Workspace) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        port = holder.getsockname()[1]
+        code, _, err = novad("up", "--mlflow-port", port)
+    assert (code, f"--mlflow-port {port}" in err) == (2, True)
+    assert not (line.state / "up.json").exists()
 
 
 def test_a_rollback_and_what_an_audit_says_of_it(novad: Novad, line: Workspace) -> None:
@@ -603,7 +628,9 @@ def test_doctor_names_a_bad_pair_a_missing_package_and_damaged_weights(
     [bad] = check_pairs({"prefect": "3.8.8", "fastapi": "0.155.1"})
     assert not bad.well
     assert "fastapi" in bad.mend
-    assert all(check.well for check in check_pairs({"prefect": "3.8.8", "fastapi": "0.150.0"}))
+    good = {"prefect": "3.8.8", "fastapi": "0.150.0", "sqlalchemy": "2.0.58"}
+    assert [check.well for check in check_pairs(good)] == [True, True]
+    assert [check.well for check in check_pairs(good | {"sqlalchemy": "2.1.9"})] == [True, False]
     wanted = ["numpy<3,>=2", "torch>=2.9", "faiss-cpu", 'ruff; extra == "dev"']
     found = {
         check.name: check.well

@@ -13,7 +13,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from fake_line import REPOSITORY
-from novad.config import Workspace, line_settings
+from novad.config import ScheduleSettings, Workspace, line_settings
 from novad.config.settings import BUNDLED_CHECKPOINT
 from novad.errors import ConfigError, NovadError, RefusedError, ServiceError
 from novad.pipeline import lines
@@ -69,7 +69,8 @@ def test_a_line_is_copied_tracked_and_written_with_its_settings(
         "mvtec",
         "semantic_near",
     )
-    assert (settings.schedule, settings.backbone.image_size) == ("0 3 * * 1", 160)
+    assert settings.schedule == ScheduleSettings(cron="0 3 * * 1", timezone="UTC")
+    assert settings.backbone.image_size == 160
     assert settings.backbone == settings.explainer.backbone
     assert settings.backbone.checkpoint == BUNDLED_CHECKPOINT
     assert settings.explainer.method == "bcos"
@@ -332,7 +333,7 @@ def test_line_list_tells_when_a_schedule_comes_round_and_names_a_wrong_one(
     )
     text = workspace.params.read_text("utf-8")
     workspace.params.write_text(text.replace("0 3 * * 1", "0 33 * * 1"), "utf-8")
-    with pytest.raises(ConfigError, match=r"params\.yaml: lines\.plates\.schedule: '0 33"):
+    with pytest.raises(ConfigError, match=r"params\.yaml: lines\.plates\.schedule\.cron: .*'0 33"):
         describe_lines(workspace)
 
 

@@ -7,7 +7,21 @@ from typing import Annotated, NoReturn
 import typer
 
 from novad import __version__
-from novad.cli import audit, bench, doctor, export, governance, lines, report, score, serve, trace, train
+from novad.cli import (
+    audit,
+    bench,
+    deploy,
+    doctor,
+    export,
+    governance,
+    lines,
+    report,
+    score,
+    serve,
+    trace,
+    train,
+    up,
+)
 from novad.cli.outcome import conclude
 
 __all__ = ["app", "main"]
@@ -29,6 +43,10 @@ app.command("validate")(train.validate)
 app.command("train")(train.train)
 app.command("score")(score.score)
 app.command("serve")(serve.serve)
+app.command("deploy")(deploy.deploy)
+app.command("up")(up.up)
+app.command("down")(up.down)
+app.command("status")(up.status)
 app.command("export")(export.export)
 app.command("report")(report.report)
 app.command("bench")(bench.bench)

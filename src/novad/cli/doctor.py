@@ -26,6 +26,8 @@ _FROM_LOCK = "install what requirements.lock names: `make setup`"
 _BAD_PAIRS = (
     ("prefect", "0", "3.8.9", "fastapi", "0.155", "99", "Prefect's server does not start with this FastAPI",
      'pip install "fastapi>=0.139,<0.151"'),
+    ("prefect", "0", "3.8.9", "sqlalchemy", "2.1", "99",
+     "Prefect plans no scheduled run with this SQLAlchemy", 'pip install "sqlalchemy>=2,<2.1"'),
 )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from novad.config import Workspace
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["add", "listing"]
+__all__ = ["add", "brief", "listing"]
 
 
 def add(
@@ -65,14 +65,14 @@ def listing(as_json: bool = JSON) -> None:
     columns = ("line", "data", "champion", "newest", "last_run", "next_run")
 
     def show(console: "Console") -> None:
-        shown = [[_brief(column, row[column]) for column in columns] for row in rows]
+        shown = [[brief(column, row[column]) for column in columns] for row in rows]
         console.print(table("Product lines", columns, shown))
         console.print(where_to_look(workspace), soft_wrap=True)
 
     answer({"lines": rows}, as_json, show)
 
 
-def _brief(column: str, value: object) -> object:
+def brief(column: str, value: object) -> object:
     """A digest's beginning, and times to the second: the JSON document has them whole."""
     widths = {"data": 12, "last_run": 19, "next_run": 19}
     return str(value)[: widths[column]] if value is not None and column in widths else value

@@ -84,7 +84,8 @@ def where_to_look(workspace: "Workspace", lines: Sequence[str] = ()) -> str:
     """What to open next: runs and models, and the pictures and data report of lines."""
     from novad.tracking.store import locate
 
-    text = f"MLflow:    mlflow ui --backend-store-uri {locate(workspace).uri}"
+    store = locate(workspace)
+    text = f"MLflow:    {store.uri if store.served else f'mlflow ui --backend-store-uri {store.uri}'}"
     if lines:
         some = lines[0] if len(lines) == 1 else "LINE"
         text += f"\nHeatmaps:  {workspace.artifacts(some, 'evaluate') / 'heatmaps'}"

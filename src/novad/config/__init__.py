@@ -8,6 +8,7 @@ from novad.config.settings import (
     ExplainerSettings,
     LineSettings,
     MemoryBankSettings,
+    ScheduleSettings,
     TuneFusionSettings,
     ValidateSettings,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "ExplainerSettings",
     "LineSettings",
     "MemoryBankSettings",
+    "ScheduleSettings",
     "TuneFusionSettings",
     "ValidateSettings",
     "Workspace",

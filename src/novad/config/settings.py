@@ -1,7 +1,10 @@
 """Settings of one product line; a section per stage, so that DVC sees which stage a change concerns."""
 
-from typing import Annotated, Literal
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo
 
+from cronsim import CronSim, CronSimError
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 __all__ = [
@@ -14,6 +17,7 @@ __all__ = [
     "ExplainerSettings",
     "LineSettings",
     "MemoryBankSettings",
+    "ScheduleSettings",
     "TuneFusionSettings",
     "ValidateSettings",
 ]
@@ -30,6 +34,52 @@ class Section(BaseModel):
     """A frozen block of settings that refuses keys it does not know."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ScheduleSettings(Section):
+    """When a line is retrained. A cron expression alone is short for a mapping with ``cron``.
+
+    A run begins up to ``jitter_seconds`` after its time, each time others, so that the machines of a plant
+    with one schedule do not start at once. A schedule that is ``paused`` stays written and starts nothing.
+    """
+
+    cron: str
+    timezone: str = "UTC"
+    jitter_seconds: Annotated[int, Field(ge=0, le=3600)] = 0
+    paused: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _cron_alone(cls, told: Any) -> Any:
+        return {"cron": told} if isinstance(told, str) else told
+
+    @field_validator("cron")
+    @classmethod
+    def _comes_round(cls, cron: str) -> str:
+        try:
+            # Some expressions are well formed and never come round, such as 30 February.
+            next(CronSim(cron, datetime(2026, 1, 1, tzinfo=UTC)))
+        except (CronSimError, StopIteration):
+            raise ValueError(f"'{cron}' is not a cron expression (like '0 3 * * 1')") from None
+        if len(cron.split()) != 5:
+            raise ValueError(f"'{cron}' must have five fields: minute, hour, day, month, weekday")
+        return cron
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_zone(cls, timezone: str) -> str:
+        try:
+            ZoneInfo(timezone)
+        except (ValueError, OSError, KeyError):
+            raise ValueError(f"'{timezone}' is not a time zone (like 'Europe/Berlin')") from None
+        return timezone
+
+    def next_run(self, after: datetime) -> datetime | None:
+        """First time after ``after``, which has a zone; None while paused."""
+        if self.paused:
+            return None
+        due: datetime = next(CronSim(self.cron, after.astimezone(ZoneInfo(self.timezone))))
+        return due.astimezone(UTC)
 
 
 class ValidateSettings(Section):
@@ -154,7 +204,7 @@ class LineSettings(Section):
     data: str
     layout: Literal["mvtec", "visa", "folder"]
     anomaly_type: Literal["sensory", "semantic_near", "semantic_far"] = "sensory"
-    schedule: str | None = None
+    schedule: ScheduleSettings | None = None
     seed: Annotated[int, Field(ge=0)] = 0
     validation: ValidateSettings = Field(default_factory=ValidateSettings, alias="validate")
     backbone: BackboneSettings

@@ -1,29 +1,34 @@
 """Adding a product line: its images into the workspace, its settings into ``params.yaml``, all or nothing."""
 
 import json
+import logging
 import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cronsim import CronSim, CronSimError
 from filelock import FileLock
 from pydantic import ValidationError
 
 from novad.config import BackboneSettings, LineSettings, Workspace, add_line, load_lines
 from novad.config.settings import LINE_NAME
-from novad.errors import ConfigError
+from novad.errors import ConfigError, ServiceError
 from novad.images import discover
 from novad.pipeline.checkpoints import Checkpoint, bundled, choose
 from novad.pipeline.graph import open_repository
 from novad.pipeline.importing import copy_images
+from novad.pipeline.line_runs import LineRuns, line_runs, next_by_schedule
 from novad.pipeline.locks import line_locks
 
+if TYPE_CHECKING:
+    from novad.tracking import Publication
+
 __all__ = ["NewLine", "add_product_line", "describe_lines"]
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,11 @@ def describe_lines(workspace: Workspace) -> list[dict[str, Any]]:
     """
     from novad.tracking import champion_event, publications
 
+    try:
+        deployed = line_runs(workspace)
+    except ServiceError as error:
+        _LOG.warning("%s; last and next runs are told without it", error)
+        deployed = {}
     rows = []
     for name, settings in load_lines(workspace.params).items():
         published = publications(workspace, name)
@@ -95,21 +105,21 @@ def describe_lines(workspace: Workspace) -> list[dict[str, Any]]:
                 "data": _data_digest(workspace, settings.data),
                 "champion": champion.version if champion else None,
                 "newest": published[-1].version if published else None,
-                "last_run": published[-1].published_at if published else None,
-                "next_run": _next_run(f"{workspace.params}: lines.{name}.schedule", settings.schedule),
+                **_runs(deployed.get(name), published, settings),
             }
         )
     return rows
 
 
-def _next_run(where: str, schedule: str | None) -> str | None:
-    """When the line's schedule comes round next, UTC."""
-    if schedule is None:
-        return None
-    try:
-        return next(CronSim(schedule, datetime.now(UTC))).isoformat()
-    except (CronSimError, StopIteration):
-        raise ConfigError(f"{where}: '{schedule}' is not a cron expression (like '0 3 * * 1')") from None
+def _runs(
+    deployed: LineRuns | None, published: "list[Publication]", settings: LineSettings
+) -> dict[str, str | None]:
+    """Last and next run as Prefect knows them; of a line that is not deployed, what the files say."""
+    if deployed is not None and deployed.last_run is not None:
+        last = {"last_run": deployed.last_run, "last_state": deployed.last_state}
+    else:
+        last = {"last_run": published[-1].published_at if published else None, "last_state": None}
+    return last | {"next_run": deployed.next_run if deployed else next_by_schedule(settings)}
 
 
 def _check_name(workspace: Workspace, name: str) -> None:
@@ -127,7 +137,6 @@ def _check_name(workspace: Workspace, name: str) -> None:
 
 def _settings(new: NewLine) -> LineSettings:
     """Settings with no backbone yet: what is cheap to refuse is refused before anything is downloaded."""
-    _next_run("--schedule", new.schedule)
     unknown = {"sha256": "0" * 64}
     try:
         return LineSettings.model_validate(

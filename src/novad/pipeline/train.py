@@ -52,10 +52,20 @@ class LineResult:
 
 
 def train_lines(
-    workspace: Workspace, lines: list[str], force: bool = False, wait: bool = False
+    workspace: Workspace,
+    lines: list[str],
+    force: bool = False,
+    wait: bool = False,
+    reason: str = "by hand",
 ) -> list[LineResult]:
     """Bring lines up to date and publish them; lines with nothing to do cost seconds.
 
+    Args:
+        workspace: of the lines.
+        lines: names.
+        force: run every stage even when nothing changed.
+        wait: for lines that another run holds, instead of refusing.
+        reason: why they are trained, kept with the flow run and with every version that comes of it.
     Raises:
         ConfigError: an unknown line or wrong settings.
         LineBusyError: another run holds one of the lines.
@@ -68,7 +78,7 @@ def train_lines(
         _mend(workspace)
         versions = {} if force else _unchanged(workspace, lines)
         todo = [line for line in lines if line not in versions]
-        outcome = _run_flow(workspace, todo, force) if todo else {}
+        outcome = _run_flow(workspace, todo, force, reason) if todo else {}
     seconds = round(time.perf_counter() - started, 1)
     return [
         LineResult(line, versions[line], unchanged=True, seconds=seconds)
@@ -119,7 +129,7 @@ def _unchanged(workspace: Workspace, lines: list[str]) -> dict[str, int]:
     return found
 
 
-def _run_flow(workspace: Workspace, lines: list[str], force: bool) -> dict[str, dict[str, Any]]:
+def _run_flow(workspace: Workspace, lines: list[str], force: bool, reason: str) -> dict[str, dict[str, Any]]:
     path = workspace.path("flows/train.py")
     spec = importlib.util.spec_from_file_location("novad_flow_train", path)
     if spec is None or spec.loader is None or not path.is_file():
@@ -128,7 +138,7 @@ def _run_flow(workspace: Workspace, lines: list[str], force: bool) -> dict[str, 
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         try:
-            results: dict[str, dict[str, Any]] = module.train(workspace.root, lines, force)
+            results: dict[str, dict[str, Any]] = module.train(workspace.root, lines, force, reason)
         except TrainingFailed as error:
             results = error.results
         return results

@@ -88,10 +88,8 @@ def record_publication(
 
 def _agrees(store: Store, connection: Connection, line: str, version: int) -> bool:
     """Whether MLflow's own tables, where they lie beside ours, still hold the version and no open run."""
-    if store.database_uri != store.tracking_uri:
-        return True
     if not inspect(connection).has_table("model_versions"):
-        return False
+        return store.database_uri != store.tracking_uri
     held = connection.execute(
         text("SELECT current_stage FROM model_versions WHERE name = :line AND version = :version"),
         {"line": line, "version": version},

@@ -53,6 +53,7 @@ def publish(
     workspace: Workspace,
     line: str,
     flow_run_id: str | None = None,
+    reason: str = "by hand",
     page: Callable[[PublishedRun], str] | None = None,
 ) -> Published:
     """Register what ``artifacts/LINE`` holds, or find it registered; the caller holds the line's lock.
@@ -63,6 +64,7 @@ def publish(
 
     Args:
         flow_run_id: the Prefect flow run that asks for it.
+        reason: why the line was trained.
         page: tells people about a run before it is logged; the run keeps what it returns as `report.html`.
     Raises:
         ConfigError: the line is unknown or not trained.
@@ -86,8 +88,8 @@ def publish(
         _close_runs(client, experiment)
         run = _finished_run(client, experiment, digest)
         if run is None:
-            tags = lineage_tags(workspace, line, flow_run_id)
-            run = _log_run(client, workspace, line, settings, experiment, manifest, tags, page)
+            lineage = lineage_tags(workspace, line, flow_run_id) | {"novad.reason": reason}
+            run = _log_run(client, workspace, line, settings, experiment, manifest, lineage, page)
         found = _registered(client, line, run.info.run_id)
         version = found or _register(client, line, run)
         client.set_registered_model_alias(line, "challenger", str(version.version))

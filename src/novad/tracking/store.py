@@ -18,11 +18,12 @@ from filelock import FileLock, Timeout
 
 from novad.config import Workspace
 from novad.errors import ConfigError, ServiceError
+from novad.tracking.services import find_services
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-__all__ = ["BUSY_SECONDS", "Store", "locate", "open_client", "prepare_database"]
+__all__ = ["BUSY_SECONDS", "Store", "create_store", "locate", "open_client", "prepare_database"]
 
 BUSY_SECONDS = 20.0
 _PROBE_SECONDS = 5.0
@@ -73,6 +74,7 @@ class Store:
 def locate(workspace: Workspace) -> Store:
     """The store that ``workspace`` uses; nothing is opened or created.
 
+    While ``novad up`` runs, runs go through its server, which is the one writer of MLflow's tables.
     ``MLFLOW_TRACKING_URI`` replaces the embedded SQLite store. A database address holds novad's tables
     too; beside a server, ``NOVAD_DATABASE_URI`` must say where the shared event log lies.
 
@@ -83,7 +85,8 @@ def locate(workspace: Workspace) -> Store:
     artifacts = workspace.state / "mlartifacts"
     if not named:
         embedded = f"sqlite:///{workspace.state / 'mlflow.db'}"
-        return Store(embedded, embedded, artifacts)
+        running = find_services(workspace)
+        return Store((running and running.url("mlflow")) or embedded, embedded, artifacts)
     scheme = urlsplit(named).scheme
     if scheme in {"http", "https"}:
         database = os.environ.get("NOVAD_DATABASE_URI", "").strip()
@@ -131,6 +134,17 @@ def open_client(workspace: Workspace) -> "MlflowClient":
     except (MlflowException, OSError) as error:
         raise ServiceError(f"MLflow at {store.uri} cannot be opened: {error}") from error
     return client
+
+
+def create_store(workspace: Workspace) -> None:
+    """Make the embedded store, where that is the workspace's and is not there yet.
+
+    Raises:
+        ServiceError: it cannot be made.
+    """
+    file = locate(workspace).sqlite_file
+    if file is not None and not file.exists():
+        open_client(workspace)
 
 
 def prepare_database(store: Store) -> None:

@@ -1,0 +1,10 @@
+"""A worker's flow run as a process that ends with its worker: ``python -m novad.pipeline.flow_process``."""
+
+import runpy
+
+from novad.pipeline.processes import end_with_parent
+
+if __name__ == "__main__":
+    # Prefect starts it; this is the first moment that is ours.
+    end_with_parent()
+    runpy.run_module("prefect.engine", run_name="__main__")

@@ -1,0 +1,43 @@
+"""Addresses on this machine: a port that is free, and whether a server answers."""
+
+import os
+import socket
+import urllib.error
+import urllib.request
+
+from novad.errors import ConfigError
+
+__all__ = ["HOST", "answers", "free_port", "listener"]
+
+HOST = "127.0.0.1"
+_SECONDS = 2.0
+
+
+def listener(name: str, named: int | None, usual: int = 0) -> socket.socket:
+    """A port to hand on, held until closed: the named one; else the usual one, or any when that is taken.
+
+    Raises:
+        ConfigError: the named port is taken; ``name`` is what names it.
+    """
+    try:
+        return socket.create_server((HOST, usual if named is None else named))
+    except OSError as error:
+        if named is None and usual:
+            return listener(name, None)
+        raise ConfigError(f"{name} {named}: cannot listen there: {os.strerror(error.errno or 0)}") from None
+
+
+def free_port() -> int:
+    """A port that nobody listens on at this moment."""
+    with listener("port", None) as held:
+        return int(held.getsockname()[1])
+
+
+def answers(url: str) -> bool:
+    """Whether ``url`` answers with success, whatever proxy the environment names."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(url, timeout=_SECONDS):
+            return True
+    except (urllib.error.URLError, OSError):
+        return False

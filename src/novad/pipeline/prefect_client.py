@@ -1,0 +1,86 @@
+"""Prefect's API as a workspace reaches it: which server, by which tag, and its errors as ours."""
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
+
+from novad.config import Workspace
+from novad.errors import ServiceError
+from novad.tracking.services import find_services
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas.filters import FlowRunFilter
+
+__all__ = ["api_url", "close_runs", "prefect_client", "unfinished", "workspace_identity", "workspace_tag"]
+
+
+def api_url(workspace: Workspace) -> str | None:
+    """``PREFECT_API_URL``, else the server of ``novad up``; None when there is neither."""
+    if named := os.environ.get("PREFECT_API_URL"):
+        return named
+    running = find_services(workspace)
+    served = running.url("prefect") if running else None
+    return f"{served}/api" if served else None
+
+
+@contextmanager
+def prefect_client(url: str) -> Iterator["SyncPrefectClient"]:
+    """A client of the server at ``url``, also where Prefect is loaded already with other settings.
+
+    Raises:
+        ServiceError: the server does not answer, or refused; the message names its address.
+    """
+    import httpx
+    from prefect import settings
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import PrefectException
+
+    try:
+        with (
+            settings.temporary_settings({settings.PREFECT_API_URL: url}),
+            get_client(sync_client=True) as client,
+        ):
+            yield client
+    except (httpx.HTTPError, PrefectException) as error:
+        raise ServiceError(f"Prefect at {url}: {error or type(error).__name__}") from error
+
+
+def unfinished(**criteria: Any) -> "FlowRunFilter":
+    """Flow runs that claim to run or to be about to, by further criteria of Prefect's filter."""
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
+    from prefect.client.schemas.objects import StateType
+
+    kinds = FlowRunFilterStateType(any_=[StateType.RUNNING, StateType.PENDING, StateType.CANCELLING])
+    return FlowRunFilter(state=FlowRunFilterState(type=kinds), **criteria)
+
+
+def close_runs(client: "SyncPrefectClient", chosen: "FlowRunFilter") -> None:
+    """Close flow runs whose process is known to be gone; that frees their places, too."""
+    from prefect.states import Crashed
+
+    dead: Any = Crashed(message="its process ended without a word")
+    while runs := client.read_flow_runs(flow_run_filter=chosen):
+        for run in runs:
+            client.set_flow_run_state(run.id, dead, force=True)
+
+
+def workspace_tag(workspace: Workspace) -> str:
+    """The tag of everything in Prefect that belongs to the workspace."""
+    return f"workspace:{workspace_identity(workspace)}"
+
+
+def workspace_identity(workspace: Workspace) -> str:
+    """A name for the workspace that no other one has, wherever it is mounted."""
+    path = workspace.state / "identity"
+    workspace.state.mkdir(parents=True, exist_ok=True)
+    with FileLock(workspace.state / "identity.lock"):
+        if not path.exists():
+            fresh = path.with_suffix(".new")
+            fresh.write_text(uuid.uuid4().hex, "ascii")
+            fresh.replace(path)
+    return path.read_text("ascii")

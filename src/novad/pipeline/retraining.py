@@ -1,0 +1,97 @@
+"""One run of a line's deployment: the same training as by hand, its outcome told as the run's state."""
+
+import random
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from novad.config import Workspace
+from novad.errors import LineBusyError, ServiceError
+from novad.pipeline.prefect_client import api_url, prefect_client
+from novad.pipeline.train import LineResult, train_lines
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import FlowRun, State
+
+__all__ = ["RETRAIN_FLOW", "SCHEDULED", "retrain_line", "sleep_until_share"]
+
+RETRAIN_FLOW = "novad-retrain"
+SCHEDULED = "schedule"
+"""The reason of a run that a schedule starts."""
+
+
+def retrain_line(workspace: Workspace, line: str, reason: str, jitter_seconds: int) -> "State[Any]":
+    """Train ``line`` inside a deployed flow run.
+
+    Returns:
+        Completed with the version; Completed by the name `Unchanged`; or Cancelled where another run holds
+        the line, since that one sees what this one would have seen.
+    Raises:
+        NovadError: why the line has no new version.
+    """
+    from prefect.runtime import flow_run
+    from prefect.states import Cancelled
+
+    if reason == SCHEDULED and flow_run.id:
+        sleep_until_share(flow_run.scheduled_start_time, flow_run.id, jitter_seconds)
+        _answer_overdue(workspace, flow_run.id)
+    try:
+        [result] = train_lines(workspace, [line], reason=reason)
+    except LineBusyError as busy:
+        return Cancelled(message=str(busy))
+    if result.error is not None:
+        raise result.error
+    return _outcome(result)
+
+
+def _outcome(result: LineResult) -> "State[Any]":
+    from prefect.states import Completed
+
+    if result.unchanged:
+        return Completed(name="Unchanged", message=f"nothing changed since version {result.version}")
+    ran = ", ".join(address.partition("@")[0] for address in result.ran) or "no stage"
+    return Completed(message=f"version {result.version}; ran: {ran}")
+
+
+def sleep_until_share(scheduled: datetime, run: str, jitter_seconds: int) -> None:
+    """Wait for this run's share of the jitter; a run that is late already does not wait any more."""
+    share = random.Random(run).uniform(0, jitter_seconds)  # noqa: S311 - spreads load, guards nothing
+    late = (datetime.now(UTC) - scheduled).total_seconds()
+    time.sleep(max(0.0, share - late))
+
+
+def _answer_overdue(workspace: Workspace, run_id: str) -> None:
+    """Cancel scheduled runs of this line that are due as well: this one answers them all.
+
+    They pile up while the worker is busy or off, and each would only find that nothing changed since.
+    """
+    from prefect.states import Cancelled
+
+    url = api_url(workspace)
+    if url is None:
+        raise ServiceError("PREFECT_API_URL: not set inside a deployed run")
+    answered: Any = Cancelled(message=f"answered by run {run_id}, which was due as well")
+    with prefect_client(url) as client:
+        for run in _overdue(client, run_id):
+            client.set_flow_run_state(run.id, answered)
+
+
+def _overdue(client: Any, run_id: str) -> "list[FlowRun]":
+    from prefect.client.schemas.filters import (
+        FlowRunFilter,
+        FlowRunFilterDeploymentId,
+        FlowRunFilterNextScheduledStartTime,
+        FlowRunFilterState,
+        FlowRunFilterStateType,
+    )
+    from prefect.client.schemas.objects import StateType
+
+    own = client.read_flow_run(run_id)
+    now: Any = datetime.now(UTC)
+    due = FlowRunFilter(
+        deployment_id=FlowRunFilterDeploymentId(any_=[own.deployment_id]),
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])),
+        next_scheduled_start_time=FlowRunFilterNextScheduledStartTime(before_=now),
+    )
+    found = client.read_flow_runs(flow_run_filter=due)
+    return [run for run in found if run.parameters.get("reason") == SCHEDULED]

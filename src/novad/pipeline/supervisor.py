@@ -1,0 +1,261 @@
+"""Everything on one machine: children started in order, watched, restarted, and ended in order."""
+
+import os
+import select
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+from novad.config import Workspace
+from novad.errors import RefusedError, ServiceError
+from novad.pipeline.deployments import ensure_pool
+from novad.pipeline.loopback import answers
+from novad.pipeline.prefect_client import api_url, close_runs, prefect_client, unfinished, workspace_tag
+from novad.pipeline.processes import end_with_parent
+from novad.pipeline.services import Ports, Service, plan
+from novad.serving.keys import Role, add_key, keys_file, read_keys
+from novad.tracking.services import RunningService, RunningServices, find_services, hold_services
+from novad.tracking.store import create_store
+
+__all__ = ["bring_down", "run_services"]
+
+_PATIENCE = 120.0
+_GRACE = 10.0
+_LOOK = 0.5
+# A child that dies is started again after 1, 2 and 4 seconds; one that lived this long begins anew.
+_BACK_OFF = 1.0
+_MOST_DEATHS = 3
+_STEADY = 300.0
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Child:
+    """A service and its process, which dies with this one."""
+
+    def __init__(self, service: Service) -> None:
+        self.service, self.deaths = service, 0
+        log = service.log
+        log.parent.mkdir(parents=True, exist_ok=True)
+        if log.exists():
+            log.replace(log.with_suffix(".log.1"))
+        self.start()
+
+    def start(self) -> None:
+        """Start the process in a session of its own, so that Ctrl-C at a terminal reaches only this one."""
+        self.begun = time.monotonic()
+        with self.service.log.open("ab") as stream:
+            self.process = subprocess.Popen(
+                self.service.command,
+                cwd=self.service.environment["NOVAD_WORKSPACE"],
+                env=self.service.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=end_with_parent,
+            )
+
+    @property
+    def dead(self) -> bool:
+        return self.process.poll() is not None
+
+    def until_healthy(self, stopping: threading.Event) -> bool:
+        """Whether it answers before it dies, before patience ends, and before this process is to stop."""
+        deadline = time.monotonic() + _PATIENCE
+        while not self.dead and time.monotonic() < deadline:
+            if answers(self.service.url + self.service.health):
+                return True
+            if stopping.wait(0.1):
+                return False
+        return False
+
+    def stop(self) -> None:
+        """Ask it to end, and make it where it does not."""
+        self.process.terminate()
+        try:
+            self.process.wait(_GRACE)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def told(self) -> RunningService:
+        service = self.service
+        return RunningService(
+            service.name, self.process.pid, service.url, service.url + service.health, str(service.log)
+        )
+
+
+def run_services(
+    workspace: Workspace,
+    ports: Ports,
+    ready: Callable[[RunningServices], None],
+    tell: Callable[[str], None],
+) -> None:
+    """Run a workspace's services until SIGINT, SIGTERM or SIGHUP, or until one cannot be kept alive.
+
+    Args:
+        workspace: whose services.
+        ports: that were named.
+        ready: called once when all are healthy.
+        tell: called with what a person has to know at once: a new key, a child that died.
+    Raises:
+        ConfigError: a named port is taken.
+        RefusedError: they run already; the message names the process.
+        ServiceError: one does not start or keeps dying; all are down by then.
+    """
+    with hold_services(workspace) as note:
+        if note is None:
+            raise RefusedError(_already(workspace))
+        with _stopping_on_signals() as stopping:
+            _Run(workspace, note, stopping, tell).run(plan(workspace, ports), ready)
+
+
+def bring_down(workspace: Workspace) -> RunningServices | None:
+    """End the `novad up` of a workspace, and wait for it; what ran, or None when nothing did.
+
+    Raises:
+        ServiceError: it does not end.
+    """
+    running = find_services(workspace)
+    if running is None:
+        return None
+    try:
+        # A handle on the process: whatever gets its number later is not meant.
+        process = os.pidfd_open(running.pid)
+    except ProcessLookupError:
+        return None
+    try:
+        again = find_services(workspace)
+        if again is None or again.pid != running.pid:
+            return None
+        signal.pidfd_send_signal(process, signal.SIGTERM)
+        ended = select.select([process], [], [], _PATIENCE)[0]
+    finally:
+        os.close(process)
+    if not ended:
+        raise ServiceError(f"process {running.pid} does not end; its logs are in {workspace.state / 'logs'}")
+    return running
+
+
+class _Run:
+    """One `novad up` from its first child to its last."""
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        note: Callable[[RunningServices], None],
+        stopping: threading.Event,
+        tell: Callable[[str], None],
+    ) -> None:
+        self.workspace, self.note, self.stopping, self.tell = workspace, note, stopping, tell
+        self.since = datetime.now(UTC).isoformat(timespec="seconds")
+        self.children: list[Child] = []
+
+    def run(self, services: list[Service], ready: Callable[[RunningServices], None]) -> None:
+        servers = [service for service in services if service.name in ("prefect", "mlflow")]
+        self._write_note()
+        create_store(self.workspace)
+        try:
+            self._start(servers)
+            # Trainings of this workspace go through the servers from here on.
+            self._write_note()
+            if not self.stopping.is_set():
+                self._prepare_worker()
+                self._make_first_key()
+                self._start([service for service in services if service not in servers])
+            if not self.stopping.is_set():
+                ready(self._write_note())
+            while not self.stopping.wait(_LOOK):
+                for child in self.children:
+                    if child.dead:
+                        self._revive(child)
+        finally:
+            self._stop()
+
+    def _start(self, services: list[Service]) -> None:
+        children = [Child(service) for service in services]
+        self.children += children
+        for child in children:
+            if not child.until_healthy(self.stopping) and not self.stopping.is_set():
+                raise ServiceError(f"{child.service.name} did not start; see {child.service.log}")
+
+    def _revive(self, child: Child) -> None:
+        name, log = child.service.name, child.service.log
+        child.deaths = 1 if time.monotonic() - child.begun > _STEADY else child.deaths + 1
+        if child.deaths > _MOST_DEATHS:
+            raise ServiceError(
+                f"{name} ended {child.deaths} times in a row; see {log}; everything is stopped"
+            )
+        self.tell(f"{name} ended (status {child.process.returncode}) and is started again; see {log}")
+        if self.stopping.wait(_BACK_OFF * 2 ** (child.deaths - 1)):
+            return
+        if name == "worker":
+            self._prepare_worker()
+        child.start()
+        if not child.until_healthy(self.stopping) and not child.dead:
+            child.stop()
+        self._write_note()
+
+    def _prepare_worker(self) -> None:
+        """A pool to poll; what a worker before has left running has died with it."""
+        with prefect_client(self._url()) as client:
+            ensure_pool(client, self.workspace)
+            self._close_runs()
+
+    def _close_runs(self) -> None:
+        from prefect.client.schemas.filters import FlowRunFilterDeploymentId, FlowRunFilterTags
+
+        chosen = unfinished(
+            tags=FlowRunFilterTags(all_=[workspace_tag(self.workspace)]),
+            deployment_id=FlowRunFilterDeploymentId(is_null_=False),
+        )
+        with prefect_client(self._url()) as client:
+            close_runs(client, chosen)
+
+    def _make_first_key(self) -> None:
+        """A key where there is none yet: the one that the service would make goes into its log."""
+        file = keys_file(self.workspace)
+        if not read_keys(file):
+            self.tell(f"New key, shown this once: {add_key(file, Role.ADMIN)}")
+
+    def _url(self) -> str:
+        url = api_url(self.workspace)
+        if url is None:
+            raise ServiceError(f"{self.workspace.state / 'up.json'}: was removed while `novad up` ran")
+        return url
+
+    def _write_note(self) -> RunningServices:
+        running = RunningServices(os.getpid(), self.since, tuple(child.told() for child in self.children))
+        self.note(running)
+        return running
+
+    def _stop(self) -> None:
+        """Last started, first ended; a training under way dies with its worker and goes on from its stage."""
+        for child in reversed(self.children):
+            child.stop()
+            if child.service.name == "worker":
+                try:
+                    self._close_runs()
+                except ServiceError as error:
+                    self.tell(f"runs of the worker stay open until the next start: {error}")
+
+
+@contextmanager
+def _stopping_on_signals() -> Iterator[threading.Event]:
+    stopping = threading.Event()
+    before = {number: signal.signal(number, lambda *_: stopping.set()) for number in _SIGNALS}
+    try:
+        yield stopping
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _already(workspace: Workspace) -> str:
+    running = find_services(workspace)
+    holder = f"process {running.pid} since {running.since}" if running else "a process that is only starting"
+    return f"{workspace.root}: `novad up` runs here already ({holder}); `novad down` ends it"
