@@ -25,7 +25,7 @@ from sqlalchemy.pool import NullPool
 from novad.errors import ServiceError
 from novad.tracking.store import BUSY_SECONDS, Store, prepare_database
 
-__all__ = ["DECISIONS", "EVENTS", "HEADS", "PUBLICATIONS", "VERDICTS", "reading", "writing"]
+__all__ = ["DECISIONS", "EVENTS", "HEADS", "PUBLICATIONS", "SIGNATURES", "VERDICTS", "reading", "writing"]
 
 _METADATA = MetaData()
 
@@ -62,6 +62,15 @@ HEADS = Table(
     Column("line", String(63), primary_key=True),
     Column("sequence", Integer, nullable=False),
     Column("digest", String(64), nullable=False),
+)
+
+# Signatures of events, by who holds the key that signs; a log without one has none.
+SIGNATURES = Table(
+    "novad_event_signatures",
+    _METADATA,
+    Column("line", String(63), primary_key=True),
+    Column("sequence", Integer, primary_key=True, autoincrement=False),
+    Column("signature", String(128), nullable=False),
 )
 
 # One row per image and version that judged it; a service adds thousands a day, so every look-up is indexed.

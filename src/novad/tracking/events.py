@@ -11,8 +11,16 @@ from sqlalchemy import Connection, and_, delete, func, insert, literal, select
 from sqlalchemy.exc import IntegrityError as DuplicateKey
 
 from novad.config import Workspace
-from novad.errors import IntegrityError, RefusedError, ServiceError
-from novad.tracking.database import EVENTS, HEADS, reading, writing
+from novad.errors import ConfigError, IntegrityError, RefusedError, ServiceError
+from novad.tracking.database import EVENTS, HEADS, SIGNATURES, reading, writing
+from novad.tracking.signing import (
+    SIGNING_KEY,
+    sign,
+    signature_problems,
+    signatures_of,
+    signing_key,
+    verifying_key,
+)
 from novad.tracking.store import locate
 
 __all__ = [
@@ -76,9 +84,10 @@ def append(
     Raises:
         RefusedError: somebody else decided since ``expected``.
         IntegrityError: the newest event does not agree with its own digest or the recorded head.
+        ConfigError: the line's events are signed and no key is at hand, or the key cannot be used.
         ServiceError: the database cannot be reached or stays locked.
     """
-    store = locate(workspace)
+    store, key = locate(workspace), signing_key()
     for _ in range(_ATTEMPTS):
         try:
             with writing(store) as connection:
@@ -103,7 +112,12 @@ def append(
                         digest="",
                     )
                 )
+                if key is None and sequence in signatures_of(connection, line).get(line, {}):
+                    raise ConfigError(f"{line}: its events are signed; {SIGNING_KEY} must name the key")
                 connection.execute(insert(EVENTS).values(**_row(event)))
+                if key is not None:
+                    signed = {"line": line, "sequence": event.sequence, "signature": sign(key, event.digest)}
+                    connection.execute(insert(SIGNATURES).values(**signed))
                 connection.execute(delete(HEADS).where(HEADS.c.line == line))
                 connection.execute(
                     insert(HEADS).values(line=line, sequence=event.sequence, digest=event.digest)
@@ -198,15 +212,20 @@ def verify(workspace: Workspace, line: str | None = None) -> list[str]:
 
 def examine(workspace: Workspace, line: str | None = None) -> tuple[list[Event], list[str]]:
     """The events, as :func:`events`, and what is wrong with them, as :func:`verify`, from one look."""
+    key = verifying_key()
     with reading(locate(workspace)) as connection:
         if connection is None:
             return [], []
         # One transaction for both: between two, an event of somebody else would look like a forgery.
         found, heads = _read(connection, line), _heads(connection, line)
+        signatures = signatures_of(connection, line) if key is not None else {}
     problems = []
     for name in sorted({event.line for event in found} | set(heads)):
         chain = [event for event in found if event.line == name]
         problems += _chain_problems(name, chain)
+        if key is not None:
+            digests = [(event.sequence, event.digest) for event in chain]
+            problems += signature_problems(name, digests, signatures.get(name, {}), key)
         newest = (chain[-1].sequence, chain[-1].digest) if chain else (0, _FIRST)
         if heads.get(name) != newest:
             recorded = heads.get(name, (0, ""))[0]

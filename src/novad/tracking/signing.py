@@ -1,0 +1,143 @@
+"""Signatures over the event log: who can write to its tables cannot write it anew without the key."""
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Connection, inspect, select
+
+from novad.errors import ConfigError
+from novad.tracking.database import SIGNATURES
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+__all__ = [
+    "SIGNING_KEY",
+    "VERIFYING_KEY",
+    "sign",
+    "signature_problems",
+    "signatures_of",
+    "signing_key",
+    "verifying_key",
+]
+
+SIGNING_KEY, VERIFYING_KEY = "NOVAD_SIGNING_KEY_FILE", "NOVAD_VERIFYING_KEY_FILE"
+
+
+def signing_key() -> "Ed25519PrivateKey | None":
+    """The key that ``NOVAD_SIGNING_KEY_FILE`` names; None where it names none.
+
+    Raises:
+        ConfigError: not an Ed25519 private key, or a file that others can read.
+    """
+    path = _named(SIGNING_KEY)
+    if path is None:
+        return None
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    content = _read(SIGNING_KEY, path)
+    if path.stat().st_mode & 0o077:
+        raise ConfigError(f"{SIGNING_KEY}: {path}: others can read the key; chmod 600 it")
+    try:
+        key = load_pem_private_key(content, password=None)
+    except (ValueError, TypeError):
+        key = None
+    if not isinstance(key, Ed25519PrivateKey):
+        raise ConfigError(
+            f"{SIGNING_KEY}: {path}: not an Ed25519 private key without a password; "
+            "`openssl genpkey -algorithm ed25519 -out FILE` makes one"
+        )
+    return key
+
+
+def verifying_key() -> "Ed25519PublicKey | None":
+    """The public key that ``NOVAD_VERIFYING_KEY_FILE`` names, else that of the signing key, else None.
+
+    Raises:
+        ConfigError: not an Ed25519 key of its kind.
+    """
+    path = _named(VERIFYING_KEY)
+    if path is None:
+        private = signing_key()
+        return private.public_key() if private is not None else None
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+    try:
+        key = load_pem_public_key(_read(VERIFYING_KEY, path))
+    except ValueError:
+        key = None
+    if not isinstance(key, Ed25519PublicKey):
+        raise ConfigError(
+            f"{VERIFYING_KEY}: {path}: not an Ed25519 public key; `openssl pkey -in KEY -pubout` tells it"
+        )
+    return key
+
+
+def sign(key: "Ed25519PrivateKey", digest: str) -> str:
+    """Signature of an event's digest, 128 hexadecimal digits."""
+    return key.sign(_message(digest)).hex()
+
+
+def signatures_of(connection: Connection, line: str | None) -> dict[str, dict[int, str]]:
+    """Signatures by line and sequence, of one line or all; none in a database of before there were any."""
+    found: dict[str, dict[int, str]] = {}
+    if inspect(connection).has_table(SIGNATURES.name):
+        query = select(SIGNATURES) if line is None else select(SIGNATURES).where(SIGNATURES.c.line == line)
+        for row in connection.execute(query):
+            found.setdefault(row.line, {})[row.sequence] = row.signature
+    return found
+
+
+def signature_problems(
+    line: str, digests: Iterable[tuple[int, str]], signatures: Mapping[int, str], key: "Ed25519PublicKey"
+) -> list[str]:
+    """One sentence per event that should carry a signature by ``key`` and does not.
+
+    Events before the first signed one are covered by it, since its digest covers theirs.
+
+    Args:
+        line: product line.
+        digests: sequence and digest of its events, in order.
+        signatures: by sequence.
+        key: that signs.
+    """
+    if not signatures:
+        return [f"{line}: no event is signed by the key at hand"] if any(True for _ in digests) else []
+    return [
+        f"{line}: event {sequence} is not signed by the key at hand"
+        for sequence, digest in digests
+        if sequence >= min(signatures) and not _signed(key, digest, signatures.get(sequence))
+    ]
+
+
+def _signed(key: "Ed25519PublicKey", digest: str, signature: str | None) -> bool:
+    from cryptography.exceptions import InvalidSignature
+
+    if signature is None:
+        return False
+    try:
+        key.verify(bytes.fromhex(signature), _message(digest))
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+def _message(digest: str) -> bytes:
+    # No other use of the key can be mistaken for this one.
+    return f"novad event {digest}".encode("ascii")
+
+
+def _named(setting: str) -> Path | None:
+    named = os.environ.get(setting, "").strip()
+    return Path(named) if named else None
+
+
+def _read(setting: str, path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{setting}: {path}: {error.strerror}") from None

@@ -1,0 +1,142 @@
+"""Signed events: with the key a rewritten log is found out, whatever else was rewritten with it."""
+
+import os
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
+from sqlalchemy import delete, insert, select, update
+
+from novad.config import Workspace
+from novad.errors import ConfigError, IntegrityError
+from novad.tracking.database import EVENTS, HEADS, SIGNATURES, writing
+from novad.tracking.events import append, intact_events, verify
+from novad.tracking.signing import SIGNING_KEY, VERIFYING_KEY, sign
+from novad.tracking.store import locate
+
+LINE = "metal"
+
+
+def _keep(key: object, path: Path, *, password: bytes | None = None) -> Path:
+    hidden = BestAvailableEncryption(password) if password else NoEncryption()
+    path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, hidden))  # type: ignore[attr-defined]
+    path.chmod(0o600)
+    return path
+
+
+@pytest.fixture
+def key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ed25519PrivateKey:
+    private = Ed25519PrivateKey.generate()
+    monkeypatch.setenv(SIGNING_KEY, str(_keep(private, tmp_path / "key.pem")))
+    return private
+
+
+def _decide(workspace: Workspace, *names: str) -> None:
+    for name in names:
+        append(workspace, LINE, "promotion", actor=name, reason="good", version=1)
+
+
+def test_signed_events_are_intact_for_whoever_has_the_public_key(
+    workspace: Workspace, key: Ed25519PrivateKey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _decide(workspace, "ann", "bob")
+    public = tmp_path / "public.pem"
+    public.write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    assert verify(workspace) == []
+    monkeypatch.delenv(SIGNING_KEY)
+    monkeypatch.setenv(VERIFYING_KEY, str(public))
+    assert [event.actor for event in intact_events(workspace, LINE)] == ["ann", "bob"]
+
+
+@pytest.mark.parametrize("signatures", ["kept", "removed", "by another key"])
+def test_a_log_that_was_written_anew_is_found_out(
+    signatures: str, workspace: Workspace, key: Ed25519PrivateKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Digests and head of the new log agree, as one with write access can make them."""
+    _decide(workspace, "ann", "bob")
+    named = os.environ[SIGNING_KEY]
+    monkeypatch.delenv(SIGNING_KEY)
+    with writing(locate(workspace)) as connection:
+        kept = [dict(row) for row in connection.execute(select(SIGNATURES)).mappings()]
+        for table in (EVENTS, HEADS, SIGNATURES):
+            connection.execute(delete(table))
+    _decide(workspace, "ann", "mallory")
+    assert verify(workspace) == []  # without the key nobody can tell
+    if signatures == "by another key":
+        other = Ed25519PrivateKey.generate()
+        kept = [
+            {"line": LINE, "sequence": event.sequence, "signature": sign(other, event.digest)}
+            for event in intact_events(workspace, LINE)
+        ]
+    if signatures != "removed":
+        with writing(locate(workspace)) as connection:
+            connection.execute(insert(SIGNATURES), kept)
+    monkeypatch.setenv(SIGNING_KEY, named)
+    problems = verify(workspace)
+    assert problems
+    assert all("signed by the key at hand" in problem for problem in problems)
+    with pytest.raises(IntegrityError, match="signed by the key"):
+        intact_events(workspace, LINE)
+
+
+def test_what_came_before_the_key_is_covered_by_the_first_signature(
+    workspace: Workspace, key: Ed25519PrivateKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = os.environ[SIGNING_KEY]
+    monkeypatch.delenv(SIGNING_KEY)
+    _decide(workspace, "ann")
+    monkeypatch.setenv(SIGNING_KEY, named)
+    assert verify(workspace) == [f"{LINE}: no event is signed by the key at hand"]
+    _decide(workspace, "bob")
+    assert verify(workspace) == []
+    with writing(locate(workspace)) as connection:
+        connection.execute(update(EVENTS).where(EVENTS.c.sequence == 1).values(actor="mallory"))
+    assert verify(workspace) == [
+        f"{LINE}: event 1 was edited: its content does not match its digest",
+    ]
+
+
+def test_nobody_adds_to_a_signed_log_without_the_key(
+    workspace: Workspace, key: Ed25519PrivateKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _decide(workspace, "ann")
+    monkeypatch.delenv(SIGNING_KEY)
+    with pytest.raises(ConfigError, match=f"{LINE}: its events are signed; {SIGNING_KEY} must name the key"):
+        _decide(workspace, "bob")
+    assert [event.actor for event in intact_events(workspace, LINE)] == ["ann"]
+    append(workspace, "fabric", "note", actor="bob", reason="another line has no signature")
+
+
+def test_a_key_that_cannot_be_used_is_named_and_nothing_is_written(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    private, wrong = Ed25519PrivateKey.generate(), generate_private_key(65537, 2048)
+    open_to_all = _keep(private, tmp_path / "open.pem")
+    open_to_all.chmod(0o644)
+    garbage = tmp_path / "garbage.pem"
+    garbage.write_text("no key")
+    garbage.chmod(0o600)
+    for path, said in (
+        (tmp_path / "absent.pem", "No such file"),
+        (open_to_all, "others can read the key"),
+        (garbage, "not an Ed25519 private key"),
+        (_keep(wrong, tmp_path / "rsa.pem"), "not an Ed25519 private key"),
+        (_keep(private, tmp_path / "locked.pem", password=b"secret"), "without a password"),
+    ):
+        monkeypatch.setenv(SIGNING_KEY, str(path))
+        with pytest.raises(ConfigError, match=said) as refused:
+            _decide(workspace, "ann")
+        assert str(path) in str(refused.value)
+    monkeypatch.delenv(SIGNING_KEY)
+    assert intact_events(workspace, LINE) == []
+    monkeypatch.setenv(VERIFYING_KEY, str(garbage))
+    with pytest.raises(ConfigError, match="not an Ed25519 public key"):
+        verify(workspace)
