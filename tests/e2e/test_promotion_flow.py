@@ -16,7 +16,9 @@ import pytest
 
 from fake_line import REPOSITORY, write_outputs
 from novad.config import Workspace
-from novad.errors import RefusedError
+from novad.errors import RefusedError, ServiceError
+from novad.pipeline.approval import ask_for_promotion
+from novad.pipeline.prefect_client import workspace_tag
 from novad.tracking import Event, check, history, promote, publish, resolve
 
 LINE = "metal"
@@ -54,15 +56,23 @@ def flow(prefect_server: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Modu
 def asking(flow: ModuleType, workspace: Workspace) -> Iterator[tuple["Future[Event]", Answered]]:
     """A flow run that waits with its form, and what answers the form."""
     from prefect import tags
-    from prefect.client.orchestration import get_client
-    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
 
     def run() -> Event:
         with tags(str(workspace.root)):
             event: Event = flow.ask(workspace.root, LINE, 2, 60)
             return event
 
-    mine = FlowRunFilter(tags=FlowRunFilterTags(all_=[str(workspace.root)]))
+    with waiting(run, str(workspace.root)) as both:
+        yield both
+
+
+@contextmanager
+def waiting(run: Callable[[], Event], tag: str) -> Iterator[tuple["Future[Event]", Answered]]:
+    """The same of the flow run that ``run`` starts by ``tag``."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
+
+    mine = FlowRunFilter(tags=FlowRunFilterTags(all_=[tag]))
     with ThreadPoolExecutor(1) as pool, get_client(sync_client=True) as client:
         running, deadline = pool.submit(run), time.monotonic() + 60
         while time.monotonic() < deadline and not running.done():
@@ -102,6 +112,20 @@ def test_an_approval_promotes_in_the_name_of_who_filled_in_the_form(
     assert _told(published) == [("promotion", 2, "Bea", "0 escapes on the audit set")]
     assert [verdict["passed"] for verdict in event.detail["gates"]] == [True] * 4
     assert resolve(published, LINE).approver == "Bea"
+
+
+def test_the_command_asks_in_the_pages_of_a_known_server(
+    flow: ModuleType, published: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (published.root / "flows").symlink_to(REPOSITORY / "flows")
+    ask = partial(ask_for_promotion, published, LINE, 2, 60)
+    with waiting(ask, workspace_tag(published)) as (running, answered):
+        assert _accepted(answered, YES)
+        running.result(60)
+    assert _told(published) == [("promotion", 2, "Bea", "0 escapes on the audit set")]
+    monkeypatch.delenv("PREFECT_API_URL")
+    with pytest.raises(ServiceError, match="--ask needs a Prefect server whose pages people can open"):
+        ask()
 
 
 def test_a_no_is_a_rejection_by_name(flow: ModuleType, published: Workspace) -> None:

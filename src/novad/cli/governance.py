@@ -57,17 +57,30 @@ def gate(
 def promote(
     line: Annotated[str, typer.Argument(help="Product line.")],
     version: Annotated[int, typer.Option(min=1, help="Registered version that becomes the champion.")],
-    approver: Annotated[str, typer.Option(help="Who answers for it.")],
-    reason: Annotated[str, typer.Option(help="Why, in their words.")],
+    approver: Annotated[str, typer.Option(help="Who answers for it.")] = "",
+    reason: Annotated[str, typer.Option(help="Why, in their words.")] = "",
+    ask: Annotated[
+        bool, typer.Option("--ask", help="Ask in Prefect's pages, by a form, and wait for the answer.")
+    ] = False,
+    wait: Annotated[int, typer.Option(min=1, help="Seconds that --ask waits.")] = 86_400,
     as_json: bool = JSON,
 ) -> None:
     """Make a version the champion if every gate agrees; the decision is recorded either way."""
     from novad import tracking
 
     workspace = _workspace(line)
-    event = tracking.promote(workspace, line, version, approver, reason)
-    text = f"{line}: version {version} is champion, approved by {approver}"
-    _answer_decision(workspace, line, event, text, as_json)
+    if ask and (approver or reason):
+        raise ConfigError("--ask: the form asks for approver and reason; leave them out here")
+    if ask:
+        from novad.pipeline.approval import ask_for_promotion
+
+        event = ask_for_promotion(workspace, line, version, wait)
+    else:
+        event = tracking.promote(workspace, line, version, approver, reason)
+    outcome = "is champion, approved" if event.kind == "promotion" else "is rejected"
+    _answer_decision(workspace, line, event, f"{line}: version {version} {outcome} by {event.actor}", as_json)
+    if event.kind != "promotion":
+        raise typer.Exit(1)
 
 
 def reject(

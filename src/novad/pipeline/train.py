@@ -1,6 +1,5 @@
 """Training from outside a flow: what needs doing, and the launch of the flow that does it."""
 
-import importlib.util
 import logging
 import time
 from dataclasses import dataclass, field
@@ -8,6 +7,7 @@ from typing import Any
 
 from novad.config import Workspace, line_settings
 from novad.errors import ConfigError, NovadError, ServiceError
+from novad.pipeline.flow_files import load_flow
 from novad.pipeline.graph import line_stages, stale_stages
 from novad.pipeline.locks import line_locks
 from novad.pipeline.prefect_home import prefect_api
@@ -130,13 +130,8 @@ def _unchanged(workspace: Workspace, lines: list[str]) -> dict[str, int]:
 
 
 def _run_flow(workspace: Workspace, lines: list[str], force: bool, reason: str) -> dict[str, dict[str, Any]]:
-    path = workspace.path("flows/train.py")
-    spec = importlib.util.spec_from_file_location("novad_flow_train", path)
-    if spec is None or spec.loader is None or not path.is_file():
-        raise ConfigError(f"{path}: the training flow is missing")
     with prefect_api(workspace, lines):
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        module = load_flow(workspace, "train")
         try:
             results: dict[str, dict[str, Any]] = module.train(workspace.root, lines, force, reason)
         except TrainingFailed as error:

@@ -141,7 +141,7 @@ def test_an_unknown_line_is_wrong_use_before_anything_starts(make_tiny: MakeTiny
 def test_a_workspace_without_the_flow_says_so(make_tiny: MakeTiny) -> None:
     workspace = make_tiny("metal")
     (workspace.root / "flows").unlink()
-    with pytest.raises(ConfigError, match=r"flows/train\.py: the training flow is missing"):
+    with pytest.raises(ConfigError, match=r"flows/train\.py: this flow is missing"):
         _train(workspace, "metal")
 
 
