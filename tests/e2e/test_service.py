@@ -29,6 +29,7 @@ from novad.config import Workspace
 from novad.errors import ConfigError, RefusedError, ServiceError
 from novad.evaluation.overlays import overlay
 from novad.images import decode_image
+from novad.images.fingerprint import grey_statistics
 from novad.serving.champions import Champions
 from novad.serving.keys import Role, add_key
 from novad.serving.queue import Job, Picture
@@ -392,10 +393,8 @@ def test_a_fault_of_novad_itself_spoils_only_its_own_request(
         return judge(self, group)
 
     monkeypatch.setattr(Detector, "_judge", broken)
-    jobs = [
-        Job(LINE, (Picture("a.png", "ab" * 32, np.full((height, 16, 3), 99, np.uint8)),), 0.0)
-        for height in (16, 5, 16)
-    ]
+    pixels = [np.full((height, 16, 3), 99, np.uint8) for height in (16, 5, 16)]
+    jobs = [Job(LINE, (Picture("a.png", "ab" * 32, each, grey_statistics(each)),), 0.0) for each in pixels]
     Scorer(served.workspace, served.service.champions, lambda _: None)(jobs)
     assert [job.answer.exception(10) is None for job in jobs] == [True, False, True]
     answer = served.one("POST", SCORE, json={"images": [b64(png(16, 5))]})
