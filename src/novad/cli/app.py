@@ -7,7 +7,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from novad import __version__
-from novad.cli import audit, bench, doctor, export, governance, lines, score, serve, trace, train
+from novad.cli import audit, bench, doctor, export, governance, lines, monitor, score, serve, trace, train
 from novad.cli.outcome import conclude
 
 __all__ = ["app", "main"]
@@ -38,6 +38,7 @@ app.command("threshold")(governance.threshold)
 app.command("history")(governance.history)
 app.command("audit")(audit.audit)
 app.command("trace")(trace.trace)
+app.command("monitor")(monitor.monitor)
 app.command("demo")(train.demo)
 
 

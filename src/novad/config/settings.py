@@ -1,5 +1,6 @@
 """Settings of one product line; a section per stage, so that DVC sees which stage a change concerns."""
 
+from datetime import UTC, datetime
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
@@ -14,6 +15,7 @@ __all__ = [
     "ExplainerSettings",
     "LineSettings",
     "MemoryBankSettings",
+    "MonitorSettings",
     "TuneFusionSettings",
     "ValidateSettings",
 ]
@@ -146,6 +148,24 @@ class EvaluateSettings(Section):
     heatmaps: Annotated[int, Field(ge=0)] = 24
 
 
+class MonitorSettings(Section):
+    """Watching the decisions of a line that is in service.
+
+    ``since`` leaves out what was decided before: the time when the cause of an alarm was mended. An alarm is
+    posted to ``webhook``, where one is named.
+    """
+
+    since: datetime | None = None
+    webhook: Annotated[str, Field(pattern=r"^https?://[^\s/]+")] | None = None
+
+    @field_validator("since")
+    @classmethod
+    def _in_utc(cls, since: datetime | None) -> datetime | None:
+        if since is None or since.tzinfo is not None:
+            return since
+        return since.replace(tzinfo=UTC)
+
+
 class LineSettings(Section):
     """Everything that one product line is trained by."""
 
@@ -163,3 +183,4 @@ class LineSettings(Section):
     calibrate_explainer: CalibrateExplainerSettings = Field(default_factory=CalibrateExplainerSettings)
     tune_fusion: TuneFusionSettings = Field(default_factory=TuneFusionSettings)
     evaluate: EvaluateSettings = Field(default_factory=EvaluateSettings)
+    monitor: MonitorSettings = Field(default_factory=MonitorSettings)

@@ -31,6 +31,7 @@ from novad.serving.answers import (
 )
 from novad.serving.champions import Champions
 from novad.serving.console import SECURITY_HEADERS, add_console
+from novad.serving.drift import DriftWatch
 from novad.serving.image_store import ImageStore
 from novad.serving.keys import KeyRing, Role
 from novad.serving.metrics import Metrics
@@ -80,6 +81,7 @@ class Service:
         self.workspace, self.limits, self.images = workspace, limits or Limits(), images
         self.keys, self.metrics = KeyRing(keys), Metrics()
         self.champions = Champions(workspace, shadow)
+        self.drift = DriftWatch(workspace, self._served)
         self.queue = ScoringQueue(
             Scorer(workspace, self.champions, self.metrics.decided),
             self.limits.queued_images,
@@ -96,10 +98,12 @@ class Service:
         """
         self.champions.start()
         self.queue.start()
+        self.drift.start()
 
     def stop(self) -> None:
         """Finish what is queued, so that all of it is logged, and end every thread."""
         self.queue.close()
+        self.drift.stop()
         self.champions.stop()
         self._decoders.shutdown()
 
@@ -154,10 +158,13 @@ class Service:
         Raises:
             RequestError: 400 ``line_needed``, when it is not the only one.
         """
-        lines = [line for line, state in self.champions.states.items() if state.champion]
+        lines = self._served()
         if len(lines) != 1:
             raise RequestError(400, "line_needed", "not exactly one line is served; name it as ?line=NAME")
         return lines[0]
+
+    def _served(self) -> list[str]:
+        return [line for line, state in self.champions.states.items() if state.champion]
 
     def _max_pixels(self, line: str) -> int:
         if line not in self.champions.states:
@@ -265,7 +272,7 @@ def _add_looking(app: FastAPI, service: Service) -> None:
 
     @app.get("/metrics", dependencies=[requires(service.keys, Role.REVIEW)], summary="Figures for Prometheus")
     def metrics() -> Response:
-        text = service.metrics.text(service.champions.states, service.queue.images)
+        text = service.metrics.text(service.champions.states, service.queue.images, service.drift.reports)
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
     @app.get("/healthz", summary="The process answers")
