@@ -92,7 +92,8 @@ def test_nothing_to_watch_is_quiet() -> None:
 
 def test_change_points_are_least_squares_over_steps_and_ramps() -> None:
     rng = np.random.default_rng(5)
-    for values in (rng.normal(size=30) + (np.arange(30) > 17), rng.normal(size=30)):
+    noise, place = rng.normal(size=30), np.arange(30)
+    for values in (noise, noise + 2 * (place > 17), noise + 0.5 * np.maximum(0, place - 12)):
         gains = []
         for start in range(4, 30):
             curves = [(np.arange(30) >= start) * 1.0, np.maximum(0, np.arange(30) - start + 1.0)]
