@@ -121,8 +121,8 @@ def monitor(
 def drift_of(decisions: Sequence[LoggedDecision], reference: Reference, window: int = WINDOW) -> Drift:
     """Drift of usable decisions, oldest first.
 
-    Figures are watched over parts that pass, against calibration normals that pass: so they are alike while
-    good parts are, whatever share of the others is defective.
+    Figures are watched over parts that pass, against calibration normals below the threshold: so they are
+    alike while good parts are, whatever share of the others is defective.
     """
     hybrid = _column(decisions, "hybrid")
     passes = hybrid <= reference.review

@@ -32,7 +32,7 @@ class Reference:
     review: float
     """A part whose hybrid score lies above it does not pass."""
     normals: Mapping[str, NDArray[np.float64]]
-    """(m,) of each figure, over the calibration normals that pass."""
+    """(m,) of each figure, over the calibration normals below that."""
     own: frozenset[str]
     """Digests of the images of the line's own data."""
 
@@ -80,7 +80,9 @@ def read_reference(folder: Path, version: int, review: float | None = None) -> R
         normals["familiarity"].to_numpy(), normals["novelty"].to_numpy(), fusion["weight"]
     )
     limit = fusion["thresholds"]["review"] if review is None else review
-    passing = normals[normals["hybrid"] <= limit]
+    # The normal that is the threshold itself is left out: those below it, not with it, are a sample of what
+    # passes.
+    passing = normals[normals["hybrid"] < limit]
     return Reference(
         version=version,
         review=limit,

@@ -12,6 +12,7 @@ __all__ = [
     "DecisionAnswer",
     "DecisionsAnswer",
     "Difference",
+    "DriftAnswer",
     "LineReview",
     "NearestView",
     "ReviewAnswer",
@@ -43,6 +44,14 @@ class VersionAnswer(BaseModel):
     standing: Standing
 
 
+class DriftAnswer(BaseModel):
+    """What monitoring says of a line."""
+
+    verdict: str
+    drifted: tuple[str, ...] = Field(description="Figures that an alarm is about.")
+    since: str | None
+
+
 class LineReview(BaseModel):
     """Where a line stands."""
 
@@ -55,6 +64,7 @@ class LineReview(BaseModel):
     versions: list[VersionAnswer]
     seen: int = Field(description="Newest event of the line; a decision that is based on it names it.")
     decisions: dict[str, int] = Field(description="Of the last 24 hours, by PASS, REVIEW and FAIL.")
+    drift: DriftAnswer | None = Field(description="At the last look; none before the first.")
 
 
 class ReviewAnswer(BaseModel):
