@@ -6,7 +6,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -278,6 +278,39 @@ def test_simulated_benchmarks_need_no_input(
     assert pixels["pixel AUROC"] == pytest.approx(pixels["over all pixels at once"], abs=1e-4)
 
 
+def test_failing_light_of_a_demo_line_is_told_and_quiet_replays_are_not(
+    run: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drift = importlib.import_module("benchmarks.drift")
+    (tmp_path / "artifacts/brushed-metal/evaluate/detector").mkdir(parents=True)
+    for name, value in {"PARTS": 80, "REPLAYS": 3, "LEFT_AT_THE_END": 0.5}.items():
+        monkeypatch.setattr(drift, name, value)
+    noise = np.random.default_rng(0)
+    normals = {name: noise.normal(size=30) for name in ("hybrid", "familiarity", "novelty")}
+    lit = [drift.grey_statistics(drift._part("brushed-metal", None, at)) for at in range(1000, 1030)]
+    normals |= {name: np.array([getattr(each, name) for each in lit]) for name in vars(lit[0])}
+
+    class Judge:
+        line, digest = "brushed-metal", ""
+
+        def score(self, images: list[np.ndarray]) -> Iterator[SimpleNamespace]:
+            nearest = SimpleNamespace(image="", sha256="")
+            for _ in images:
+                scores = dict(zip(("hybrid", "familiarity", "novelty"), noise.normal(size=3), strict=True))
+                yield SimpleNamespace(**scores, p_value=1.0, decision="PASS", nearest=nearest)
+
+    monkeypatch.setattr(drift.Detector, "load", lambda _: Judge())
+    monkeypatch.setattr(drift, "read_reference", lambda *_: drift.Reference(1, 9.0, normals, frozenset()))
+    assert run("drift", "--artifacts", tmp_path / "artifacts", "--results", tmp_path) == 0
+    [row] = json.loads((tmp_path / "drift.json").read_text("utf-8"))["rows"]
+    assert (row["line"], row["normals"]) == ("brushed-metal", 30)
+    assert (row["alarms on quiet replays"], row["alarms with defects"]) == (0, 0)
+    assert row["alarms as light fails"] == 3
+    assert 20 < row["parts until then"] <= 40
+    assert 0.5 <= row["light then"] < 0.8
+    assert abs(row["worst"]) <= 0.15
+
+
 def test_search_is_timed_and_judged_at_every_size(
     run: Callable[..., int],
     images: Path,
@@ -325,6 +358,7 @@ def test_what_is_missing_is_said_and_skipped(
         "search_scale",
         "stage_cost",
         "detection",
+        "drift",
         "explainers",
         "parts",
         "selection",

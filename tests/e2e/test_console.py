@@ -30,6 +30,7 @@ from novad.tracking import (
     Verdict,
     champion_event,
     history,
+    monitor,
     promote,
     publications,
     resolve,
@@ -491,6 +492,23 @@ def test_a_key_is_asked_for_once_and_kept_from_the_address(console: Console, bro
     browser.click("#sign-out")
     browser.wait_for_text("h1", "Review console")
     assert browser.script("return sessionStorage.length") == 0
+
+
+@needs_chromium
+def test_drift_of_a_line_is_told_beside_it(
+    console: Console, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert console.line()["drift"] is None
+    quiet = monitor(console.workspace, LINE)
+    alarm = replace(
+        quiet, verdict="alarm", drifted=("brightness", "refused"), since="2026-01-02T03:04:05.000000+00:00"
+    )
+    monkeypatch.setattr(console.service.drift, "_reports", {LINE: quiet})
+    assert console.line()["drift"] == {"verdict": "quiet", "drifted": [], "since": None}
+    monkeypatch.setattr(console.service.drift, "_reports", {LINE: alarm})
+    browser.enter(console.keys[Role.REVIEW], "#/lines")
+    browser.wait_for_text("[data-label=Notes]", "Drift of brightness, refused since about ")
+    assert browser.script("return document.querySelector('[data-label=Notes] time').dateTime") == alarm.since
 
 
 @needs_chromium

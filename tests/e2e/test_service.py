@@ -24,6 +24,7 @@ from uuid import uuid4
 
 import httpx
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -33,6 +34,7 @@ from novad.config import Workspace
 from novad.errors import ConfigError, RefusedError, ServiceError
 from novad.evaluation.overlays import overlay
 from novad.images import decode_image
+from novad.images.fingerprint import grey_statistics
 from novad.serving.answers import line_answer
 from novad.serving.app import build_app
 from novad.serving.champions import Champions
@@ -55,6 +57,7 @@ from novad.tracking import (
 from novad.tracking.database import DECISIONS, reading
 from novad.tracking.golden import golden_images
 from novad.tracking.model import OUTPUT_COLUMNS
+from novad.tracking.reference import champion_reference
 from novad.tracking.store import locate
 from novad.vision import Detector
 from novad.vision.calibration import conformal_threshold
@@ -189,6 +192,10 @@ def test_every_answer_is_in_the_log_and_leads_to_its_approver(served: Served) ->
         result["decision"],
     )
     assert decision in decisions_on(served.workspace, result["sha256"])
+    manifest = pd.read_parquet(served.workspace.artifacts(LINE, "validate") / "manifest.parquet")
+    [row] = manifest[manifest["path"] == "test/scratch/000.png"].to_dict("records")
+    for name in ("brightness", "contrast", "sharpness"):
+        assert getattr(decision, name) == row[name]
     assert decision.latency_ms > 0
     found = trace(served.workspace, result["prediction_id"])
     assert found.approval.approver == "ada"  # type: ignore[union-attr]
@@ -201,6 +208,21 @@ def test_every_answer_is_in_the_log_and_leads_to_its_approver(served: Served) ->
     assert answer.json()["image_sha256"] == result["sha256"]
     unknown = served.one("GET", f"/v1/predictions/{uuid4()}", Role.REVIEW)
     assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "unknown_prediction")
+
+
+def test_a_line_in_service_is_monitored_against_its_own_calibration(served: Served) -> None:
+    detector = Detector.load(resolve(served.workspace, LINE).folder)
+    reference = champion_reference(served.workspace, LINE)
+    hybrid = detector.fusion.normal_scores
+    passing = np.sort(hybrid[hybrid < detector.thresholds.review])
+    np.testing.assert_allclose(np.sort(reference.normals["hybrid"]), passing, atol=1e-9)
+    texts = [b64(png(16, 16)), *_texts(served.images)]
+    assert served.one("POST", SCORE, json={"images": texts}).status_code == 200
+    served.service.drift.refresh()
+    report = served.service.drift.reports[LINE]
+    assert report.parts >= 1
+    assert report.left_out["own_data"] >= len(served.images)
+    assert f'novad_drift_alarm{{line="{LINE}"}} ' in served.one("GET", "/metrics", Role.REVIEW).text
 
 
 def test_a_heatmap_comes_as_a_picture_when_it_is_asked_for(
@@ -400,10 +422,8 @@ def test_a_fault_of_novad_itself_spoils_only_its_own_request(
         return judge(self, group)
 
     monkeypatch.setattr(Detector, "_judge", broken)
-    jobs = [
-        Job(LINE, (Picture("a.png", "ab" * 32, np.full((height, 16, 3), 99, np.uint8)),), 0.0)
-        for height in (16, 5, 16)
-    ]
+    pixels = [np.full((height, 16, 3), 99, np.uint8) for height in (16, 5, 16)]
+    jobs = [Job(LINE, (Picture("a.png", "ab" * 32, each, grey_statistics(each)),), 0.0) for each in pixels]
     Scorer(served.workspace, served.service.champions, lambda _: None)(jobs)
     assert [job.answer.exception(10) is None for job in jobs] == [True, False, True]
     answer = served.one("POST", SCORE, json={"images": [b64(png(16, 5))]})

@@ -15,6 +15,7 @@ from novad.cli import (
     export,
     governance,
     lines,
+    monitor,
     report,
     score,
     serve,
@@ -58,6 +59,7 @@ app.command("threshold")(governance.threshold)
 app.command("history")(governance.history)
 app.command("audit")(audit.audit)
 app.command("trace")(trace.trace)
+app.command("monitor")(monitor.monitor)
 app.command("demo")(train.demo)
 
 

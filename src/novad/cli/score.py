@@ -17,6 +17,7 @@ from novad.errors import ConfigError, ImageError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from novad.images.fingerprint import GreyStatistics
     from novad.tracking import LoggedDecision, ResolvedModel
 
 __all__ = ["score"]
@@ -40,6 +41,7 @@ def score(
     workspace = Workspace.find()
     settings = line_settings(workspace.params, line)
     from novad.images.files import image_files, judge_files
+    from novad.images.fingerprint import grey_statistics
 
     paths = image_files(images)
     if heatmaps is not None:
@@ -59,7 +61,7 @@ def score(
         judged = judge_files(detector.score, paths, settings.validation.max_pixels, unreadable)
         for path, sha256, image, detection in judged:
             drawn = None if heatmaps is None else _draw(heatmaps, path, image, detection, detector)
-            decisions.append(_decision(path, sha256, detection, model))
+            decisions.append(_decision(path, sha256, detection, grey_statistics(image), model))
             rows.append(_row(path, decisions[-1], detection, drawn))
             step()
     latency_ms = 1000 * (time.perf_counter() - begun) / max(1, len(rows))
@@ -99,11 +101,14 @@ def _prepare(folder: Path) -> None:
         raise ConfigError(f"--heatmaps: {folder} cannot be made: {error.strerror}") from None
 
 
-def _decision(path: Path, sha256: str, detection: Any, model: "ResolvedModel") -> "LoggedDecision":
+def _decision(
+    path: Path, sha256: str, detection: Any, grey: "GreyStatistics", model: "ResolvedModel"
+) -> "LoggedDecision":
     from novad.tracking import decide_now
 
     return decide_now(
         detection,
+        grey,
         line=model.line,
         version=model.version,
         detector_digest=model.detector_digest,

@@ -17,6 +17,7 @@ __all__ = [
     "ExplainerSettings",
     "LineSettings",
     "MemoryBankSettings",
+    "MonitorSettings",
     "ScheduleSettings",
     "TuneFusionSettings",
     "ValidateSettings",
@@ -196,6 +197,24 @@ class EvaluateSettings(Section):
     heatmaps: Annotated[int, Field(ge=0)] = 24
 
 
+class MonitorSettings(Section):
+    """Watching the decisions of a line that is in service.
+
+    ``since`` leaves out what was decided before: the time when the cause of an alarm was mended. An alarm is
+    posted to ``webhook``, where one is named.
+    """
+
+    since: datetime | None = None
+    webhook: Annotated[str, Field(pattern=r"^https?://[^\s/]+")] | None = None
+
+    @field_validator("since")
+    @classmethod
+    def _in_utc(cls, since: datetime | None) -> datetime | None:
+        if since is None or since.tzinfo is not None:
+            return since
+        return since.replace(tzinfo=UTC)
+
+
 class LineSettings(Section):
     """Everything that one product line is trained by."""
 
@@ -213,3 +232,4 @@ class LineSettings(Section):
     calibrate_explainer: CalibrateExplainerSettings = Field(default_factory=CalibrateExplainerSettings)
     tune_fusion: TuneFusionSettings = Field(default_factory=TuneFusionSettings)
     evaluate: EvaluateSettings = Field(default_factory=EvaluateSettings)
+    monitor: MonitorSettings = Field(default_factory=MonitorSettings)

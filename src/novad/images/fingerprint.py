@@ -4,6 +4,7 @@ Sums are taken over integers, so that the figures are the same on every machine.
 """
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,16 @@ from PIL import Image
 
 from novad.images.decode import Pixels
 
-__all__ = ["THUMBNAIL", "contrast", "perceptual_hash", "sharpness", "thumbnail", "to_grey"]
+__all__ = [
+    "THUMBNAIL",
+    "GreyStatistics",
+    "contrast",
+    "grey_statistics",
+    "perceptual_hash",
+    "sharpness",
+    "thumbnail",
+    "to_grey",
+]
 
 THUMBNAIL = 32
 
@@ -21,6 +31,25 @@ _COSINES = np.rint(
 ).astype(np.int64)
 
 Grey = NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class GreyStatistics:
+    """How an image is lit and focused; 1 is the brightest grey level of its bit depth."""
+
+    brightness: float
+    contrast: float
+    sharpness: float
+
+
+def grey_statistics(pixels: Pixels) -> GreyStatistics:
+    """Mean, standard deviation and Laplacian of the grey levels of (H, W, 3) pixels."""
+    grey, full = to_grey(pixels), np.iinfo(pixels.dtype).max
+    return GreyStatistics(
+        brightness=int(grey.sum(dtype=np.int64)) / grey.size / full,
+        contrast=contrast(grey) / full,
+        sharpness=sharpness(grey) / full,
+    )
 
 
 def to_grey(pixels: Pixels) -> Grey:

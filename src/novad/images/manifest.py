@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pyarrow.parquet as pq
 
 from novad.errors import ConfigError, ImageError
 from novad.images.decode import Decoded, decode, decode_mask, read_regular
-from novad.images.fingerprint import contrast, perceptual_hash, sharpness, thumbnail, to_grey
+from novad.images.fingerprint import grey_statistics, perceptual_hash, thumbnail, to_grey
 from novad.images.layouts import Sample
 
 __all__ = ["COLUMNS", "build_manifest", "read_manifest", "write_manifest"]
@@ -161,15 +162,12 @@ def _reason(error: ImageError, root: Path, relative: str) -> str:
 
 def _statistics(decoded: Decoded) -> dict[str, Any]:
     grey = to_grey(decoded.pixels)
-    full = 255 if decoded.bit_depth == 8 else 65_535
     return {
         "width": grey.shape[1],
         "height": grey.shape[0],
         "mode": decoded.mode,
         "bit_depth": decoded.bit_depth,
         "phash": perceptual_hash(grey),
-        "brightness": int(grey.sum()) / grey.size / full,
-        "contrast": contrast(grey) / full,
-        "sharpness": sharpness(grey) / full,
+        **asdict(grey_statistics(decoded.pixels)),
         "thumbnail": thumbnail(grey),
     }

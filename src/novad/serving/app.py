@@ -130,7 +130,7 @@ def _add_looking(app: FastAPI, service: Service) -> None:
         summary="Figures for Prometheus",
     )
     def metrics() -> Response:
-        text = service.metrics.text(service.champions.states, service.queue.images)
+        text = service.metrics.text(service.champions.states, service.queue.images, service.drift.reports)
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
     @app.get("/healthz", summary="The process answers")

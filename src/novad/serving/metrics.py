@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from novad.serving.champions import LineState
-from novad.tracking import LoggedDecision
+from novad.tracking import LoggedDecision, Monitored
 
 __all__ = ["Metrics"]
 
@@ -33,6 +33,13 @@ class Metrics:
             "novad_line_problem", "1: a decision cannot be followed.", ("line",), registry=registry
         )
 
+        self._evidence = Gauge(
+            "novad_drift_evidence", "Alarm from 100 on.", ("line", "figure"), registry=registry
+        )
+        self._drift = Gauge(
+            "novad_drift_alarm", "1: parts are not what they were.", ("line",), registry=registry
+        )
+
     def answered(self, route: str, status: int, seconds: float) -> None:
         """Count a request."""
         self._requests.labels(route, str(status)).inc()
@@ -46,10 +53,17 @@ class Metrics:
             if not each.shadow:
                 self._latency.labels(each.line).observe(each.latency_ms / 1000)
 
-    def text(self, states: Mapping[str, LineState], queued: int) -> bytes:
+    def text(self, states: Mapping[str, LineState], queued: int, drift: Mapping[str, Monitored]) -> bytes:
         """Everything in Prometheus' text format, with the present state of lines and queue."""
         self._queued.set(queued)
         for line, state in states.items():
             self._champion.labels(line).set(state.champion.version if state.champion else 0)
             self._problem.labels(line).set(state.problem is not None)
+        self._evidence.clear()
+        self._drift.clear()
+        for line, report in drift.items():
+            self._drift.labels(line).set(report.alarmed)
+            self._evidence.labels(line, "all").set(report.evidence)
+            for stream in report.streams:
+                self._evidence.labels(line, stream.name).set(stream.evidence)
         return generate_latest(self._registry)

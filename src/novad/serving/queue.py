@@ -5,12 +5,15 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from threading import Condition, Thread
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from novad.serving.request_error import RequestError
+
+if TYPE_CHECKING:
+    from novad.images.fingerprint import GreyStatistics
 
 __all__ = ["Job", "Picture", "ScoringQueue"]
 
@@ -24,6 +27,7 @@ class Picture:
     """Of the bytes that were decoded."""
     pixels: NDArray[np.uint8] | NDArray[np.uint16]
     """(H, W, 3)."""
+    grey: "GreyStatistics"
 
 
 @dataclass(frozen=True)

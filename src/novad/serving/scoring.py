@@ -112,6 +112,7 @@ def _answer(model: Served, job: Job, detections: list["Detection"]) -> Judged:
 def _decision(model: Served, job: Job, picture: Picture, detection: "Detection") -> LoggedDecision:
     return decide_now(
         detection,
+        picture.grey,
         line=model.line,
         version=model.version,
         detector_digest=model.digest,

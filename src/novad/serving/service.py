@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect
 
 from novad.config import Workspace
 from novad.serving.champions import Champions
+from novad.serving.drift import DriftWatch
 from novad.serving.image_store import ImageStore
 from novad.serving.keys import KeyRing
 from novad.serving.metrics import Metrics
@@ -58,6 +59,7 @@ class Service:
         self.workspace, self.limits, self.images = workspace, limits or Limits(), images
         self.keys, self.metrics = KeyRing(keys), Metrics()
         self.champions = Champions(workspace, shadow)
+        self.drift = DriftWatch(workspace, self._served)
         self.queue = ScoringQueue(
             Scorer(workspace, self.champions, self.metrics.decided),
             self.limits.queued_images,
@@ -74,10 +76,12 @@ class Service:
         """
         self.champions.start()
         self.queue.start()
+        self.drift.start()
 
     def stop(self) -> None:
         """Finish what is queued, so that all of it is logged, and end every thread."""
         self.queue.close()
+        self.drift.stop()
         self.champions.stop()
         self._decoders.shutdown()
 
@@ -132,10 +136,13 @@ class Service:
         Raises:
             RequestError: 400 ``line_needed``, when it is not the only one.
         """
-        lines = [line for line, state in self.champions.states.items() if state.champion]
+        lines = self._served()
         if len(lines) != 1:
             raise RequestError(400, "line_needed", "not exactly one line is served; name it as ?line=NAME")
         return lines[0]
+
+    def _served(self) -> list[str]:
+        return [line for line, state in self.champions.states.items() if state.champion]
 
     def _max_pixels(self, line: str) -> int:
         if line not in self.champions.states:

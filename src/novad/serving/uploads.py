@@ -112,6 +112,7 @@ def decode_uploads(uploads: Sequence[Upload], max_pixels: int, limits: Limits) -
     """
     # Image libraries load when the first image comes, not with the command line.
     from novad.images.decode import decode_bytes
+    from novad.images.fingerprint import grey_statistics
 
     left = limits.pixels
     pictures = []
@@ -125,7 +126,8 @@ def decode_uploads(uploads: Sequence[Upload], max_pixels: int, limits: Limits) -
         if left < 0:
             message = f"the images of a request may have {limits.pixels} pixels together"
             raise RequestError(413, "too_many_pixels", message, index)
-        pictures.append(Picture(upload.name, hashlib.sha256(upload.data).hexdigest(), pixels))
+        digest = hashlib.sha256(upload.data).hexdigest()
+        pictures.append(Picture(upload.name, digest, pixels, grey_statistics(pixels)))
     return tuple(pictures)
 
 

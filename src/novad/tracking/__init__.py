@@ -11,6 +11,7 @@ from novad.tracking.decisions import (
 from novad.tracking.digests import output_digest
 from novad.tracking.events import Event, champion_event, verify
 from novad.tracking.gates import Verdict
+from novad.tracking.monitor import Monitored, monitor
 from novad.tracking.publications import Publication, publications, published_version
 from novad.tracking.publish import Published, close_stale_runs, publish
 from novad.tracking.published import PublishedRun
@@ -21,6 +22,7 @@ from novad.tracking.review import ReviewedDecision, decision_counts, latest_deci
 from novad.tracking.threshold import change_threshold
 from novad.tracking.trace import ImageTrace, ModelOrigin, PredictionTrace, trace
 from novad.tracking.verdicts import OperatorVerdict, give_verdict, verdicts_on
+from novad.tracking.webhook import post_alarm
 
 __all__ = [
     "Checked",
@@ -28,6 +30,7 @@ __all__ = [
     "ImageTrace",
     "LoggedDecision",
     "ModelOrigin",
+    "Monitored",
     "OperatorVerdict",
     "PredictionTrace",
     "Publication",
@@ -51,8 +54,10 @@ __all__ = [
     "history",
     "latest_decisions",
     "log_decisions",
+    "monitor",
     "output_digest",
     "parse_time",
+    "post_alarm",
     "promote",
     "publications",
     "publish",

@@ -61,9 +61,11 @@ class Checked:
     problems: tuple[str, ...]
 
 
-def parse_time(text: str) -> datetime:
+def parse_time(text: str, option: str = "--at") -> datetime:
     """A moment of the past; without a zone it is UTC.
 
+    Args:
+        option: that the text was given to.
     Raises:
         ConfigError: not ISO 8601, or in the future.
     """
@@ -71,9 +73,9 @@ def parse_time(text: str) -> datetime:
         moment = datetime.fromisoformat(text)
         moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     except (ValueError, OverflowError):
-        raise ConfigError(f"--at: {text!r} is not a time such as 2026-03-31T14:00") from None
+        raise ConfigError(f"{option}: {text!r} is not a time such as 2026-03-31T14:00") from None
     if moment > datetime.now(UTC):
-        raise ConfigError(f"--at: {text} is in the future; nobody knows yet who will serve then")
+        raise ConfigError(f"{option}: {text} is in the future; nobody knows yet who will serve then")
     return moment
 
 

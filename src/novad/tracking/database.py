@@ -25,7 +25,17 @@ from sqlalchemy.pool import NullPool
 from novad.errors import ServiceError
 from novad.tracking.store import BUSY_SECONDS, Store, prepare_database
 
-__all__ = ["DECISIONS", "EVENTS", "HEADS", "PUBLICATIONS", "SIGNATURES", "VERDICTS", "reading", "writing"]
+__all__ = [
+    "DECISIONS",
+    "EVENTS",
+    "HEADS",
+    "PUBLICATIONS",
+    "SIGNATURES",
+    "VERDICTS",
+    "present_columns",
+    "reading",
+    "writing",
+]
 
 _METADATA = MetaData()
 
@@ -93,6 +103,10 @@ DECISIONS = Table(
     Column("nearest_sha256", String(64), nullable=False),
     Column("latency_ms", Double, nullable=False),
     Column("shadow", Boolean, nullable=False),
+    # Newer than the table: a writer adds them to one that lacks them, and a reader does without.
+    Column("brightness", Double),
+    Column("contrast", Double),
+    Column("sharpness", Double),
 )
 
 # What people said about decisions. Rows are only added: of several on one decision the highest number counts.
@@ -140,6 +154,12 @@ def writing(store: Store) -> Iterator[Connection]:
             yield connection
 
 
+def present_columns(connection: Connection, table: Table) -> list[Column[Any]]:
+    """The columns of ``table`` that this database has: one that nobody wrote to since may lack new ones."""
+    there = {each["name"] for each in inspect(connection).get_columns(table.name)}
+    return [column for column in table.columns if column.name in there]
+
+
 @contextmanager
 def _connected(store: Store, *, write: bool) -> Iterator[Connection]:
     engine = _engine(store, write=write)
@@ -183,8 +203,17 @@ def _create_tables(connection: Connection) -> None:
             _METADATA.create_all(connection)
             for index in DECISIONS.indexes:  # One that is newer than the table is not made with it.
                 index.create(connection, checkfirst=True)
+            for column in _missing_columns(connection):
+                kind = column.type.compile(connection.dialect)
+                connection.exec_driver_sql(f"ALTER TABLE {DECISIONS.name} ADD COLUMN {column.name} {kind}")
     except SQLAlchemyError:
         # On PostgreSQL another process may create them between our look and our creation.
         with connection.begin():
-            if not all(inspect(connection).has_table(name) for name in _METADATA.tables):
+            there = all(inspect(connection).has_table(name) for name in _METADATA.tables)
+            if not there or _missing_columns(connection):
                 raise
+
+
+def _missing_columns(connection: Connection) -> list[Column[Any]]:
+    present = {column.name for column in present_columns(connection, DECISIONS)}
+    return [column for column in DECISIONS.columns if column.name not in present]

@@ -9,10 +9,11 @@ from uuid import uuid4
 from sqlalchemy import ColumnElement, insert, select
 
 from novad.config import Workspace
-from novad.tracking.database import DECISIONS, reading, writing
+from novad.tracking.database import DECISIONS, present_columns, reading, writing
 from novad.tracking.store import locate
 
 if TYPE_CHECKING:
+    from novad.images.fingerprint import GreyStatistics
     from novad.vision import Detection
 
 __all__ = ["LoggedDecision", "decide_now", "decisions_on", "find_decision", "log_decisions"]
@@ -46,10 +47,15 @@ class LoggedDecision:
     """From request to decision; of a batch command, its mean time per image."""
     shadow: bool
     """True when a challenger judged silently and nobody was told."""
+    brightness: float | None = None
+    """Of the image, as in the manifest; None, like contrast and sharpness, in logs of before the monitor."""
+    contrast: float | None = None
+    sharpness: float | None = None
 
 
 def decide_now(
     detection: "Detection",
+    grey: "GreyStatistics",
     *,
     line: str,
     version: int,
@@ -77,6 +83,9 @@ def decide_now(
         nearest_sha256=detection.nearest.sha256,
         latency_ms=latency_ms,
         shadow=shadow,
+        brightness=grey.brightness,
+        contrast=grey.contrast,
+        sharpness=grey.sharpness,
     )
 
 
@@ -112,10 +121,11 @@ def decisions_on(workspace: Workspace, image_sha256: str) -> list[LoggedDecision
 
 
 def _select(workspace: Workspace, condition: ColumnElement[bool]) -> list[LoggedDecision]:
-    query = select(DECISIONS).where(condition).order_by(DECISIONS.c.at)
     with reading(locate(workspace), DECISIONS) as connection:
-        rows = connection.execute(query).all() if connection is not None else []
-    return [LoggedDecision(**row._mapping) for row in rows]
+        if connection is None:
+            return []
+        query = select(*present_columns(connection, DECISIONS)).where(condition).order_by(DECISIONS.c.at)
+        return [LoggedDecision(**row._mapping) for row in connection.execute(query)]
 
 
 def _storable(source: str) -> str:

@@ -8,7 +8,7 @@ from typing import Literal
 from sqlalchemy import ColumnElement, and_, func, inspect, or_, select
 
 from novad.config import Workspace
-from novad.tracking.database import DECISIONS, VERDICTS, reading
+from novad.tracking.database import DECISIONS, VERDICTS, present_columns, reading
 from novad.tracking.decisions import LoggedDecision, find_decision
 from novad.tracking.events import Event
 from novad.tracking.store import locate
@@ -72,7 +72,7 @@ def latest_decisions(
         elif verdict in {"good", "defect"}:
             return []
         query = (
-            select(DECISIONS)
+            select(*present_columns(connection, DECISIONS))
             .where(*conditions)
             .order_by(DECISIONS.c.at.desc(), DECISIONS.c.prediction_id.desc())
             .limit(limit)

@@ -23,7 +23,7 @@ def published(tracked: Workspace) -> Workspace:
 
 
 def _line(workspace: Workspace) -> LineReview:
-    answer = overview(workspace, {}, Role.REVIEW)
+    answer = overview(workspace, {}, Role.REVIEW, {})
     assert answer.log_problems == []
     [line] = answer.lines
     return line
@@ -62,12 +62,12 @@ def test_a_log_that_was_changed_is_told(published: Workspace) -> None:
     promote(published, "metal", 1, "ada", "first")
     with sqlite3.connect(published.state / "mlflow.db") as connection:
         connection.execute("UPDATE novad_events SET actor = 'ben'")
-    [problem] = overview(published, {}, Role.REVIEW).log_problems
+    [problem] = overview(published, {}, Role.REVIEW, {}).log_problems
     assert "was edited" in problem
 
 
 def test_before_the_first_version_there_is_no_line(tracked: Workspace) -> None:
-    assert overview(tracked, {}, Role.ADMIN).model_dump() == {
+    assert overview(tracked, {}, Role.ADMIN, {}).model_dump() == {
         "role": "admin",
         "lines": [],
         "log_problems": [],

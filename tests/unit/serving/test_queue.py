@@ -6,12 +6,13 @@ import time
 import numpy as np
 import pytest
 
+from novad.images.fingerprint import GreyStatistics
 from novad.serving.queue import Job, Picture, ScoringQueue
 from novad.serving.request_error import RequestError
 
 
 def _job(line: str = "metal", images: int = 1, side: int = 2) -> Job:
-    picture = Picture("a.png", "ab" * 32, np.zeros((side, side, 3), np.uint8))
+    picture = Picture("a.png", "ab" * 32, np.zeros((side, side, 3), np.uint8), GreyStatistics(0.0, 0.0, 0.0))
     return Job(line, (picture,) * images, time.perf_counter())
 
 

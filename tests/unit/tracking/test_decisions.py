@@ -9,6 +9,8 @@ import pytest
 from sqlalchemy.exc import IntegrityError as DuplicateKey
 
 from novad.config import Workspace
+from novad.images.fingerprint import GreyStatistics
+from novad.tracking import latest_decisions
 from novad.tracking.decisions import LoggedDecision, decide_now, decisions_on, find_decision, log_decisions
 from novad.tracking.events import append, events
 from novad.vision import Detection, NearestNormal
@@ -28,6 +30,7 @@ DETECTION = Detection(
 def _decision(source: str = "a.png", image: str = "ab" * 32, shadow: bool = False) -> LoggedDecision:
     return decide_now(
         DETECTION,
+        GreyStatistics(0.5, 0.1, 0.05),
         line="metal",
         version=3,
         detector_digest="ef" * 32,
@@ -45,6 +48,7 @@ def test_a_decision_is_found_by_its_id_and_by_its_image_as_it_was_written(worksp
     assert find_decision(workspace, shadow.prediction_id) == shadow
     assert decisions_on(workspace, "ab" * 32) == [told, shadow]
     assert (told.hybrid, told.decision, told.nearest_image) == (1 / 3, "REVIEW", "train/good/7.png")
+    assert (told.brightness, told.contrast, told.sharpness) == (0.5, 0.1, 0.05)
 
 
 def test_before_the_first_decision_nothing_is_found_and_nothing_is_made(workspace: Workspace) -> None:
@@ -63,6 +67,21 @@ def test_a_database_from_before_the_decision_log_gets_its_table(workspace: Works
     log_decisions(workspace, [_decision()])
     assert len(decisions_on(workspace, "ab" * 32)) == 1
     assert len(events(workspace)) == 1
+
+
+def test_a_log_from_before_the_monitor_is_read_as_it_is_and_gains_columns_when_written(
+    workspace: Workspace,
+) -> None:
+    log_decisions(workspace, [old := _decision()])
+    with sqlite3.connect(workspace.state / "mlflow.db") as connection:
+        for name in ("brightness", "contrast", "sharpness"):
+            connection.execute(f"ALTER TABLE novad_decisions DROP COLUMN {name}")
+    unseen = replace(old, brightness=None, contrast=None, sharpness=None)
+    assert find_decision(workspace, old.prediction_id) == unseen
+    assert [each.decision for each in latest_decisions(workspace)] == [unseen]
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(lambda _: log_decisions(workspace, [_decision()]), range(12)))
+    assert [each.brightness for each in decisions_on(workspace, "ab" * 32)] == [None] + [0.5] * 12
 
 
 def test_a_batch_is_written_whole_or_not_at_all(workspace: Workspace) -> None:

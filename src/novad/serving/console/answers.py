@@ -13,6 +13,7 @@ __all__ = [
     "DecisionAnswer",
     "DecisionsAnswer",
     "Difference",
+    "DriftAnswer",
     "LineReview",
     "NearestView",
     "ReviewAnswer",
@@ -41,6 +42,14 @@ class VersionAnswer(BaseModel):
     standing: VersionStanding
 
 
+class DriftAnswer(BaseModel):
+    """What monitoring says of a line."""
+
+    verdict: str
+    drifted: tuple[str, ...] = Field(description="Figures that an alarm is about.")
+    since: str | None
+
+
 class LineReview(BaseModel):
     """Where a line stands."""
 
@@ -53,6 +62,7 @@ class LineReview(BaseModel):
     versions: list[VersionAnswer]
     seen: int = Field(description="Newest event of the line; a decision that is based on it names it.")
     decisions: dict[str, int] = Field(description="Of the last 24 hours, by PASS, REVIEW and FAIL.")
+    drift: DriftAnswer | None = Field(description="At the last look; none before the first.")
 
 
 class ReviewAnswer(BaseModel):

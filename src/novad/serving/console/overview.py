@@ -5,9 +5,15 @@ from datetime import UTC, datetime, timedelta
 
 from novad.config import Workspace
 from novad.serving.champions import LineState
-from novad.serving.console.answers import ChampionAnswer, LineReview, ReviewAnswer, VersionAnswer
+from novad.serving.console.answers import (
+    ChampionAnswer,
+    DriftAnswer,
+    LineReview,
+    ReviewAnswer,
+    VersionAnswer,
+)
 from novad.serving.keys import Role
-from novad.tracking import Event, Publication, decision_counts, publications
+from novad.tracking import Event, Monitored, Publication, decision_counts, publications
 from novad.tracking.events import champion_stack, examine
 from novad.tracking.review import version_standing
 
@@ -16,12 +22,15 @@ __all__ = ["overview"]
 _COUNTED = timedelta(hours=24)
 
 
-def overview(workspace: Workspace, states: Mapping[str, LineState], role: Role) -> ReviewAnswer:
+def overview(
+    workspace: Workspace, states: Mapping[str, LineState], role: Role, drift: Mapping[str, Monitored]
+) -> ReviewAnswer:
     """Every line that has a version or a decision.
 
     Args:
         states: what the service has loaded.
         role: of the key that asks.
+        drift: what monitoring found at its last look.
     Raises:
         ServiceError: the store cannot be reached.
     """
@@ -36,6 +45,7 @@ def overview(workspace: Workspace, states: Mapping[str, LineState], role: Role) 
             [each for each in published if each.line == name],
             states.get(name, LineState()),
             counts.get(name, {}),
+            drift.get(name),
         )
         for name in sorted(names)
     ]
@@ -48,6 +58,7 @@ def _line(
     published: Sequence[Publication],
     state: LineState,
     counts: dict[str, int],
+    drift: Monitored | None,
 ) -> LineReview:
     stack = champion_stack(chain)
     champion = stack[-1] if stack else None
@@ -75,6 +86,7 @@ def _line(
         versions=versions,
         seen=chain[-1].sequence if chain else 0,
         decisions=counts,
+        drift=DriftAnswer(verdict=drift.verdict, drifted=drift.drifted, since=drift.since) if drift else None,
     )
 
 

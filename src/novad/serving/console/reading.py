@@ -47,7 +47,7 @@ def add_reading(app: FastAPI, service: "Service") -> None:
 
     @app.get("/v1/review", summary="Where every line stands, and what the key may do")
     def reviewed(role: Annotated[Role, requires(service.keys, Role.REVIEW)]) -> ReviewAnswer:
-        return overview(workspace, service.champions.states, role)
+        return overview(workspace, service.champions.states, role, service.drift.reports)
 
     @app.get(
         "/v1/lines/{line}/history", dependencies=may_review, summary="Every event of a line, oldest first"

@@ -40,8 +40,13 @@ function counts({ line, decisions }) {
   return element("span", {}, links);
 }
 
-function notes({ champion, in_service: loaded, problem }) {
-  if (problem) return element("span", { class: "alarm" }, problem);
-  if (champion && loaded !== champion.version) return `in service: ${loaded ? `version ${loaded}` : "none"}`;
-  return null;
+function notes({ champion, in_service: loaded, problem, drift }) {
+  const alarm = drift?.verdict === "alarm";
+  const other = champion && loaded !== champion.version;
+  const told = [
+    problem && element("p", { class: "alarm" }, problem),
+    !problem && other && `in service: ${loaded ? `version ${loaded}` : "none"}`,
+    alarm && element("p", { class: "alarm" }, `Drift of ${drift.drifted.join(", ")} since about `, moment(drift.since)),
+  ].filter(Boolean);
+  return told.length > 0 ? told : null;
 }
