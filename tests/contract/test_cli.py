@@ -34,8 +34,8 @@ Novad = Callable[..., Told]
 HEAVY = ("torch", "mlflow", "prefect", "dvc", "pandas", "great_expectations")
 COMMANDS = (
     "audit", "bench", "demo", "deploy", "doctor", "down", "export", "gate", "history", "line add",
-    "line list", "monitor", "promote", "reject", "report", "rollback", "score", "serve", "status", "threshold",
-    "trace", "train", "up", "validate",
+    "line list", "monitor", "promote", "reject", "report", "rollback", "score", "serve", "status",
+    "threshold", "trace", "train", "up", "validate",
 )  # fmt: skip
 
 
