@@ -179,8 +179,8 @@ def _log_run(
         with tempfile.TemporaryDirectory(prefix=_GATHERED, dir=_folder(workspace, line)) as folder:
             evidence = _evidence(workspace, line, manifest, lineage, Path(folder) / "evidence")
             if page is not None:
-                told = page(PublishedRun(workspace, line, None, evidence, manifest))
-                (evidence / REPORT).write_text(told, "utf-8")
+                written = page(PublishedRun(workspace, line, None, evidence, manifest))
+                (evidence / REPORT).write_text(written, "utf-8")
             client.log_artifacts(run_id, str(evidence))
             model = Path(folder) / "model"
             _log_model(client, workspace, line, run, settings.validation.max_pixels, model)
