@@ -33,8 +33,9 @@ Told = tuple[int, str, str]
 Novad = Callable[..., Told]
 HEAVY = ("torch", "mlflow", "prefect", "dvc", "pandas", "great_expectations")
 COMMANDS = (
-    "audit", "bench", "demo", "doctor", "export", "gate", "history", "line add", "line list", "promote",
-    "rollback", "score", "serve", "threshold", "trace", "train", "validate",
+    "audit", "bench", "data accept", "data pending", "data verdicts", "demo", "doctor", "export", "gate",
+    "history", "line add", "line list", "promote", "rollback", "score", "serve",
+    "threshold", "trace", "train", "validate",
 )  # fmt: skip
 
 

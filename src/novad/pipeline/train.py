@@ -8,6 +8,7 @@ from typing import Any
 
 from novad.config import Workspace, line_settings
 from novad.errors import ConfigError, NovadError, ServiceError
+from novad.pipeline.accepting import undo_interrupted
 from novad.pipeline.graph import line_stages, stale_stages
 from novad.pipeline.locks import line_locks
 from novad.pipeline.prefect_home import prefect_api
@@ -65,7 +66,7 @@ def train_lines(
         _require_images(workspace, line)
     started = time.perf_counter()
     with line_locks(workspace, lines, wait):
-        _mend(workspace)
+        _mend(workspace, lines)
         versions = {} if force else _unchanged(workspace, lines)
         todo = [line for line in lines if line not in versions]
         outcome = _run_flow(workspace, todo, force) if todo else {}
@@ -90,7 +91,7 @@ def validate_line(workspace: Workspace, line: str) -> bool:
     """
     _require_images(workspace, line)
     with line_locks(workspace, [line]):
-        _mend(workspace)
+        _mend(workspace, [line])
         line_stages(workspace, [line])
         return reproduce(workspace, f"validate@{line}")
 
@@ -101,9 +102,11 @@ def _require_images(workspace: Workspace, line: str) -> None:
         raise ConfigError(f"{folder}: the images of {line} are missing; `dvc checkout` brings them back")
 
 
-def _mend(workspace: Workspace) -> None:
+def _mend(workspace: Workspace, lines: list[str]) -> None:
     for mended in mend(workspace):
         _LOG.warning("%s", mended)
+    for line in lines:
+        undo_interrupted(workspace, line)
 
 
 def _unchanged(workspace: Workspace, lines: list[str]) -> dict[str, int]:
