@@ -18,7 +18,7 @@ from novad.pipeline.verified_images import VerifiedImage, image_bytes, verified_
 from novad.stages.validate import divided
 from novad.tracking import acceptances
 
-__all__ = ["NextDataset", "next_dataset"]
+__all__ = ["NextDataset", "divide_next", "next_dataset"]
 
 _ID_CHARACTERS = 8
 
@@ -58,7 +58,7 @@ def next_dataset(workspace: Workspace, line: str, only: Sequence[str] = ()) -> N
     waiting = _chosen(line, _waiting(workspace, line, present), only)
     placed: dict[str, VerifiedImage] = {}
     fresh = describe_images(_place(workspace, waiting, settings.layout, placed), max_pixels)
-    manifest, reasons = _divide(present, fresh, settings)
+    manifest, reasons = divide_next(present, fresh, settings)
     for sha256, reason in reasons.items():
         placed[sha256] = placed[sha256].keep_back(reason)
     return NextDataset(
@@ -121,7 +121,7 @@ def _place(
         yield sample, data
 
 
-def _divide(
+def divide_next(
     present: pd.DataFrame, fresh: pd.DataFrame, settings: LineSettings
 ) -> tuple[pd.DataFrame, dict[str, str]]:
     """The divided manifest of both, and why some of ``fresh`` cannot be in it, by digest."""
