@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from novad.cli import main
-from novad.config import Workspace, line_settings
+from novad.config import Workspace, add_line, line_settings
 from novad.errors import ConfigError, LineBusyError, RefusedError
 from novad.images import build_manifest, discover
 from novad.images.report import GateReport
@@ -399,7 +399,14 @@ def test_a_line_in_a_folder_that_dvc_tracks_as_a_whole_is_told_apart_from_its_ne
     (plates.root / "data/others").mkdir()
     (plates.root / "data/others/a.png").write_bytes(b"another line's")
     track(plates, plates.root / "data")
+    add_line(
+        plates.params,
+        "others",
+        line_settings(plates.params, "plates").model_copy(update={"data": "data/others"}),
+    )
     verify_image(further_images / "train/good/012.png", "FAIL", "good")
+    with line_locks(plates, ["others"]), pytest.raises(LineBusyError, match="others"):
+        _accept(plates)
     done = _accept(plates)
     assert done.event is not None
     assert done.event.detail["data"]["path"] == "data.dvc"

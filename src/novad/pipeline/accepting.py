@@ -2,7 +2,7 @@
 
 import json
 import os
-import tempfile
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from novad.images.validation import run_gate
 from novad.pipeline.locks import line_locks
 from novad.pipeline.next_dataset import NextDataset, next_dataset
 from novad.pipeline.recovery import mend
-from novad.pipeline.tracked_data import data_digest, require_recorded, track
+from novad.pipeline.tracked_data import data_digest, lines_tracked_by, own_data, require_recorded, track
 from novad.pipeline.verified_images import VerifiedImage, image_bytes
 from novad.tracking import DATA_ACCEPTED, Event
 from novad.tracking.events import append, events
@@ -58,17 +58,19 @@ def accept_verified(
         only: prediction ids, or digests or their beginnings; empty for all that can be accepted.
     Raises:
         ConfigError: no approver or reason, or nothing waits under a name of ``only``.
-        LineBusyError: another process works on the line.
+        LineBusyError: another process works on the line, or on one whose images DVC tracks together with it.
         RefusedError: the data gate refuses an image, none of those that wait can be accepted, or one that
             ``only`` names cannot; the message names them.
         IntegrityError: the event log was changed.
         ServiceError: DVC failed, or the database cannot be reached.
     """
     require_signature(approver, reason)
-    line_settings(workspace.params, line)
-    with line_locks(workspace, [line]):
+    _, tracked_by = own_data(workspace, line)
+    together = lines_tracked_by(workspace, tracked_by)
+    with line_locks(workspace, together):
         mend(workspace)
-        undo_interrupted(workspace, line)
+        for each in together:
+            undo_interrupted(workspace, each)
         coming = next_dataset(workspace, line, only)
         if coming.held_back and (only or not coming.ready):
             raise RefusedError(f"{line}: nothing was accepted:\n{_reasons(coming.held_back)}")
@@ -99,8 +101,10 @@ def _hold_to_gate(workspace: Workspace, line: str, coming: NextDataset) -> None:
     RefusedError: the data gate finds an error in the data as they would be.
     """
     settings = line_settings(workspace.params, line).validation
-    with tempfile.TemporaryDirectory() as folder:
-        report = run_gate(coming.manifest, settings, Path(folder) / "docs")
+    docs = _note(workspace, line).with_suffix(".docs")
+    shutil.rmtree(docs, ignore_errors=True)
+    report = run_gate(coming.manifest, settings, docs)
+    shutil.rmtree(docs, ignore_errors=True)
     if not report.passed:
         findings = "\n".join(f"  {finding}" for finding in report.errors)
         raise RefusedError(f"{line}: the data gate refuses the data; nothing was accepted:\n{findings}")

@@ -6,7 +6,7 @@ from novad.config import Workspace, line_settings, load_lines
 from novad.errors import ConfigError, RefusedError
 from novad.pipeline.graph import open_repository
 
-__all__ = ["data_digest", "own_data", "require_recorded", "track", "tracking_file"]
+__all__ = ["data_digest", "lines_tracked_by", "own_data", "require_recorded", "track", "tracking_file"]
 
 
 def tracking_file(workspace: Workspace, folder: Path) -> Path | None:
@@ -16,6 +16,15 @@ def tracking_file(workspace: Workspace, folder: Path) -> Path | None:
     above = (folder, *folder.parents)
     found = (each.with_name(f"{each.name}.dvc") for each in above if each.is_relative_to(workspace.root))
     return next((path for path in found if path.is_file()), None)
+
+
+def lines_tracked_by(workspace: Workspace, tracked_by: Path) -> list[str]:
+    """Every line whose images are recorded in one file of DVC: to record one is to record all."""
+    return [
+        line
+        for line, settings in load_lines(workspace.params).items()
+        if tracking_file(workspace, workspace.path(settings.data)) == tracked_by
+    ]
 
 
 def data_digest(tracked_by: Path | None) -> str | None:
