@@ -492,4 +492,4 @@ def test_people_are_told_what_waits_and_what_joined(
         assert all(word in text for word in ("false alarm", "012.png", "Held back", "013.png", "differ"))
     assert "novad data accept plates" in shown[0]
     assert "novad train plates" in shown[1]
-    assert "1 images accepted by ben (event 1)" in shown[1]
+    assert "plates: event 1, approved by ben; data" in shown[1]

@@ -90,7 +90,7 @@ def accept(
             return
         _show_images(console, f"Joined the data of {line}", done.images)
         data = done.event.detail["data"]
-        text = f"{line}: {len(done.images)} images accepted by {approver} (event {done.event.sequence})"
+        text = f"{line}: event {done.event.sequence}, approved by {approver}"
         console.print(f"{text}; data {data['before']} -> {data['after']}", soft_wrap=True)
         console.print(f"Next:      novad train {line}", soft_wrap=True)
 
