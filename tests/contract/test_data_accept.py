@@ -479,6 +479,8 @@ def test_people_are_told_what_waits_and_what_joined(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "300")
     verify_image(further_images / "train/good/012.png", "FAIL", "good")
+    for number in range(22):
+        verify_image(further_images / "train/good/014.png", "FAIL", "good", image_sha256=f"{number:064x}")
     quarrel = further_images / "train/good/013.png"
     for word in ("good", "defect"):
         verify_image(quarrel, "FAIL", word)
@@ -490,6 +492,7 @@ def test_people_are_told_what_waits_and_what_joined(
         shown.append(capsys.readouterr().out)
     for text in shown:
         assert all(word in text for word in ("false alarm", "012.png", "Held back", "013.png", "differ"))
+        assert "and 3 before these" in text
     assert "novad data accept plates" in shown[0]
     assert "novad train plates" in shown[1]
     assert "plates: event 1, approved by ben; data" in shown[1]

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["accept", "pending", "verdicts"]
 
+_HELD_BACK_SHOWN = 20
+
 
 def verdicts(
     line: Annotated[str, typer.Argument(help="Product line.")],
@@ -114,6 +116,10 @@ def _show_images(console: "Console", title: str, images: "Sequence[VerifiedImage
 
 
 def _show_held_back(console: "Console", images: "Sequence[VerifiedImage]") -> None:
-    rows = [[each.kind, each.sources[-1], each.sha256[:12], each.held_back] for each in images]
+    """The newest of them: images of old verdicts are gone for ever where nobody keeps them."""
+    shown = images[-_HELD_BACK_SHOWN:]
+    rows = [[each.kind, each.sources[-1], each.sha256[:12], each.held_back] for each in shown]
     if rows:
         console.print(table("Held back", ("", "image", "sha256", "because"), rows))
+    if len(shown) < len(images):
+        console.print(f"... and {len(images) - len(shown)} before these; --json tells all.")

@@ -24,6 +24,8 @@ from novad.tracking.registry import require_signature
 
 __all__ = ["Accepted", "accept_verified", "pending_images", "undo_interrupted"]
 
+_REASONS_TOLD = 20
+
 
 @dataclass(frozen=True)
 class Accepted:
@@ -211,4 +213,7 @@ def _record(image: VerifiedImage) -> dict[str, Any]:
 
 
 def _reasons(images: Sequence[VerifiedImage]) -> str:
-    return "\n".join(f"  {each.sources[-1]} (sha256 {each.sha256}): {each.held_back}" for each in images)
+    shown = images[-_REASONS_TOLD:]
+    before = [f"  {len(images) - len(shown)} before these"] if len(shown) < len(images) else []
+    told = [f"  {each.sources[-1]} (sha256 {each.sha256}): {each.held_back}" for each in shown]
+    return "\n".join([*before, *told])

@@ -1,6 +1,7 @@
 """Verdicts from a table: what people found out elsewhere, all of a CSV file or nothing of it."""
 
 import csv
+import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -9,9 +10,9 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
 
 from novad.config import Workspace
-from novad.errors import ConfigError
+from novad.errors import ConfigError, ImageError
+from novad.images.decode import read_regular
 from novad.tracking.decisions import LoggedDecision, decisions_of
-from novad.tracking.digests import file_digest
 from novad.tracking.verdicts import (
     Finding,
     Name,
@@ -149,13 +150,17 @@ def _keys(column: str, rows: dict[int, _Row], problems: _Problems) -> dict[int, 
     for number, row in rows.items():
         try:
             keys[number] = row.key.lower() if column == "prediction_id" else _digest(row.key)
-        except (OSError, ValueError) as error:
-            problems.add(number, f"image: {row.key!r}: cannot be read: {getattr(error, 'strerror', error)}")
+        except (ImageError, ValueError) as error:
+            problems.add(number, f"image: {error}")
     return keys
 
 
 def _digest(image: str) -> str:
-    return image.lower() if _SHA256.fullmatch(image) else file_digest(Path(image))
+    if _SHA256.fullmatch(image):
+        return image.lower()
+    if not image.isprintable():
+        raise ValueError(f"{image!a}: no path and no digest")
+    return hashlib.sha256(read_regular(Path(image))).hexdigest()
 
 
 def _refuse_repeated(decisions: dict[int, LoggedDecision], problems: _Problems) -> None:

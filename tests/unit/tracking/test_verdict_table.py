@@ -105,6 +105,7 @@ HEADER = "prediction_id,truth,defect_type,reason"
         ([HEADER, f'{IDS[0]},good,,"open'], ("cannot be read as CSV",)),
         (["image,truth,reason", "nowhere.png,good,a"], ("row 2: image", "nowhere.png")),
         (["image,truth,reason", "a\x00b,good,a"], ("row 2: image",)),
+        (["image,truth,reason", "/dev/zero,good,a"], ("row 2: image", "not a plain file")),
         (["image,truth,reason", f"{'ef' * 32},good,a"], ("row 2", "no decision")),
         ([HEADER, *[f"{IDS[5]},good,,a"] * 30], ("row 21", "and 10 more")),
     ],
