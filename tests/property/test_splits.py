@@ -100,8 +100,8 @@ def _joining(source: str, kind: str, content: int) -> pd.DataFrame:
     return row
 
 
-@given(rows=distinct, joining=st.lists(row, max_size=20, unique_by=lambda r: r[2]), seed=st.integers(0, 3))
-@settings(max_examples=60, deadline=None)
+@given(rows=distinct, joining=st.lists(row, max_size=12, unique_by=lambda r: r[2]), seed=st.integers(0, 3))
+@settings(max_examples=30, deadline=None)
 def test_what_joins_by_acceptance_moves_nothing_that_is_there(rows, joining, seed) -> None:
     manifest = _manifest(rows)
     split = _split(manifest, seed)
