@@ -33,9 +33,9 @@ Told = tuple[int, str, str]
 Novad = Callable[..., Told]
 HEAVY = ("torch", "mlflow", "prefect", "dvc", "pandas", "great_expectations")
 COMMANDS = (
-    "audit", "bench", "demo", "deploy", "doctor", "down", "export", "gate", "history", "line add",
-    "line list", "monitor", "promote", "reject", "report", "rollback", "score", "serve", "status",
-    "threshold", "trace", "train", "up", "validate",
+    "audit", "bench", "data accept", "data pending", "data verdicts", "demo", "deploy", "doctor", "down",
+    "export", "gate", "history", "line add", "line list", "monitor", "promote", "reject", "report",
+    "rollback", "score", "serve", "status", "threshold", "trace", "train", "up", "validate",
 )  # fmt: skip
 
 

@@ -175,7 +175,7 @@ def test_images_that_lie_where_the_line_would_go_are_never_removed(
     assert _files(workspace.root) == before
 
 
-@pytest.mark.parametrize("step", ["copy_images", "_dvc_add", "add_line"])
+@pytest.mark.parametrize("step", ["copy_images", "track", "add_line"])
 def test_a_failure_at_any_step_takes_everything_back(
     step: str, add: Add, workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -221,7 +221,7 @@ def test_a_kill_at_any_step_is_forgotten_by_the_next_call(
     add: Add, workspace: Workspace, images: Path
 ) -> None:
     before = _files(workspace.root)
-    for step in ("copy_images", "_dvc_add", "add_line"):
+    for step in ("copy_images", "track", "add_line"):
         command = [sys.executable, "-c", KILLED, str(workspace.root), str(images), step]
         assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
         assert list((workspace.root / "lines").glob(".plates.adding"))

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from novad.images import SPLITS, assign_sources, assign_splits, near_duplicate_pairs
 from novad.images.fingerprint import perceptual_hash, thumbnail
+from novad.images.layouts import accepted_stem
 
 SHARES = {"calibration_share": 0.2, "tuning_share": 0.3}
 
@@ -90,6 +91,52 @@ def test_one_more_image_moves_at_most_one_other(rows, added) -> None:
     before = _split(_manifest(rows))
     after = _split(_manifest([*rows, ("test", added, 1000)]))
     assert (before.to_numpy() != after.to_numpy()[: len(rows)]).sum() <= 1
+
+
+def _joining(source: str, kind: str, content: int) -> pd.DataFrame:
+    """One row, named as an accepted image is."""
+    row = _manifest([(source, kind, content)])
+    row["path"] = [f"{source}/{kind}/{accepted_stem(digest)}.png" for digest in row["sha256"]]
+    return row
+
+
+@given(rows=distinct, joining=st.lists(row, max_size=12, unique_by=lambda r: r[2]), seed=st.integers(0, 3))
+@settings(max_examples=30, deadline=None)
+def test_what_joins_by_acceptance_moves_nothing_that_is_there(rows, joining, seed) -> None:
+    manifest = _manifest(rows)
+    split = _split(manifest, seed)
+    for source, kind, content in joining:
+        manifest = pd.concat([manifest, _joining(source, kind, 1000 + content)], ignore_index=True)
+        after = _split(manifest, seed)
+        assert after[:-1].tolist() == split.tolist()
+        assert after.iloc[-1] in (("bank", "calibration") if source == "train" else ("tuning", "test"))
+        split = after
+
+
+def test_of_what_joins_each_side_gets_its_share() -> None:
+    """By a threshold on a hash: 400 draws of 0.3 lie within 4.5 standard deviations."""
+    manifest = pd.concat([_joining("test", "crack", content) for content in range(400)], ignore_index=True)
+    tuning = int((_split(manifest) == "tuning").sum())
+    assert abs(tuning - 0.3 * 400) < 4.5 * (400 * 0.3 * 0.7) ** 0.5
+
+
+def test_what_joins_lies_beside_what_it_nearly_equals() -> None:
+    pictures = [_picture(seed) for seed in range(30)]
+    twins = [picture + 20 for picture in pictures]
+    manifest = _pictures(*pictures, *twins)
+    digests = manifest["sha256"][30:]
+    manifest.loc[30:, "path"] = [f"test/good/{accepted_stem(digest)}.png" for digest in digests]
+    split = _split(manifest, bits=6)
+    assert split[:30].tolist() == _split(manifest[:30], bits=6).tolist()
+    assert split[30:].tolist() == split[:30].tolist()
+    assert set(split) == {"tuning", "test"}
+
+
+def test_only_a_name_made_of_the_content_joins() -> None:
+    """A file of somebody who likes the word is drawn like any other."""
+    manifest = _manifest([("test", "good", content) for content in range(30)])
+    renamed = manifest.assign(path=[f"test/good/accepted-{number:016d}.png" for number in range(30)])
+    assert _split(renamed).tolist() == _split(manifest).tolist()
 
 
 @given(rows=st.lists(st.integers(0, 10_000), min_size=2, max_size=80, unique=True), seed=st.integers(0, 3))

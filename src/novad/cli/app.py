@@ -10,6 +10,7 @@ from novad import __version__
 from novad.cli import (
     audit,
     bench,
+    data,
     deploy,
     doctor,
     export,
@@ -36,11 +37,16 @@ app = typer.Typer(
 )
 line_app = typer.Typer(help="Product lines.", no_args_is_help=True)
 app.add_typer(line_app, name="line")
+data_app = typer.Typer(help="Verified images into a line's data.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
 
 app.command("doctor")(doctor.doctor)
 line_app.command("add")(lines.add)
 line_app.command("list")(lines.listing)
 app.command("validate")(train.validate)
+data_app.command("verdicts")(data.verdicts)
+data_app.command("pending")(data.pending)
+data_app.command("accept")(data.accept)
 app.command("train")(train.train)
 app.command("score")(score.score)
 app.command("serve")(serve.serve)

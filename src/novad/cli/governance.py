@@ -141,7 +141,7 @@ def threshold(
 
 
 def history(line: Annotated[str, typer.Argument(help="Product line.")], as_json: bool = JSON) -> None:
-    """Every promotion, rollback, change of threshold, rejection and refusal of a line, oldest first."""
+    """Every decision about a line, from promotions to accepted images, oldest first."""
     from novad import tracking
 
     workspace = _workspace(line)

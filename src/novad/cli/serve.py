@@ -57,10 +57,10 @@ def serve(
     listener = _listen(host, port)
     # FastAPI and torch take seconds to import: only those pay who serve.
     from novad.serving.app import build_app
-    from novad.serving.image_store import ImageStore
+    from novad.serving.image_store import ImageStore, image_folder
     from novad.serving.service import Service
 
-    images = ImageStore(workspace.state / "serve" / "images", keep_images << 20) if keep_images else None
+    images = ImageStore(image_folder(workspace), keep_images << 20) if keep_images else None
     service = Service(workspace, keys, shadow, images=images)
     with listener:
         try:

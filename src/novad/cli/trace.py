@@ -83,4 +83,13 @@ def _show_image(console: "Console", found: "ImageTrace") -> None:
     versions = [[each.line, each.version, each.split, each.path] for each in found.versions]
     columns = ("at", "line", "version", "decision", "hybrid", "prediction")
     console.print(table(f"Decisions on image {found.sha256}", columns, decisions))
+    if found.verdicts:
+        said = [[each.at[:19], _said(each), each.prediction_id] for each in found.verdicts]
+        console.print(table("Verdicts on it", ("at", "verdict", "prediction"), said))
+    if found.acceptances:
+        accepted = [
+            [each.at[:19], each.line, each.sequence, f"{each.approver}: {each.reason}", each.path]
+            for each in found.acceptances
+        ]
+        console.print(table("Accepted as data", ("at", "line", "event", "approved", "path"), accepted))
     console.print(table("Versions that used it", ("line", "version", "split", "path"), versions))

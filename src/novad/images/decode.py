@@ -12,12 +12,25 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from novad.errors import ImageError
 
-__all__ = ["Decoded", "Pixels", "decode", "decode_bytes", "decode_image", "decode_mask", "read_regular"]
+__all__ = [
+    "Decoded",
+    "Pixels",
+    "decode",
+    "decode_bytes",
+    "decode_image",
+    "decode_mask",
+    "read_regular",
+    "suffix",
+]
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 
 # Only plain raster formats: EPS would start Ghostscript. Some cameras' JPEG is MPO, which JPEG opens.
 _FORMATS = ("PNG", "JPEG", "JPEG2000", "TIFF", "BMP", "WEBP", "PPM", "GIF")
+_SUFFIXES = {
+    "PNG": ".png", "JPEG": ".jpg", "MPO": ".jpg", "JPEG2000": ".jp2", "TIFF": ".tif", "BMP": ".bmp",
+    "WEBP": ".webp", "PPM": ".ppm", "GIF": ".gif",
+}  # fmt: skip
 _WITH_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
 _WHITE, _BLACK = (255, 255, 255, 255), (0, 0, 0, 255)
 
@@ -74,6 +87,19 @@ def read_regular(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise ImageError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+def suffix(data: bytes, name: str) -> str:
+    """The usual ending of a file that holds ``data``, by its content: ``.png``.
+
+    Raises:
+        ImageError: not an image of a supported format.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            return _SUFFIXES[str(image.format)]
+    except Exception:  # a decoder fed with damaged data may raise anything
+        raise ImageError(f"{name}: not an image (or of no supported format)") from None
 
 
 def decode(

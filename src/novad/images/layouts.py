@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from novad.errors import ConfigError
+from novad.errors import ConfigError, RefusedError
 
-__all__ = ["GOOD", "LAYOUTS", "Sample", "discover"]
+__all__ = ["GOOD", "LAYOUTS", "Sample", "accepted_sample", "accepted_stem", "discover"]
 
 GOOD = "good"
+_UNNAMED_DEFECT = "unspecified"
 _SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini"})
 
 Source = Literal["train", "test", "undivided"]
@@ -39,6 +40,34 @@ def discover(root: Path, layout: str) -> list[Sample]:
     if not root.is_dir():
         raise ConfigError(f"{root}: no such data folder")
     return sorted(LAYOUTS[layout](root), key=lambda sample: sample.path)
+
+
+def accepted_stem(sha256: str) -> str:
+    """File name, without its ending, of an image that joins a line: no two images share one."""
+    return f"accepted-{sha256[:16]}"
+
+
+def accepted_sample(layout: str, file_name: str, defect_type: str | None, *, good: bool) -> Sample:
+    """Where an image that joins a line belongs, as :func:`discover` will find it there.
+
+    Args:
+        layout: of the line.
+        file_name: begins with :func:`accepted_stem`.
+        defect_type: what people called the defect; None where nobody said.
+        good: whether the part was found good.
+    Raises:
+        RefusedError: a layout whose images are listed in a table.
+    """
+    if layout == "mvtec":
+        kind = GOOD if good else defect_type or _UNNAMED_DEFECT
+        folder, source = ("train/good", _source("train")) if good else (f"test/{kind}", _source("test"))
+        return Sample(f"{folder}/{file_name}", source, int(not good), kind)
+    if layout == "folder":
+        if good:
+            return Sample(f"normal/{file_name}", "undivided", 0, GOOD)
+        folder = f"anomalous/{defect_type}" if defect_type else "anomalous"
+        return Sample(f"{folder}/{file_name}", "test", 1, defect_type or "anomalous")
+    raise RefusedError(f"layout {layout!r} lists its images in a table; images join mvtec and folder only")
 
 
 def _mvtec(root: Path) -> list[Sample]:

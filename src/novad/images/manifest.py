@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
@@ -18,7 +18,7 @@ from novad.images.decode import Decoded, decode, decode_mask, read_regular
 from novad.images.fingerprint import grey_statistics, perceptual_hash, thumbnail, to_grey
 from novad.images.layouts import Sample
 
-__all__ = ["COLUMNS", "build_manifest", "read_manifest", "write_manifest"]
+__all__ = ["COLUMNS", "build_manifest", "describe_images", "read_manifest", "write_manifest"]
 
 _SCHEMA = pa.schema(
     [
@@ -71,6 +71,19 @@ def build_manifest(root: Path, samples: Sequence[Sample], max_pixels: int) -> pd
     return _typed(pd.DataFrame(rows, columns=list(COLUMNS)))
 
 
+def describe_images(images: Iterable[tuple[Sample, bytes]], max_pixels: int) -> pd.DataFrame:
+    """Like :func:`build_manifest`, of images without masks that lie in no data folder yet, one in memory."""
+    rows = []
+    for sample, data in images:
+        row = _named(sample)
+        try:
+            _add_content(row, data, max_pixels)
+        except ImageError as error:
+            row["error"] = _reason(error, Path(), sample.path)
+        rows.append(row)
+    return _typed(pd.DataFrame(rows, columns=list(COLUMNS)))
+
+
 def write_manifest(manifest: pd.DataFrame, path: Path) -> None:
     """Write parquet; equal manifests give equal bytes with the locked pyarrow."""
     table = pa.Table.from_pandas(manifest[list(COLUMNS)], schema=_SCHEMA, preserve_index=False)
@@ -114,22 +127,30 @@ def _typed(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _describe(root: Path, max_pixels: int, sample: Sample) -> dict[str, Any]:
-    row: dict[str, Any] = {
+    row = _named(sample)
+    try:
+        _add_content(row, read_regular(_inside(root, sample.path)), max_pixels)
+    except ImageError as error:
+        row["error"] = _reason(error, root, sample.path)
+    if sample.mask_path is not None:
+        row |= _describe_mask(root, sample.mask_path, max_pixels)
+    return row
+
+
+def _named(sample: Sample) -> dict[str, Any]:
+    return {
         "path": sample.path,
         "source": sample.source,
         "label": sample.label,
         "defect_type": sample.defect_type,
         "mask_path": sample.mask_path,
     }
-    try:
-        data = read_regular(_inside(root, sample.path))
-        row |= {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-        row |= _statistics(decode(data, sample.path, max_pixels))
-    except ImageError as error:
-        row["error"] = _reason(error, root, sample.path)
-    if sample.mask_path is not None:
-        row |= _describe_mask(root, sample.mask_path, max_pixels)
-    return row
+
+
+def _add_content(row: dict[str, Any], data: bytes, max_pixels: int) -> None:
+    """Also of a file that cannot be decoded the row holds size and digest."""
+    row |= {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    row |= _statistics(decode(data, row["path"], max_pixels))
 
 
 def _describe_mask(root: Path, mask_path: str, max_pixels: int) -> dict[str, Any]:

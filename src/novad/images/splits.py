@@ -1,18 +1,30 @@
 """Who may see which image: bank, calibration, tuning or test, decided by content alone.
 
-A file's name, its date and the order of the folder do not matter; a new image moves at most few others. The
-same and nearly the same image never lie on two sides of a division.
+A file's name, its date and the order of the folder do not matter; a new image moves at most few others, and
+one that joins the line by acceptance moves none. The same and nearly the same image never lie on two sides of
+a division.
 """
 
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import PurePosixPath
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-__all__ = ["SPLITS", "assign_sources", "assign_splits", "near_duplicate_pairs", "pixel_duplicates"]
+from novad.images.layouts import accepted_stem
+
+__all__ = [
+    "SPLITS",
+    "alike_groups",
+    "alike_pairs",
+    "assign_sources",
+    "assign_splits",
+    "near_duplicate_pairs",
+    "pixel_duplicates",
+]
 
 SPLITS = ("bank", "calibration", "tuning", "test")
 
@@ -133,9 +145,14 @@ def _correlated(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> NDArray[np.bool_]
     return alike
 
 
-def _groups(rows: pd.DataFrame, bits: int) -> list[list[int]]:
+def alike_pairs(manifest: pd.DataFrame, bits: int) -> list[tuple[int, int]]:
+    """Positions of row pairs that no division may part: the same file, or nearly the same picture."""
+    return [*pixel_duplicates(manifest), *near_duplicate_pairs(manifest, bits)]
+
+
+def alike_groups(manifest: pd.DataFrame, bits: int) -> list[list[int]]:
     """Positions of rows that belong together, transitively (union-find)."""
-    parent = list(range(len(rows)))
+    parent = list(range(len(manifest)))
 
     def root(position: int) -> int:
         while parent[position] != position:
@@ -143,30 +160,74 @@ def _groups(rows: pd.DataFrame, bits: int) -> list[list[int]]:
             position = parent[position]
         return position
 
-    for i, j in [*pixel_duplicates(rows), *near_duplicate_pairs(rows, bits)]:
+    for i, j in alike_pairs(manifest, bits):
         parent[root(i)] = root(j)
     members: dict[int, list[int]] = {}
-    for position in range(len(rows)):
+    for position in range(len(manifest)):
         members.setdefault(root(position), []).append(position)
     return list(members.values())
 
 
 def _draw(rows: pd.DataFrame, share: float, least: int, salt: str, bits: int) -> NDArray[np.bool_]:
-    """Draw ``share`` of each defect type, whole groups in hash order; see ``_quota``."""
-    types: Sequence[str] = rows["defect_type"].tolist()
-    keys = [
-        hashlib.sha256(f"{salt}:{digest or path}".encode()).hexdigest()
+    """Draw ``share`` of each defect type: the line's own images together, then what joined it, one by one."""
+    keys = np.array(
+        [
+            hashlib.sha256(f"{salt}:{digest or path}".encode()).hexdigest()
+            for digest, path in zip(rows["sha256"], rows["path"], strict=True)
+        ],
+        dtype=object,
+    )
+    joined = _joined(rows)
+    own = rows[~joined]
+    drawn = np.zeros(len(rows), bool)
+    types = own["defect_type"].tolist()
+    drawn[~joined] = _draw_own(types, keys[~joined], alike_groups(own, bits), share, least)
+    if joined.any():
+        _draw_joined(drawn, joined, keys, alike_groups(rows, bits), share)
+    return drawn
+
+
+def _joined(rows: pd.DataFrame) -> NDArray[np.bool_]:
+    """Which rows were accepted into the line: their name is made of their content."""
+    named = [
+        digest is not None and PurePosixPath(path).stem == accepted_stem(digest)
         for digest, path in zip(rows["sha256"], rows["path"], strict=True)
     ]
+    return np.array(named, bool)
+
+
+def _draw_own(
+    types: Sequence[str], keys: NDArray[np.object_], groups: list[list[int]], share: float, least: int
+) -> NDArray[np.bool_]:
+    """Draw whole groups in hash order until each type has given its share; see ``_quota``."""
     open_places = {kind: _quota(count, share, least) for kind, count in Counter(types).items()}
-    drawn = np.zeros(len(rows), bool)
-    for group in sorted(_groups(rows, bits), key=lambda group: min(keys[i] for i in group)):
+    drawn = np.zeros(len(types), bool)
+    for group in sorted(groups, key=lambda group: min(keys[group])):
         wanted = Counter(types[i] for i in group)
         if all(open_places[kind] >= count for kind, count in wanted.items()):
             drawn[group] = True
             for kind, count in wanted.items():
                 open_places[kind] -= count
     return drawn
+
+
+def _draw_joined(
+    drawn: NDArray[np.bool_],
+    joined: NDArray[np.bool_],
+    keys: NDArray[np.object_],
+    groups: list[list[int]],
+    share: float,
+) -> None:
+    """Put what joined beside its near-duplicates, or, where it has none, where its own hash says.
+
+    A quota would move others whenever one comes; a threshold on the hash (first 52 bits, uniform on [0, 1))
+    moves none.
+    """
+    for group in groups:
+        fresh = [i for i in group if joined[i]]
+        known = [i for i in group if not joined[i]]
+        first = min(known or fresh, key=lambda i: keys[i])
+        drawn[fresh] = drawn[first] if known else int(keys[first][:13], 16) / 16**13 < share
 
 
 def _quota(count: int, share: float, least: int) -> int:

@@ -18,10 +18,10 @@ from novad.config.settings import LINE_NAME
 from novad.errors import ConfigError, ServiceError
 from novad.images import discover
 from novad.pipeline.checkpoints import Checkpoint, bundled, choose
-from novad.pipeline.graph import open_repository
 from novad.pipeline.importing import copy_images
 from novad.pipeline.line_runs import LineRuns, line_runs, next_by_schedule
 from novad.pipeline.locks import line_locks
+from novad.pipeline.tracked_data import data_digest, track, tracking_file
 
 if TYPE_CHECKING:
     from novad.tracking import Publication
@@ -76,7 +76,7 @@ def add_product_line(workspace: Workspace, new: NewLine) -> int:
             partial = lines / f".{new.name}.partial"
             copy_images(new.data, partial)
             partial.rename(lines / new.name)
-            _dvc_add(workspace, lines / new.name)
+            track(workspace, lines / new.name)
             add_line(workspace.params, new.name, settings)
     return images
 
@@ -102,7 +102,7 @@ def describe_lines(workspace: Workspace) -> list[dict[str, Any]]:
         rows.append(
             {
                 "line": name,
-                "data": _data_digest(workspace, settings.data),
+                "data": data_digest(tracking_file(workspace, workspace.path(settings.data))),
                 "champion": champion.version if champion else None,
                 "newest": published[-1].version if published else None,
                 **_runs(deployed.get(name), published, settings),
@@ -241,19 +241,3 @@ def _undo(workspace: Workspace, name: str, known: dict[str, str | None]) -> None
         kept = workspace.path(checkpoint)
         kept.unlink(missing_ok=True)
         kept.with_name(f".{kept.name}.partial").unlink(missing_ok=True)
-
-
-def _dvc_add(workspace: Workspace, folder: Path) -> None:
-    with open_repository(workspace) as repository:
-        repository.add([str(folder)])
-
-
-def _data_digest(workspace: Workspace, data: str) -> str | None:
-    """DVC's digest of the tracked folder that holds a line's images."""
-    from ruamel.yaml import YAML
-
-    tracked = workspace.root / f"{data}.dvc"
-    whole = tracked if tracked.is_file() else workspace.root / f"{Path(data).parts[0]}.dvc"
-    if not whole.is_file():
-        return None
-    return str(YAML(typ="safe").load(whole.read_text("utf-8"))["outs"][0]["md5"])

@@ -7,6 +7,7 @@ from typing import Any
 
 from novad.config import Workspace, line_settings
 from novad.errors import ConfigError, NovadError, ServiceError
+from novad.pipeline.accepting import undo_interrupted
 from novad.pipeline.flow_files import load_flow
 from novad.pipeline.graph import line_stages, stale_stages
 from novad.pipeline.locks import line_locks
@@ -75,7 +76,7 @@ def train_lines(
         _require_images(workspace, line)
     started = time.perf_counter()
     with line_locks(workspace, lines, wait):
-        _mend(workspace)
+        _mend(workspace, lines)
         versions = {} if force else _unchanged(workspace, lines)
         todo = [line for line in lines if line not in versions]
         outcome = _run_flow(workspace, todo, force, reason) if todo else {}
@@ -100,7 +101,7 @@ def validate_line(workspace: Workspace, line: str) -> bool:
     """
     _require_images(workspace, line)
     with line_locks(workspace, [line]):
-        _mend(workspace)
+        _mend(workspace, [line])
         line_stages(workspace, [line])
         return reproduce(workspace, f"validate@{line}")
 
@@ -111,9 +112,11 @@ def _require_images(workspace: Workspace, line: str) -> None:
         raise ConfigError(f"{folder}: the images of {line} are missing; `dvc checkout` brings them back")
 
 
-def _mend(workspace: Workspace) -> None:
+def _mend(workspace: Workspace, lines: list[str]) -> None:
     for mended in mend(workspace):
         _LOG.warning("%s", mended)
+    for line in lines:
+        undo_interrupted(workspace, line)
 
 
 def _unchanged(workspace: Workspace, lines: list[str]) -> dict[str, int]:

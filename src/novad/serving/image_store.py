@@ -8,9 +8,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from threading import Lock
 
-__all__ = ["ImageStore"]
+from novad.config import Workspace
+
+__all__ = ["ImageStore", "image_folder"]
 
 _log = logging.getLogger(__name__)
+
+
+def image_folder(workspace: Workspace) -> Path:
+    """Where the scoring service keeps judged images of a workspace."""
+    return workspace.state / "serve" / "images"
 
 
 class ImageStore:

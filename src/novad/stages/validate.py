@@ -4,14 +4,16 @@ import shutil
 import sys
 from pathlib import Path
 
-from novad.config import Workspace, line_settings
+import pandas as pd
+
+from novad.config import LineSettings, Workspace, line_settings
 from novad.errors import RefusedError
 from novad.images import assign_sources, assign_splits, build_manifest, discover, write_manifest
 from novad.images.report import GateReport
 from novad.images.validation import run_gate
 from novad.stages.runner import main, stage_output, write_json
 
-__all__ = ["run"]
+__all__ = ["divided", "run"]
 
 
 def run(workspace: Workspace, line: str) -> None:
@@ -25,11 +27,7 @@ def run(workspace: Workspace, line: str) -> None:
     gate = settings.validation
     root = workspace.path(settings.data)
     samples = discover(root, settings.layout)
-    manifest = build_manifest(root, samples, gate.max_pixels)
-    manifest["source"] = assign_sources(manifest, settings.seed, gate.near_duplicate_bits)
-    manifest["split"] = assign_splits(
-        manifest, gate.calibration_share, gate.tuning_share, settings.seed, gate.near_duplicate_bits
-    )
+    manifest = divided(build_manifest(root, samples, gate.max_pixels), settings)
     with stage_output(workspace, line, "validate") as out:
         report = run_gate(manifest, gate, out / "docs")
         write_json(out / "report.json", report.as_document())
@@ -38,6 +36,17 @@ def run(workspace: Workspace, line: str) -> None:
         if not report.passed:
             raise RefusedError(_refusal(report, _keep(out, workspace.state / "refused" / line)))
         write_manifest(manifest, out / "manifest.parquet")
+
+
+def divided(manifest: pd.DataFrame, settings: LineSettings) -> pd.DataFrame:
+    """The manifest with ``source`` and ``split`` of every image, by the settings of its line."""
+    gate = settings.validation
+    source = assign_sources(manifest, settings.seed, gate.near_duplicate_bits)
+    whole = manifest.assign(source=source)
+    split = assign_splits(
+        whole, gate.calibration_share, gate.tuning_share, settings.seed, gate.near_duplicate_bits
+    )
+    return whole.assign(split=split)
 
 
 def _keep(out: Path, folder: Path) -> Path:

@@ -1,5 +1,6 @@
 """Evidence and registry in MLflow, and the event log beside them; importing this does not load MLflow."""
 
+from novad.tracking.acceptances import DATA_ACCEPTED, Acceptance, acceptances, verified_since_champion
 from novad.tracking.audit import Checked, Standing, check, decided_lines, parse_time, standing
 from novad.tracking.decisions import (
     LoggedDecision,
@@ -21,10 +22,13 @@ from novad.tracking.resolution import ResolvedModel, resolve
 from novad.tracking.review import ReviewedDecision, decision_counts, latest_decisions
 from novad.tracking.threshold import change_threshold
 from novad.tracking.trace import ImageTrace, ModelOrigin, PredictionTrace, trace
-from novad.tracking.verdicts import OperatorVerdict, give_verdict, verdicts_on
+from novad.tracking.verdict_table import import_verdicts
+from novad.tracking.verdicts import OperatorVerdict, give_verdict, line_verdicts, verdicts_on
 from novad.tracking.webhook import post_alarm
 
 __all__ = [
+    "DATA_ACCEPTED",
+    "Acceptance",
     "Checked",
     "Event",
     "ImageTrace",
@@ -40,6 +44,7 @@ __all__ = [
     "ReviewedDecision",
     "Standing",
     "Verdict",
+    "acceptances",
     "champion_event",
     "change_threshold",
     "check",
@@ -52,7 +57,9 @@ __all__ = [
     "gate",
     "give_verdict",
     "history",
+    "import_verdicts",
     "latest_decisions",
+    "line_verdicts",
     "log_decisions",
     "monitor",
     "output_digest",
@@ -68,5 +75,6 @@ __all__ = [
     "standing",
     "trace",
     "verdicts_on",
+    "verified_since_champion",
     "verify",
 ]

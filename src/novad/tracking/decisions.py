@@ -1,9 +1,9 @@
 """The decision log: which version judged which image, when, and how; one SQL row per decision."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 from uuid import uuid4
 
 from sqlalchemy import ColumnElement, insert, select
@@ -16,9 +16,18 @@ if TYPE_CHECKING:
     from novad.images.fingerprint import GreyStatistics
     from novad.vision import Detection
 
-__all__ = ["LoggedDecision", "decide_now", "decisions_on", "find_decision", "log_decisions"]
+__all__ = [
+    "LoggedDecision",
+    "decide_now",
+    "decisions_of",
+    "decisions_on",
+    "find_decision",
+    "log_decisions",
+]
 
 _SOURCE_CHARACTERS = 1000
+# SQLite takes some ten thousand values in one statement.
+_ASKED_AT_ONCE = 1000
 
 
 @dataclass(frozen=True)
@@ -118,6 +127,24 @@ def decisions_on(workspace: Workspace, image_sha256: str) -> list[LoggedDecision
         ServiceError: the database cannot be reached.
     """
     return _select(workspace, DECISIONS.c.image_sha256 == image_sha256)
+
+
+def decisions_of(
+    workspace: Workspace, line: str, by: Literal["prediction_id", "image_sha256"], keys: Iterable[str]
+) -> dict[str, LoggedDecision]:
+    """For each key the decision of ``line``; of several on one image the newest that somebody was told.
+
+    Raises:
+        ServiceError: the database cannot be reached.
+    """
+    wanted = list(dict.fromkeys(keys))
+    found: dict[str, LoggedDecision] = {}
+    for start in range(0, len(wanted), _ASKED_AT_ONCE):
+        condition = DECISIONS.c[by].in_(wanted[start : start + _ASKED_AT_ONCE]) & (DECISIONS.c.line == line)
+        # The oldest first, and those of a challenger before all: the last one stays.
+        rows = sorted(_select(workspace, condition), key=lambda each: not each.shadow)
+        found |= {getattr(each, by): each for each in rows}
+    return found
 
 
 def _select(workspace: Workspace, condition: ColumnElement[bool]) -> list[LoggedDecision]:

@@ -1,4 +1,4 @@
-"""The event log: what happened to a line's models, by whom and why, as a hash chain in SQL."""
+"""The event log: what happened to a line's models and data, by whom and why, as a hash chain in SQL."""
 
 import hashlib
 import json
@@ -52,7 +52,8 @@ class Event:
     sequence: int
     """1, 2, 3, ... within the line."""
     kind: str
-    """`promotion`, `rollback`, `threshold`, `rejection`, `refusal`; a later kind changes no table."""
+    """`promotion`, `rollback`, `threshold`, `rejection`, `refusal`, `data-accepted`; a later kind changes no
+    table."""
     version: int | None
     actor: str
     reason: str
@@ -134,8 +135,8 @@ def events(workspace: Workspace, line: str | None = None) -> list[Event]:
         return _read(connection, line) if connection is not None else []
 
 
-def intact_events(workspace: Workspace, line: str) -> list[Event]:
-    """Every event of ``line``, in order, from one look at a log that was found to be intact.
+def intact_events(workspace: Workspace, line: str | None = None) -> list[Event]:
+    """Every event, as :func:`events`, from one look at a log that was found to be intact.
 
     Raises:
         IntegrityError: names every event that was edited, moved or removed.

@@ -115,7 +115,7 @@ def rollback(
 
 
 def history(workspace: Workspace, line: str) -> list[Event]:
-    """Every promotion, rollback, change of threshold, rejection and refusal of ``line``, oldest first.
+    """Every decision about ``line``, from promotions to accepted images, oldest first.
 
     Raises:
         ServiceError: the store cannot be reached.

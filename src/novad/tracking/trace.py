@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from novad.config import Workspace
 from novad.errors import ConfigError, IntegrityError, ServiceError
+from novad.tracking.acceptances import Acceptance, acceptances
 from novad.tracking.decisions import LoggedDecision, decisions_on, find_decision
 from novad.tracking.digests import combined, file_digest
 from novad.tracking.events import champion_of, events
@@ -19,7 +20,7 @@ from novad.tracking.publications import Publication, publications
 from novad.tracking.publish import FILES_RECORD
 from novad.tracking.published import PublishedRun
 from novad.tracking.store import open_client
-from novad.tracking.verdicts import OperatorVerdict, verdicts_on
+from novad.tracking.verdicts import OperatorVerdict, verdicts_on, verdicts_on_image
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -97,6 +98,10 @@ class ImageTrace:
     sha256: str
     decisions: tuple[LoggedDecision, ...]
     versions: tuple[ImageUse, ...]
+    verdicts: tuple[OperatorVerdict, ...] = ()
+    """What people said about it, oldest first."""
+    acceptances: tuple[Acceptance, ...] = ()
+    """By which events it joined a line's data."""
 
 
 def trace(workspace: Workspace, what: str) -> PredictionTrace | ImageTrace:
@@ -137,7 +142,9 @@ def _trace_image(workspace: Workspace, sha256: str, name: str) -> ImageTrace:
     )
     if not decisions and not versions:
         raise ConfigError(f"{name}: no decision was logged on this image, and no registered version used it")
-    return ImageTrace(sha256, decisions, versions)
+    verdicts = tuple(verdicts_on_image(workspace, sha256))
+    accepted = tuple(each for each in acceptances(workspace) if each.sha256 == sha256)
+    return ImageTrace(sha256, decisions, versions, verdicts, accepted)
 
 
 def model_origin(workspace: Workspace, line: str, number: int) -> ModelOrigin:

@@ -1,22 +1,49 @@
 """What people say about logged decisions: good or defect, of which type, by whom and why."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Annotated, Literal
 
-from sqlalchemy import insert, select
+from pydantic import AfterValidator, StringConstraints
+from sqlalchemy import Row, insert, select
 
 from novad.config import Workspace
 from novad.errors import ConfigError
-from novad.tracking.database import VERDICTS, reading, writing
+from novad.tracking.database import DECISIONS, VERDICTS, reading, writing
 from novad.tracking.decisions import LoggedDecision
 from novad.tracking.proposal import require_signature
 from novad.tracking.store import locate
 
-__all__ = ["Finding", "OperatorVerdict", "give_verdict", "verdicts_on"]
+__all__ = [
+    "Finding",
+    "Name",
+    "OperatorVerdict",
+    "Reason",
+    "give_verdict",
+    "line_verdicts",
+    "log_verdicts",
+    "verdict_now",
+    "verdicts_on",
+    "verdicts_on_image",
+]
 
 Finding = Literal["good", "defect"]
+
+
+def _printable(text: str) -> str:
+    """Control characters hide what was signed, and no database takes all of them."""
+    if not text.isprintable():
+        raise ValueError("holds characters that cannot be shown")
+    return text
+
+
+Name = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100), AfterValidator(_printable)
+]
+Reason = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1000), AfterValidator(_printable)
+]
 
 
 @dataclass(frozen=True)
@@ -48,10 +75,23 @@ def give_verdict(
         ConfigError: no name, no reason, or a good part with a defect type.
         ServiceError: the database cannot be reached or stays locked.
     """
+    told = verdict_now(decision, verdict, actor, reason, defect_type)
+    log_verdicts(workspace, [told])
+    return told
+
+
+def verdict_now(
+    decision: LoggedDecision, verdict: Finding, actor: str, reason: str, defect_type: str | None = None
+) -> OperatorVerdict:
+    """A verdict that is given now; nothing is written.
+
+    Raises:
+        ConfigError: no name, no reason, or a good part with a defect type.
+    """
     require_signature(actor, reason)
     if verdict == "good" and defect_type is not None:
         raise ConfigError("a good part has no defect type")
-    told = OperatorVerdict(
+    return OperatorVerdict(
         prediction_id=decision.prediction_id,
         image_sha256=decision.image_sha256,
         verdict=verdict,
@@ -60,9 +100,18 @@ def give_verdict(
         reason=reason,
         at=datetime.now(UTC).isoformat(timespec="microseconds"),
     )
+
+
+def log_verdicts(workspace: Workspace, verdicts: Sequence[OperatorVerdict]) -> None:
+    """Add all of them, or none, in one transaction.
+
+    Raises:
+        ServiceError: the database cannot be reached or stays locked.
+    """
+    if not verdicts:
+        return
     with writing(locate(workspace)) as connection:
-        connection.execute(insert(VERDICTS).values(**asdict(told)))
-    return told
+        connection.execute(insert(VERDICTS), [asdict(each) for each in verdicts])
 
 
 def verdicts_on(workspace: Workspace, prediction_ids: Collection[str]) -> dict[str, list[OperatorVerdict]]:
@@ -76,6 +125,43 @@ def verdicts_on(workspace: Workspace, prediction_ids: Collection[str]) -> dict[s
         rows = connection.execute(query).all() if connection is not None else []
     found: dict[str, list[OperatorVerdict]] = {}
     for row in rows:
-        fields = {name: value for name, value in row._mapping.items() if name != "number"}
-        found.setdefault(row.prediction_id, []).append(OperatorVerdict(**fields))
+        found.setdefault(row.prediction_id, []).append(_verdict(row))
     return found
+
+
+def verdicts_on_image(workspace: Workspace, image_sha256: str) -> list[OperatorVerdict]:
+    """Every verdict on an image, by the digest of its file, in the order given.
+
+    Raises:
+        ServiceError: the database cannot be reached.
+    """
+    query = select(VERDICTS).where(VERDICTS.c.image_sha256 == image_sha256).order_by(VERDICTS.c.number)
+    with reading(locate(workspace), VERDICTS) as connection:
+        rows = connection.execute(query).all() if connection is not None else []
+    return [_verdict(row) for row in rows]
+
+
+def line_verdicts(workspace: Workspace, line: str) -> list[tuple[LoggedDecision, OperatorVerdict]]:
+    """Every decision of ``line`` on which there is a verdict, with the newest one, the oldest of those first.
+
+    Raises:
+        ServiceError: the database cannot be reached.
+    """
+    on_line = VERDICTS.c.prediction_id == DECISIONS.c.prediction_id, DECISIONS.c.line == line
+    with reading(locate(workspace), VERDICTS) as connection:
+        if connection is None:
+            return []
+        decisions = {
+            row.prediction_id: LoggedDecision(**row._mapping)
+            for row in connection.execute(select(DECISIONS).where(*on_line).distinct())
+        }
+        given = connection.execute(select(VERDICTS).where(*on_line).order_by(VERDICTS.c.number)).all()
+    newest: dict[str, OperatorVerdict] = {}
+    for row in given:
+        newest.pop(row.prediction_id, None)
+        newest[row.prediction_id] = _verdict(row)
+    return [(decisions[prediction_id], verdict) for prediction_id, verdict in newest.items()]
+
+
+def _verdict(row: Row[tuple[object, ...]]) -> OperatorVerdict:
+    return OperatorVerdict(**{name: value for name, value in row._mapping.items() if name != "number"})

@@ -1,11 +1,11 @@
 """Routes by which people decide: approve, reject, roll back, and say what a part really was."""
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from fastapi import FastAPI, Request
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.concurrency import run_in_threadpool
 
 from novad.errors import IntegrityError, RefusedError
@@ -24,27 +24,12 @@ from novad.tracking import (
     rollback,
     verdicts_on,
 )
-from novad.tracking.verdicts import Finding
+from novad.tracking.verdicts import Finding, Name, Reason
 
 if TYPE_CHECKING:
     from novad.serving.service import Service
 
 __all__ = ["add_deciding"]
-
-
-def _printable(text: str) -> str:
-    """Control characters hide what was signed, and no database takes all of them."""
-    if not text.isprintable():
-        raise ValueError("holds characters that cannot be shown")
-    return text
-
-
-Name = Annotated[
-    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100), AfterValidator(_printable)
-]
-Reason = Annotated[
-    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1000), AfterValidator(_printable)
-]
 
 
 class _Signed(BaseModel):
