@@ -22,7 +22,9 @@ lines:
       backbone: {{sha256: {digest}}}
 """
 
-THRESHOLDS = {"fail": 1.5, "review": 1.25, "alpha": 0.05, "method": "conformal"}
+THRESHOLDS = {
+    "fail": 1.5, "review": 1.25, "alpha": 0.05, "method": "conformal", "scores": {"hybrid": 1.5}
+}  # fmt: skip
 
 LOCK = """\
 schema: '2.0'
@@ -34,9 +36,6 @@ stages:
     outs:
     - {{path: artifacts/{line}/validate/report.json, hash: md5, md5: fedcba9876543210fedcba9876543210}}
 """
-
-
-THRESHOLDS = {"fail": 1.5, "review": 1.0, "alpha": 0.05, "scores": {"hybrid": 1.5}}
 
 
 def make_workspace(root: Path, *lines: str) -> Workspace:

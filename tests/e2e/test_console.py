@@ -498,6 +498,7 @@ def test_a_key_is_asked_for_once_and_kept_from_the_address(console: Console, bro
 def test_drift_of_a_line_is_told_beside_it(
     console: Console, browser: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(console.service.drift, "_reports", {})
     assert console.line()["drift"] is None
     quiet = monitor(console.workspace, LINE)
     alarm = replace(

@@ -56,6 +56,12 @@ def _train(workspace: Workspace) -> int:
     return publish(workspace, LINE).version
 
 
+def _measured(gates: dict[str, Any]) -> int:
+    """Training images that the gate of sample counts found."""
+    [counts] = [each["measured"] for each in gates["gates"] if each["gate"] == "sample_counts"]
+    return int(counts["train"])
+
+
 def test_every_point_of_a_lines_life_is_told_from_its_records(workspace: Workspace, novad: Novad) -> None:
     part = workspace.root / "data" / LINE / "test" / "good" / "000.png"
     good = workspace.root / "data" / LINE / "train" / "good"
@@ -78,13 +84,7 @@ def test_every_point_of_a_lines_life_is_told_from_its_records(workspace: Workspa
     for path in aside.iterdir():
         path.rename(good / path.name)
     assert _train(workspace) == 2
-    counts = {
-        version: {
-            each["gate"]: each["measured"] for each in novad("gate", LINE, "--version", version)["gates"]
-        }
-        for version in (1, 2)
-    }
-    fewer, more = (counts[version] for version in (1, 2))
+    fewer, more = (_measured(novad("gate", LINE, "--version", version)) for version in (1, 2))
     assert fewer < more
     _demand(workspace, more)
     refused = novad("promote", LINE, "--version", 1, *ANN, status=1)

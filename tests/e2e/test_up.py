@@ -25,7 +25,12 @@ PATIENCE = 200
 def _novad(workspace: Workspace, *arguments: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [sys.executable, "-c", "from novad.cli import main; main()", *arguments, "--json"],
-        env={**os.environ, "NOVAD_WORKSPACE": str(workspace.root), "PREFECT_WORKER_QUERY_SECONDS": "1"},
+        env={
+            **os.environ,
+            "NOVAD_WORKSPACE": str(workspace.root),
+            "PREFECT_WORKER_QUERY_SECONDS": "1",
+            "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "3",
+        },
         stdout=subprocess.PIPE,
         text=True,
     )
