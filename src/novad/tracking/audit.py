@@ -1,6 +1,7 @@
 """What served when, by whose decision, and whether every record and every file is still what it was."""
 
 import json
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,7 +21,7 @@ from novad.tracking.events import (
     intact_events,
     threshold_event,
 )
-from novad.tracking.evidence import DIGEST_TAGS, run_folder, version_files
+from novad.tracking.evidence import DIGEST_TAGS, VersionFiles, run_folder, version_files
 from novad.tracking.model import kept_files
 from novad.tracking.publications import publications
 from novad.tracking.publish import FILES_RECORD
@@ -124,7 +125,7 @@ def check(workspace: Workspace, line: str) -> Checked:
     ]
     files = 0
     for number, version in sorted(versions.items()):
-        found, damaged = _file_problems(workspace, client, version)
+        found, damaged = _file_problems(client, version)
         files += found
         damaged += _tag_problems(chain, number, version)
         problems += [f"{line} version {number}: {problem}" for problem in damaged]
@@ -154,15 +155,21 @@ def _tag_problems(chain: list[Event], number: int, version: "ModelVersion") -> l
     )
 
 
-def _file_problems(
-    workspace: Workspace, client: "MlflowClient", version: "ModelVersion"
-) -> tuple[int, list[str]]:
+def _file_problems(client: "MlflowClient", version: "ModelVersion") -> tuple[int, list[str]]:
     """Number of files that were compared, and what is wrong with them and the version's tags."""
-    try:
-        model = version_files(workspace, client, version)
-        run = run_folder(workspace, client, version.run_id or "")
-    except ServiceError as error:
-        return 0, [str(error)]
+    # What a server keeps is fetched anew: copies that this machine has would hide what happened to it.
+    with tempfile.TemporaryDirectory(prefix="novad-audit-") as fresh:
+        try:
+            model = version_files(Workspace(Path(fresh)), client, version)
+            run = run_folder(Workspace(Path(fresh)), client, version.run_id or "")
+        except ServiceError as error:
+            return 0, [str(error)]
+        return _compared(client, version, model, run)
+
+
+def _compared(
+    client: "MlflowClient", version: "ModelVersion", model: VersionFiles, run: Path
+) -> tuple[int, list[str]]:
     tag = version.tags.get("novad.files_digest")
     if tag is None:
         missing = "no tag novad.files_digest: published by an older novad, or the tag was removed"

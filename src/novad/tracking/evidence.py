@@ -13,6 +13,7 @@ from novad.errors import ConfigError, IntegrityError, ServiceError
 from novad.tracking.digests import combined, file_digest, metrics_digest
 from novad.tracking.gates import Evidence
 from novad.tracking.model import DETECTOR_FOLDER, detector_digest, model_digest
+from novad.tracking.store import probe_artifacts, storage_errors
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -134,15 +135,15 @@ def _local(uri: str, cache: Path) -> Path:
         return folder
     if cache.is_dir():
         return cache
+    probe_artifacts(uri)
     from mlflow.artifacts import download_artifacts
-    from mlflow.exceptions import MlflowException
 
     cache.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".fetch-", dir=cache.parent) as fresh:
         try:
             fetched = Path(download_artifacts(artifact_uri=uri, dst_path=fresh))
             fetched.rename(cache)
-        except (MlflowException, OSError) as error:
+        except storage_errors() as error:
             raise ServiceError(f"the artifacts of this version cannot be fetched: {error}") from error
     return cache
 

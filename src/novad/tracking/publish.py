@@ -19,7 +19,7 @@ from novad.tracking.lineage import dvc_digests, lineage_tags
 from novad.tracking.model import DETECTOR_FOLDER, detector_digest, kept_files, model_digest, save_model
 from novad.tracking.publications import publications, published_version, record_publication
 from novad.tracking.published import PublishedRun
-from novad.tracking.store import locate, open_client
+from novad.tracking.store import locate, open_client, probe_artifacts, storage_errors
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -81,8 +81,6 @@ def publish(
         return Published(line, run_id, known, digest, created=False)
     settings = line_settings(workspace.params, line)
     client = open_client(workspace)
-    from mlflow.exceptions import MlflowException
-
     try:
         experiment = _experiment(client, workspace, line)
         _close_runs(client, experiment)
@@ -94,7 +92,7 @@ def publish(
         version = found or _register(client, line, run)
         client.set_registered_model_alias(line, "challenger", str(version.version))
         record_publication(workspace, line, digest, int(version.version), run.info.run_id)
-    except (MlflowException, OSError) as error:
+    except storage_errors() as error:
         raise ServiceError(f"{line}: MLflow could not record the result: {error}") from error
     return Published(line, run.info.run_id, int(version.version), digest, created=found is None)
 
@@ -132,7 +130,7 @@ def _experiment(client: "MlflowClient", workspace: Workspace, line: str) -> str:
             client.restore_experiment(found.experiment_id)
         return str(found.experiment_id)
     root = locate(workspace).artifact_root
-    location = (root / line).as_uri() if root is not None else None
+    location = f"{root.rstrip('/')}/{line}" if root is not None else None
     return client.create_experiment(line, artifact_location=location)
 
 
@@ -163,6 +161,7 @@ def _log_run(
     lineage: dict[str, str],
     page: Callable[[PublishedRun], str] | None,
 ) -> "Run":
+    probe_artifacts(client.get_experiment(experiment).artifact_location)
     digest = combined(manifest)
     tags = lineage | {
         "novad.line": line,

@@ -3,6 +3,7 @@
 import logging
 import os
 import sqlite3
+import ssl
 import time
 import urllib.error
 import urllib.request
@@ -23,7 +24,16 @@ from novad.tracking.services import find_services
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-__all__ = ["BUSY_SECONDS", "Store", "create_store", "locate", "open_client", "prepare_database"]
+__all__ = [
+    "BUSY_SECONDS",
+    "Store",
+    "create_store",
+    "locate",
+    "open_client",
+    "prepare_database",
+    "probe_artifacts",
+    "storage_errors",
+]
 
 BUSY_SECONDS = 20.0
 _PROBE_SECONDS = 5.0
@@ -31,13 +41,14 @@ _CREATION_SECONDS = 60.0
 # MLflow's address and the environment belong to the process; a flow publishes several lines in threads.
 _process_wide = Lock()
 
-# MLflow's own defaults retry for minutes when a server is down. Values that the user set are kept.
+# MLflow's and S3's own defaults wait for minutes when a server is down. Values that the user set are kept.
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "AWS_RETRY_MODE": "standard",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "GIT_PYTHON_REFRESH": "quiet",
@@ -51,8 +62,8 @@ class Store:
     tracking_uri: str
     database_uri: str
     """SQLAlchemy address of the tables that novad keeps: beside MLflow's own wherever those are reachable."""
-    artifact_root: Path | None
-    """Folder of artifacts; None when the server decides."""
+    artifact_root: str | None
+    """Address of the artifacts, a folder here or ``s3://``; None when the server decides."""
 
     @property
     def served(self) -> bool:
@@ -76,13 +87,14 @@ def locate(workspace: Workspace) -> Store:
 
     While ``novad up`` runs, runs go through its server, which is the one writer of MLflow's tables.
     ``MLFLOW_TRACKING_URI`` replaces the embedded SQLite store. A database address holds novad's tables
-    too; beside a server, ``NOVAD_DATABASE_URI`` must say where the shared event log lies.
+    too, and ``MLFLOW_DEFAULT_ARTIFACT_ROOT`` may say where artifacts go; beside a server,
+    ``NOVAD_DATABASE_URI`` must say where the shared event log lies.
 
     Raises:
         ConfigError: an address that MLflow no longer serves, or a server without ``NOVAD_DATABASE_URI``.
     """
     named = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
-    artifacts = workspace.state / "mlartifacts"
+    artifacts = (workspace.state / "mlartifacts").as_uri()
     if not named:
         embedded = f"sqlite:///{workspace.state / 'mlflow.db'}"
         running = find_services(workspace)
@@ -101,7 +113,8 @@ def locate(workspace: Workspace) -> Store:
             "MLFLOW_TRACKING_URI: must be an http(s), sqlite or postgresql address; "
             "MLflow has given up its file store"
         )
-    return Store(named, os.environ.get("NOVAD_DATABASE_URI", "").strip() or named, artifacts)
+    database = os.environ.get("NOVAD_DATABASE_URI", "").strip() or named
+    return Store(named, database, os.environ.get("MLFLOW_DEFAULT_ARTIFACT_ROOT", "").strip() or artifacts)
 
 
 def open_client(workspace: Workspace) -> "MlflowClient":
@@ -117,7 +130,9 @@ def open_client(workspace: Workspace) -> "MlflowClient":
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     if store.served:
-        _probe(store.tracking_uri)
+        _probe("MLflow", store.tracking_uri, "/health")
+    elif urlsplit(store.tracking_uri).scheme.split("+")[0] != "sqlite":
+        _probe_database(store.tracking_uri)
     # Importing MLflow takes about three seconds: only those pay who need it.
     import mlflow
     from mlflow.exceptions import MlflowException
@@ -145,6 +160,26 @@ def create_store(workspace: Workspace) -> None:
     file = locate(workspace).sqlite_file
     if file is not None and not file.exists():
         open_client(workspace)
+
+
+def probe_artifacts(address: str) -> None:
+    """See whether the S3 server behind ``address`` answers, for whom MLflow's client would wait for minutes.
+
+    Raises:
+        ServiceError: it does not.
+    """
+    endpoint = os.environ.get("MLFLOW_S3_ENDPOINT_URL", "").strip()
+    if endpoint and urlsplit(address).scheme == "s3":
+        _probe("S3", endpoint)
+
+
+def storage_errors() -> tuple[type[Exception], ...]:
+    """What MLflow raises when it cannot keep or fetch something; errors of S3's client come through."""
+    from boto3.exceptions import Boto3Error
+    from botocore.exceptions import BotoCoreError, ClientError
+    from mlflow.exceptions import MlflowException
+
+    return MlflowException, Boto3Error, BotoCoreError, ClientError, OSError
 
 
 def prepare_database(store: Store) -> None:
@@ -211,22 +246,38 @@ def _create_embedded(workspace: Workspace, store: Store) -> None:
     prepare_database(store)
 
 
-def _create_tables(file: Path, artifact_root: Path) -> None:
+def _create_tables(file: Path, artifact_root: str) -> None:
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    made = SqlAlchemyStore(f"sqlite:///{file}", artifact_root.as_uri())  # type: ignore[no-untyped-call]
+    made = SqlAlchemyStore(f"sqlite:///{file}", artifact_root)  # type: ignore[no-untyped-call]
     made.engine.dispose()
 
 
-def _probe(uri: str) -> None:
-    address = f"{uri.rstrip('/')}/health"
+def _probe(service: str, uri: str, path: str = "/") -> None:
+    address = uri.rstrip("/") + path
     try:
         with urllib.request.urlopen(address, timeout=_PROBE_SECONDS):  # noqa: S310 - http(s), checked by locate
             return
-    except urllib.error.HTTPError:
-        return  # It answers; whether it lets us in is for the client to find out.
-    except OSError as error:
-        raise ServiceError(f"MLflow at {_public(uri)} does not answer: {error}") from error
+    except (OSError, ValueError) as error:
+        if not _is_answer(error):
+            raise ServiceError(f"{service} at {_public(uri)} does not answer: {error}") from error
+
+
+def _probe_database(uri: str) -> None:
+    """MLflow would try for two minutes to open a database that is down."""
+    from sqlalchemy import NullPool, create_engine
+    from sqlalchemy.exc import DBAPIError
+
+    try:
+        create_engine(uri, poolclass=NullPool).connect().close()
+    except DBAPIError as error:
+        raise ServiceError(f"the tracking database at {_public(uri)} cannot be used: {error.orig}") from error
+
+
+def _is_answer(error: Exception) -> bool:
+    """Whether somebody is there; whether it lets us in, or is trusted, is for the client to find out."""
+    reason = getattr(error, "reason", None)
+    return isinstance(error, urllib.error.HTTPError) or isinstance(reason, ssl.SSLCertVerificationError)
 
 
 def _public(uri: str) -> str:
