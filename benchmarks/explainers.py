@@ -19,9 +19,9 @@ from novad.evaluation.metrics import image_auroc
 from novad.images import discover
 from novad.vision.backbones import Backbone
 from novad.vision.candidates import CandidateGrid, fit_normal_statistics
-from novad.vision.detector import FamiliarityModel, NoveltyModel
 from novad.vision.explainers import EXPLAINERS, Explainer, Explanation, build_explainer
 from novad.vision.familiarity import feature_grids
+from novad.vision.models import FamiliarityModel, NoveltyModel
 from novad.vision.novelty import map_step
 from novad.vision.pooling import resize_maps, smooth
 from novad.vision.preprocess import batches, to_batch

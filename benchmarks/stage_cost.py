@@ -24,11 +24,11 @@ from novad.vision import Detector, Thresholds
 from novad.vision.backbones import Backbone, BcosBackbone
 from novad.vision.calibration import NormalScale
 from novad.vision.candidates import CandidateGrid, fit_normal_statistics
-from novad.vision.detector import FamiliarityModel, FusionModel, NoveltyModel
 from novad.vision.explainers import build_explainer
 from novad.vision.familiarity import feature_grids
 from novad.vision.maps import MapScale
 from novad.vision.memory_bank import MemoryBank
+from novad.vision.models import FamiliarityModel, FusionModel, NoveltyModel
 from novad.vision.preprocess import batches, to_batch
 
 __all__ = ["measure"]

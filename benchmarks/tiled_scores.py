@@ -17,9 +17,9 @@ from novad.evaluation.metrics import image_auroc
 from novad.images import discover
 from novad.vision.backbones import Backbone
 from novad.vision.candidates import CandidateGrid, fit_normal_statistics
-from novad.vision.detector import FamiliarityModel, NoveltyModel, raw_scores
 from novad.vision.explainers import BcosExplainer
 from novad.vision.familiarity import feature_grids
+from novad.vision.models import FamiliarityModel, NoveltyModel, raw_scores
 from novad.vision.preprocess import batches, images_at_once, to_batch
 
 __all__ = ["measure"]

@@ -11,7 +11,7 @@ from benchmarks.report import MissingInput, Report
 from novad.evaluation.metrics import fnr_at_fpr, image_auroc
 from novad.stages.deviations import image_tensors, load_models
 from novad.stages.line import Line
-from novad.vision.detector import FamiliarityModel
+from novad.vision.models import FamiliarityModel
 
 __all__ = ["measure"]
 

@@ -14,7 +14,7 @@ from novad.config import Workspace
 from novad.stages.line import Line
 from novad.stages.runner import peak_rss_mb, write_json
 from novad.vision import Detector
-from novad.vision.detector import raw_scores
+from novad.vision.models import raw_scores
 from novad.vision.pooling import resize_maps
 from novad.vision.preprocess import batches, to_batch
 

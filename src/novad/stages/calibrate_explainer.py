@@ -18,8 +18,8 @@ from novad.stages.localisation import MaskedImages, best_map, masked_images
 from novad.stages.options import Option, best_option, offered_options
 from novad.stages.runner import main, stage_output, write_json
 from novad.vision.appearance import APPEARANCE
-from novad.vision.detector import FamiliarityModel, NoveltyModel, raw_scores
 from novad.vision.detector_files import save_novelty
+from novad.vision.models import FamiliarityModel, NoveltyModel, raw_scores
 from novad.vision.preprocess import images_at_once
 from novad.vision.selection import candidate_table
 from novad.vision.synthetic import synthetic_anomaly

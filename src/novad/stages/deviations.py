@@ -15,9 +15,9 @@ from novad.stages.options import BankDeviations, Scored
 from novad.stages.runner import read_json
 from novad.vision.appearance import AppearanceNovelty, appearance_candidate, fit_appearance_novelty
 from novad.vision.candidates import CandidateGrid, Fits, candidate_scores, fit_normal_statistics
-from novad.vision.detector import FamiliarityModel
 from novad.vision.explainers import MEMORY, Explainer, Memory, build_explainer
 from novad.vision.memory_bank import load_bank
+from novad.vision.models import FamiliarityModel
 from novad.vision.novelty import Candidate
 from novad.vision.pooling import top_means
 from novad.vision.preprocess import batches, images_at_once, to_batch

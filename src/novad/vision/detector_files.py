@@ -17,11 +17,12 @@ from novad.vision.appearance import AppearanceNovelty
 from novad.vision.backbones import Backbone, file_sha256, load_backbone
 from novad.vision.calibration import NormalScale
 from novad.vision.detection import Thresholds
-from novad.vision.detector import Detector, FamiliarityModel, FusionModel, NoveltyModel
+from novad.vision.detector import Detector
 from novad.vision.evidence import Evidence
 from novad.vision.explainers import Memory, build_explainer
 from novad.vision.maps import MapScale
 from novad.vision.memory_bank import load_bank
+from novad.vision.models import FamiliarityModel, FusionModel, NoveltyModel
 from novad.vision.novelty import Candidate, NormalStatistics
 
 __all__ = [

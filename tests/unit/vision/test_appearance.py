@@ -13,8 +13,8 @@ from novad.vision.appearance import (
     fit_appearance_novelty,
     vector_appearance,
 )
-from novad.vision.detector import FamiliarityModel
 from novad.vision.memory_bank import MemoryBank, load_bank, save_bank
+from novad.vision.models import FamiliarityModel
 from novad.vision.patch_store import Whitening
 from novad.vision.residuals import FIGURES
 

@@ -14,13 +14,13 @@ from novad.errors import CalibrationError, IntegrityError
 from novad.vision import Detector
 from novad.vision.appearance import AppearanceNovelty, appearance_candidate, fit_appearance_novelty
 from novad.vision.backbones import file_sha256
-from novad.vision.detector import raw_scores
 from novad.vision.detector_files import load_novelty, save_detector, save_novelty
 from novad.vision.evidence import Evidence
 from novad.vision.explainers import BcosExplainer
 from novad.vision.familiarity import feature_grids
 from novad.vision.maps import fit_map_scale, fuse_maps
 from novad.vision.memory_bank import fit_memory_bank, load_bank, save_bank
+from novad.vision.models import raw_scores
 from novad.vision.novelty import Candidate, StatisticMoments, map_step, statistic_maps
 from novad.vision.pooling import top_means
 from novad.vision.preprocess import to_batch

@@ -7,8 +7,8 @@ import torch
 from novad.errors import CalibrationError, ConfigError
 from novad.vision.backbones import BcosBackbone
 from novad.vision.candidates import CandidateGrid, candidate_scores, fit_normal_statistics
-from novad.vision.detector import NoveltyModel
 from novad.vision.explainers import BcosExplainer, Explanation
+from novad.vision.models import NoveltyModel
 from novad.vision.novelty import Candidate, StatisticMoments, deviation, map_step, statistic_maps
 from novad.vision.pooling import smooth, top_means
 from novad.vision.selection import candidate_table, choose
