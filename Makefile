@@ -9,7 +9,8 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
   $$python -c 'import sys; raise SystemExit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null \
   && command -v $$python && break; done)
 BIN := $(VENV)/bin
-TEST_PROCESSES ?= 2
+# One more than the cores of a small machine: tests that run services mostly wait for them.
+TEST_PROCESSES ?= 3
 BENCH_OPTIONS ?= --images 128 --repeats 2
 STAMP := $(VENV)/.novad-set-up
 
@@ -44,7 +45,7 @@ demo: setup
 	@$(BIN)/novad demo $(if $(WORKDIR),--workdir "$(WORKDIR)")
 
 test: setup
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 lint: setup
 	@$(BIN)/ruff check .

@@ -25,8 +25,9 @@ PATIENCE = 200
 def _novad(workspace: Workspace, *arguments: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [sys.executable, "-c", "from novad.cli import main; main()", *arguments, "--json"],
+        # The server that tests share told this process to plan nothing.
         env={
-            **os.environ,
+            **{name: value for name, value in os.environ.items() if not name.startswith("PREFECT_SERVER_")},
             "NOVAD_WORKSPACE": str(workspace.root),
             "PREFECT_WORKER_QUERY_SECONDS": "1",
             "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "3",
