@@ -1,27 +1,35 @@
 """Flows are files of the workspace: the package loads them by their path and imports nothing above it."""
 
-import importlib.util
 import sys
+from importlib.machinery import SourceFileLoader
+from pathlib import Path
 from types import ModuleType
 
 from novad.config import Workspace
 from novad.errors import ConfigError
 
-__all__ = ["load_flow"]
+__all__ = ["flow_file", "load_flow"]
 
 
-def load_flow(workspace: Workspace, name: str) -> ModuleType:
-    """``flows/NAME.py`` as a module.
+def flow_file(workspace: Workspace, name: str) -> Path:
+    """``flows/NAME.py``.
 
     Raises:
         ConfigError: the workspace has no such file.
     """
     path = workspace.path(f"flows/{name}.py")
-    spec = importlib.util.spec_from_file_location(f"novad_flow_{name}", path)
-    if spec is None or spec.loader is None or not path.is_file():
+    if not path.is_file():
         raise ConfigError(f"{path}: this flow is missing")
-    module = importlib.util.module_from_spec(spec)
+    return path
+
+
+def load_flow(workspace: Workspace, name: str) -> ModuleType:
+    """``flows/NAME.py`` as a module, see ``flow_file``."""
+    module_name = f"novad_flow_{name}"
+    loader = SourceFileLoader(module_name, str(flow_file(workspace, name)))
+    module = ModuleType(module_name)
+    module.__file__ = loader.path
     # Prefect looks up the types of a flow's parameters in the module that it names.
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
+    sys.modules[module_name] = module
+    loader.exec_module(module)
     return module

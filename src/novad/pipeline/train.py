@@ -8,7 +8,7 @@ from typing import Any
 from novad.config import Workspace, line_settings
 from novad.errors import ConfigError, NovadError, ServiceError
 from novad.pipeline.accepting import undo_interrupted
-from novad.pipeline.flow_files import load_flow
+from novad.pipeline.flow_files import flow_file, load_flow
 from novad.pipeline.graph import line_stages, stale_stages
 from novad.pipeline.locks import line_locks
 from novad.pipeline.prefect_home import prefect_api
@@ -133,6 +133,7 @@ def _unchanged(workspace: Workspace, lines: list[str]) -> dict[str, int]:
 
 
 def _run_flow(workspace: Workspace, lines: list[str], force: bool, reason: str) -> dict[str, dict[str, Any]]:
+    flow_file(workspace, "train")  # Told before a server starts.
     with prefect_api(workspace, lines):
         module = load_flow(workspace, "train")
         try:
