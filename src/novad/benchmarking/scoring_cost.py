@@ -61,7 +61,7 @@ def _scorer(detector: Detector, kind: str) -> Callable[[list[Any]], object]:
 
     def novelty_alone(group: list[Any]) -> object:
         images = to_batch(group, side)
-        if novelty.residuals:  # Those take the search of the memory too.
+        if novelty.remembers:  # That takes the search of the memory too.
             return _full_size(raw_scores(familiarity, novelty, images).novelty_maps, group)
         return _full_size(explained(images), group)
 

@@ -131,6 +131,11 @@ class NoveltyModel:
         read = [each.target for each in (self.shown, *self.judged) if each.target != APPEARANCE]
         return (*read, self.explainer.targets[0])[0]
 
+    @property
+    def remembers(self) -> bool:
+        """Whether score or map read what the memory bank leaves unexplained."""
+        return self.residuals or self.appearance is not None
+
     @cached_property
     def _explained(self) -> tuple[Candidate, ...]:
         return tuple(each for each in self.judged if each.target != APPEARANCE)
@@ -221,8 +226,7 @@ def raw_scores(familiarity: FamiliarityModel, novelty: NoveltyModel, images: Ten
         shared = explained.features and novelty.explainer.backbone is familiarity.backbone
         features = explained.features if shared else familiarity.backbone(images)
         found = familiarity.score(features)
-        read = novelty.residuals or novelty.appearance is not None
-        differences = familiarity.differences(images, found) if read else None
+        differences = familiarity.differences(images, found) if novelty.remembers else None
         residuals = familiarity.residuals(features, found, differences) if novelty.residuals else None
         if novelty.appearance is None:
             return RawScores(found, novelty.score(explained.deviations, residuals), explained.maps)

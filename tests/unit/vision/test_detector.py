@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from novad.benchmarking.scoring_cost import _scorer
 from novad.errors import CalibrationError, IntegrityError
 from novad.vision import Detector
 from novad.vision.appearance import AppearanceNovelty, appearance_candidate, fit_appearance_novelty
@@ -319,5 +320,9 @@ def test_a_detector_shows_and_weighs_appearance(saved: Path, pictures: Any, tmp_
     read = torch.stack([explained.novelty, raw.novelty], dim=1).double()
     by_hand = (4 * torch.tanh(read / 4) @ torch.tensor([0.5, 2.0]).double() - 0.25) / 2
     assert torch.allclose(together.novelty.double(), by_hand, atol=1e-4)
+    judge = Detector("metal", SIZE, familiarity, alone, detector.fusion)
+    maps = _scorer(judge, "novelty")(pictures)
+    assert isinstance(maps, list)
+    assert [each.shape[1:] for each in maps] == [picture.shape[:2] for picture in pictures]
     with pytest.raises(CalibrationError, match="knows nothing"):
         raw_scores(detector.familiarity, alone, images)
