@@ -71,7 +71,7 @@ def _memory_maps(deviations: Deviations, masked: MaskedImages | None) -> tuple[T
         return None, None
     parts = torch.split(masked.images, images_at_once(masked.images.shape[-1]))
     seen = [deviations.remember(images) for images in parts]
-    known = torch.cat([each.distances for each in seen])
+    known = torch.cat([each.found.distances for each in seen])
     if deviations.appearance is None:
         return known, None
     return known, torch.cat([deviations.appearance(each.differences) for each in seen])

@@ -16,6 +16,7 @@ from novad.stages.runner import read_json
 from novad.vision.appearance import AppearanceNovelty, appearance_candidate, fit_appearance_novelty
 from novad.vision.candidates import CandidateGrid, Fits, candidate_scores, fit_normal_statistics
 from novad.vision.explainers import MEMORY, Explainer, Memory, build_explainer
+from novad.vision.familiarity import FamiliarityScores
 from novad.vision.memory_bank import load_bank
 from novad.vision.models import FamiliarityModel
 from novad.vision.novelty import Candidate
@@ -33,15 +34,13 @@ class Remembered:
     """What the memory bank says about N images.
 
     Attributes:
-        scores: (N,) familiarity.
-        distances: (N, h, w) its maps.
-        residuals: (N, R) deviations direction by direction.
+        found: familiarity and nearest vectors.
+        features: feature maps that were asked about.
         differences: (N, 8, h, w) in appearance; empty where the bank does not know it.
     """
 
-    scores: Tensor
-    distances: Tensor
-    residuals: Tensor
+    found: FamiliarityScores
+    features: Mapping[str, Tensor]
     differences: Tensor
 
 
@@ -120,10 +119,12 @@ class Deviations:
         if self.explainer.backbone is not self.familiarity.backbone:
             features = {}
         seen = _remember(self.familiarity, images, features, own)
+        with torch.inference_mode():
+            residuals = self.familiarity.residuals(seen.features, seen.found, seen.differences)
         if self.appearance is not None:
             looks = self.appearance(seen.differences)
             novelty = np.concatenate([novelty, top_means(looks, [self.look.top_share]).numpy()], axis=1)
-        return seen.scores.numpy(), novelty, seen.residuals.numpy()
+        return seen.found.scores.numpy(), novelty, residuals.numpy()
 
 
 def learns(line: Line) -> bool:
@@ -170,10 +171,8 @@ def _remember(
         features = features or familiarity.backbone(images)
         found = familiarity.score(features, own)
         differences = familiarity.differences(images, found)
-        residuals = familiarity.residuals(features, found, differences)
-        nothing = images.new_empty(len(images), 0, *found.distances.shape[1:])
-        seen = found.scores, found.distances, residuals, nothing if differences is None else differences
-    return Remembered(*(each.clone() for each in seen))
+    nothing = images.new_empty(len(images), 0, *found.distances.shape[1:])
+    return Remembered(found, features, nothing if differences is None else differences)
 
 
 def _bank_parts(line: Line) -> tuple[Places, Places]:
