@@ -1,5 +1,6 @@
 """Decoding without surprises: one array layout for every image a camera or an office may deliver."""
 
+import hashlib
 import io
 import stat
 import warnings
@@ -19,6 +20,7 @@ __all__ = [
     "decode_bytes",
     "decode_image",
     "decode_mask",
+    "read_known",
     "read_regular",
     "suffix",
 ]
@@ -87,6 +89,15 @@ def read_regular(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise ImageError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+def read_known(path: Path, sha256: str) -> bytes | None:
+    """Content of an image file; None when it is gone or another one by now."""
+    try:
+        data = read_regular(path)
+    except (ImageError, ValueError):  # a name from a log may hold what no path may
+        return None
+    return data if hashlib.sha256(data).hexdigest() == sha256 else None
 
 
 def suffix(data: bytes, name: str) -> str:

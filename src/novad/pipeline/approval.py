@@ -3,7 +3,7 @@
 from novad.config import Workspace
 from novad.errors import ServiceError
 from novad.pipeline.flow_files import load_flow
-from novad.pipeline.prefect_client import api_url, workspace_tag
+from novad.pipeline.prefect_client import api_url, tagged_runs, workspace_tag
 from novad.tracking import Event
 
 __all__ = ["ask_for_promotion"]
@@ -25,15 +25,10 @@ def ask_for_promotion(workspace: Workspace, line: str, version: int, wait_second
             "`novad up`, or name one in PREFECT_API_URL"
         )
     import httpx
-    from prefect import settings, tags
 
-    # Not the tag of a training: whoever trains the line closes what carries that one.
-    about = f"promotion:{line}"
     try:
-        with (
-            settings.temporary_settings({settings.PREFECT_API_URL: url}),
-            tags(workspace_tag(workspace), about),
-        ):
+        # Not the tag of a training: whoever trains the line closes what carries that one.
+        with tagged_runs(url, [workspace_tag(workspace), f"promotion:{line}"]):
             event: Event = load_flow(workspace, "promote").ask(workspace.root, line, version, wait_seconds)
             return event
     except httpx.HTTPError as error:

@@ -16,7 +16,15 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
     from prefect.client.schemas.filters import FlowRunFilter
 
-__all__ = ["api_url", "close_runs", "prefect_client", "unfinished", "workspace_identity", "workspace_tag"]
+__all__ = [
+    "api_url",
+    "close_runs",
+    "prefect_client",
+    "tagged_runs",
+    "unfinished",
+    "workspace_identity",
+    "workspace_tag",
+]
 
 
 def api_url(workspace: Workspace) -> str | None:
@@ -48,6 +56,15 @@ def prefect_client(url: str) -> Iterator["SyncPrefectClient"]:
             yield client
     except (httpx.HTTPError, PrefectException) as error:
         raise ServiceError(f"Prefect at {url}: {error or type(error).__name__}") from error
+
+
+@contextmanager
+def tagged_runs(url: str, names: list[str]) -> Iterator[None]:
+    """Give flow runs their tags. Where Prefect is loaded already, tell it the settings of this time too."""
+    from prefect import settings, tags
+
+    with settings.temporary_settings({settings.PREFECT_API_URL: url}), tags(*names):
+        yield
 
 
 def unfinished(**criteria: Any) -> "FlowRunFilter":

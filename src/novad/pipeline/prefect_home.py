@@ -10,11 +10,19 @@ from importlib import import_module
 from pathlib import Path
 
 from novad.config import Workspace
+from novad.config.environment import environment_kept
 from novad.errors import ServiceError
 from novad.pipeline.locks import first_free
 from novad.pipeline.loopback import HOST, answers, free_port
-from novad.pipeline.prefect_client import api_url, close_runs, prefect_client, unfinished, workspace_tag
-from novad.pipeline.processes import child_environment, end_with_parent
+from novad.pipeline.prefect_client import (
+    api_url,
+    close_runs,
+    prefect_client,
+    tagged_runs,
+    unfinished,
+    workspace_tag,
+)
+from novad.pipeline.processes import child_environment, end, end_with_parent
 
 __all__ = ["prefect_api", "server_command"]
 
@@ -52,11 +60,11 @@ def prefect_api(workspace: Workspace, lines: list[str]) -> Iterator[None]:
     tags = [identity, *(f"line:{line}" for line in lines)]
     if url := api_url(workspace):
         # Whoever trains a line holds its lock. This process holds it now: other claims are dead ones.
-        with _environment(PREFECT_API_URL=url), _tagged(url, tags):
+        with _environment(PREFECT_API_URL=url), tagged_runs(url, tags):
             _close_abandoned_runs(url, [[identity, tag] for tag in tags[1:]])
             yield
         return
-    with first_free(workspace.state / "prefect") as home, _own_server(home) as url, _tagged(url, tags):
+    with first_free(workspace.state / "prefect") as home, _own_server(home) as url, tagged_runs(url, tags):
         # Nobody else writes to this home: whatever claims to run there has lost its process.
         _close_abandoned_runs(url, [[identity]])
         yield
@@ -103,11 +111,7 @@ def _own_server(home: Path) -> Iterator[str]:
             yield url
         finally:
             _send_logs()
-            server.terminate()
-            try:
-                server.wait(10)
-            except subprocess.TimeoutExpired:
-                server.kill()
+            end(server)
 
 
 def _send_logs() -> None:
@@ -127,27 +131,11 @@ def _wait_until_healthy(server: "subprocess.Popen[bytes]", url: str, log: Path) 
 
 
 @contextmanager
-def _tagged(url: str, names: list[str]) -> Iterator[None]:
-    """Give flow runs their tags. Where Prefect is loaded already, tell it the settings of this time too."""
-    from prefect import settings, tags
-
-    with settings.temporary_settings({settings.PREFECT_API_URL: url}), tags(*names):
-        yield
-
-
-@contextmanager
 def _environment(**changes: str) -> Iterator[None]:
     """Settings for Prefect and the children of this process, for as long as the block lasts."""
-    before = {name: os.environ.get(name) for name in changes}
-    os.environ.update(changes)
-    try:
+    with environment_kept(*changes):
+        os.environ.update(changes)
         yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 def _close_abandoned_runs(url: str, choices: list[list[str]]) -> None:

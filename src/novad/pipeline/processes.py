@@ -3,12 +3,14 @@
 import ctypes
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
-__all__ = ["child_environment", "end_with_parent"]
+__all__ = ["child_environment", "end", "end_with_parent"]
 
 _PR_SET_PDEATHSIG = 1
+_GRACE = 10.0
 _LIBC = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
 
 
@@ -20,6 +22,16 @@ def end_with_parent() -> None:
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(1)
+
+
+def end(process: "subprocess.Popen[bytes]") -> None:
+    """Ask a child to end, and make it where it does not."""
+    process.terminate()
+    try:
+        process.wait(_GRACE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def child_environment(**changes: str) -> dict[str, str]:

@@ -15,7 +15,7 @@ from novad.errors import RefusedError, ServiceError
 from novad.pipeline.deployments import ensure_pool
 from novad.pipeline.loopback import answers
 from novad.pipeline.prefect_client import api_url, close_runs, prefect_client, unfinished, workspace_tag
-from novad.pipeline.processes import end_with_parent
+from novad.pipeline.processes import end, end_with_parent
 from novad.pipeline.services import Ports, Service, plan
 from novad.serving.keys import Role, add_key, keys_file, read_keys
 from novad.tracking.services import RunningService, RunningServices, find_services, hold_services
@@ -24,7 +24,6 @@ from novad.tracking.store import create_store
 __all__ = ["bring_down", "run_services"]
 
 _PATIENCE = 120.0
-_GRACE = 10.0
 _LOOK = 0.5
 # A child that dies is started again after 1, 2 and 4 seconds; one that lived this long begins anew.
 _BACK_OFF = 1.0
@@ -72,15 +71,6 @@ class Child:
             if stopping.wait(0.1):
                 return False
         return False
-
-    def stop(self) -> None:
-        """Ask it to end, and make it where it does not."""
-        self.process.terminate()
-        try:
-            self.process.wait(_GRACE)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
 
     def told(self) -> RunningService:
         service = self.service
@@ -197,7 +187,7 @@ class _Run:
             self._prepare_worker()
         child.start()
         if not child.until_healthy(self.stopping) and not child.dead:
-            child.stop()
+            end(child.process)
         self._write_note()
 
     def _prepare_worker(self) -> None:
@@ -236,7 +226,7 @@ class _Run:
     def _stop(self) -> None:
         """Last started, first ended; a training under way dies with its worker and goes on from its stage."""
         for child in reversed(self.children):
-            child.stop()
+            end(child.process)
             if child.service.name == "worker":
                 try:
                     self._close_runs()

@@ -1,14 +1,12 @@
 """The verified queue: images of which people said what they show, and which the line's data lack."""
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from novad.config import Workspace
-from novad.errors import ImageError
-from novad.images.decode import read_regular
+from novad.images.decode import read_known
 from novad.images.layouts import GOOD
 from novad.serving.image_store import ImageStore, image_folder
 from novad.tracking import LoggedDecision, OperatorVerdict, line_verdicts
@@ -75,11 +73,7 @@ def image_bytes(workspace: Workspace, image: VerifiedImage) -> bytes | None:
         return kept
     for source in reversed(image.sources):
         for path in (Path(source), workspace.root / source):
-            try:
-                data = read_regular(path)
-            except (ImageError, ValueError):
-                continue
-            if hashlib.sha256(data).hexdigest() == image.sha256:
+            if (data := read_known(path, image.sha256)) is not None:
                 return data
     return None
 

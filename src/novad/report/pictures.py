@@ -118,7 +118,7 @@ def suspicious(run: PublishedRun) -> list[Suspect]:
         return []
     sheet = Image.open(io.BytesIO(run.read("memory_bank/suspicious.png")), formats=("PNG",))
     return [
-        Suspect(each["path"], each["robust_z"], each["excluded"], _address(tile))
+        Suspect(each["path"], each["robust_z"], each["excluded"], _drawn(tile))
         for each, tile in zip(told, tile_pictures(sheet, captions=2), strict=False)
     ]
 
@@ -128,7 +128,7 @@ def plot(run: PublishedRun, name: str) -> str | None:
     path = f"evaluate/plots/{name}"
     if path not in run.names("evaluate/plots"):
         return None
-    return f"data:image/png;base64,{base64.b64encode(run.read(path)).decode('ascii')}"
+    return _address("png", run.read(path))
 
 
 def _kept(run: PublishedRun) -> dict[str, Any]:
@@ -148,8 +148,7 @@ def _group(
 
 def _shown(run: PublishedRun, row: Any, entry: dict[str, Any]) -> Shown:
     pictures = {
-        what: f"data:image/jpeg;base64,{base64.b64encode(run.read(f'{_GALLERY}/{name}')).decode('ascii')}"
-        for what, name in entry["pictures"].items()
+        what: _address("jpeg", run.read(f"{_GALLERY}/{name}")) for what, name in entry["pictures"].items()
     }
     return Shown(row.path, row.defect_type, row.decision, row.hybrid, entry["nearest"]["path"], pictures)
 
@@ -160,12 +159,17 @@ def _thumbnail(run: PublishedRun, sha256: str | None) -> str | None:
         return None
     try:
         limit = line_settings(run.workspace.params, run.line).validation.max_pixels
-        return _address(small(decode_bytes(data, "an image", limit), _THUMBNAIL_SIDE))
+        return _drawn(small(decode_bytes(data, "an image", limit), _THUMBNAIL_SIDE))
     except ImageError:
         return None
 
 
-def _address(picture: Image.Image) -> str:
+def _drawn(picture: Image.Image) -> str:
     stream = io.BytesIO()
     picture.convert("RGB").save(stream, "JPEG", quality=80)
-    return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"
+    return _address("jpeg", stream.getvalue())
+
+
+def _address(kind: str, content: bytes) -> str:
+    """Data address of a picture file."""
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"

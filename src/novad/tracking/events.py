@@ -113,7 +113,7 @@ def append(
                         digest="",
                     )
                 )
-                if key is None and sequence in signatures_of(connection, line).get(line, {}):
+                if key is None and _is_signed(connection, line, sequence):
                     raise ConfigError(f"{line}: its events are signed; {SIGNING_KEY} must name the key")
                 connection.execute(insert(EVENTS).values(**_row(event)))
                 if key is not None:
@@ -269,6 +269,11 @@ def _newest(connection: Connection, line: str) -> Event | None:
     if present != recorded or (newest is not None and newest.digest != _digest(newest)):
         raise IntegrityError(f"{line}: the event log was changed behind novad's back; nothing is added to it")
     return newest
+
+
+def _is_signed(connection: Connection, line: str, sequence: int) -> bool:
+    signature = select(SIGNATURES).where(SIGNATURES.c.line == line, SIGNATURES.c.sequence == sequence)
+    return connection.execute(signature).first() is not None
 
 
 def _decided_since(connection: Connection, line: str, expected: int, newest: int) -> bool:

@@ -1,6 +1,5 @@
 """Golden images: test images of a registered version, with the scores that its evaluation recorded."""
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -8,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from novad.config import Workspace, line_settings
-from novad.errors import ImageError
 from novad.evaluation.parity import KINDS
-from novad.images.decode import read_regular
+from novad.images.decode import read_known
 from novad.tracking.published import PublishedRun
 
 __all__ = ["GoldenImage", "golden_images"]
@@ -57,8 +55,4 @@ def _evenly_first(rows: int, wanted: int) -> Iterator[int]:
 
 
 def _is_intact(data: Path, row: dict[str, Any]) -> bool:
-    try:
-        content = read_regular(data / row["path"])
-    except ImageError:
-        return False
-    return hashlib.sha256(content).hexdigest() == str(row["sha256"])
+    return read_known(data / row["path"], str(row["sha256"])) is not None

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from novad.config import Workspace, line_settings
-from novad.errors import ConfigError, ImageError, IntegrityError
-from novad.images.decode import read_regular
+from novad.errors import ConfigError, IntegrityError
+from novad.images.decode import read_known
 from novad.tracking.digests import combined, metrics_digest
 from novad.tracking.evidence import find_version, run_folder
 from novad.tracking.store import open_client
@@ -103,12 +103,11 @@ class PublishedRun:
         """
         for row in self.table(_MANIFEST, ["path"], [("sha256", "=", sha256)]).to_pylist():
             try:
-                settings = line_settings(self.workspace.params, self.line)
-                data = read_regular(self.workspace.path(settings.data) / row["path"])
-            except (ConfigError, ImageError):
+                data = self.workspace.path(line_settings(self.workspace.params, self.line).data)
+            except ConfigError:
                 continue
-            if hashlib.sha256(data).hexdigest() == sha256:
-                return data
+            if (content := read_known(data / row["path"], sha256)) is not None:
+                return content
         return None
 
     def _digest(self, name: str, data: bytes) -> str | None:

@@ -7,8 +7,6 @@ import ssl
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -18,6 +16,7 @@ from urllib.parse import urlsplit
 from filelock import FileLock, Timeout
 
 from novad.config import Workspace
+from novad.config.environment import environment_kept
 from novad.errors import ConfigError, ServiceError
 from novad.tracking.services import find_services
 
@@ -40,6 +39,8 @@ _PROBE_SECONDS = 5.0
 _CREATION_SECONDS = 60.0
 # MLflow's address and the environment belong to the process; a flow publishes several lines in threads.
 _process_wide = Lock()
+# What MLflow writes into the environment: `locate` would take it for the user's own choice.
+_MLFLOW_WRITES = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
 
 # MLflow's and S3's own defaults wait for minutes when a server is down. Values that the user set are kept.
 _ENVIRONMENT = {
@@ -141,7 +142,7 @@ def open_client(workspace: Workspace) -> "MlflowClient":
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
         _create_embedded(workspace, store)
-        with _process_wide, _environment_kept():
+        with _process_wide, environment_kept(*_MLFLOW_WRITES):
             mlflow.set_tracking_uri(store.tracking_uri)
             mlflow.set_registry_uri(store.tracking_uri)
         client = mlflow.MlflowClient(store.tracking_uri, store.tracking_uri)
@@ -206,20 +207,6 @@ def prepare_database(store: Store) -> None:
             if "locked" not in str(error) or time.monotonic() > deadline:
                 raise ServiceError(f"{file}: the tracking database cannot be opened: {error}") from error
             time.sleep(0.05)
-
-
-@contextmanager
-def _environment_kept() -> Iterator[None]:
-    """Undo what MLflow writes into the environment: `locate` would take it for the user's own choice."""
-    before = {name: os.environ.get(name) for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")}
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 def _create_embedded(workspace: Workspace, store: Store) -> None:

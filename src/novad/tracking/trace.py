@@ -161,7 +161,7 @@ def model_origin(workspace: Workspace, line: str, number: int) -> ModelOrigin:
     published = str(version.tags.get("novad.output_digest"))
     folder, manifest = _published_files(workspace, client, run_id, published)
     lineage = _lineage(folder, run_id, str(version.tags.get("novad.files_digest")))
-    run = PublishedRun.open(workspace, line, number)
+    run = PublishedRun(workspace, line, number, folder, manifest)
     thresholds = json.loads(run.read(_FUSION))["thresholds"]
     return ModelOrigin(
         line=line,
