@@ -8,11 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from fake_line import make_workspace
+from fake_line import make_workspace, write_outputs
 from novad.config import Workspace
 from novad.tracking import LoggedDecision
 
-__all__ = ["empty_database", "logged_decision", "make_tracked", "own_store", "tracked", "workspace"]
+__all__ = [
+    "empty_database",
+    "logged_decision",
+    "make_tracked",
+    "own_store",
+    "publish_versions",
+    "tracked",
+    "workspace",
+]
 
 
 @pytest.fixture
@@ -83,3 +91,12 @@ def logged_decision(**changes: object) -> LoggedDecision:
         shadow=False,
     )
     return replace(decision, **changes)
+
+
+def publish_versions(workspace: Workspace, line: str, count: int) -> None:
+    """Versions 1 to ``count`` of a line, each a training of its own and better than the one before."""
+    from novad.tracking import publish
+
+    for seed in range(count):
+        write_outputs(workspace, line, auroc=0.93 + seed / 100, seed=seed)
+        publish(workspace, line)

@@ -14,12 +14,13 @@ from typing import Any
 
 import pytest
 
-from fake_line import REPOSITORY, write_outputs
+from fake_line import REPOSITORY
 from novad.config import Workspace
 from novad.errors import RefusedError, ServiceError
 from novad.pipeline.approval import ask_for_promotion
 from novad.pipeline.prefect_client import workspace_tag
-from novad.tracking import Event, check, history, promote, publish, resolve
+from novad.tracking import Event, check, history, promote, resolve
+from tracking_fixtures import publish_versions
 
 LINE = "metal"
 YES = {"approve": True, "approver": "Bea", "reason": "0 escapes on the audit set"}
@@ -29,9 +30,7 @@ Answered = Callable[[dict[str, Any]], Any]
 @pytest.fixture
 def published(tracked: Workspace) -> Workspace:
     """Versions 1 and 2; 1 is champion."""
-    for seed in range(2):
-        write_outputs(tracked, LINE, auroc=0.93 + seed / 100, seed=seed)
-        publish(tracked, LINE)
+    publish_versions(tracked, LINE, 2)
     promote(tracked, LINE, 1, "Ann", "first")
     return tracked
 

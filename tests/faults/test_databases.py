@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from databases import postgresql_server
-from fake_line import make_workspace, write_outputs
+from fake_line import make_workspace
 from novad.config import Workspace
 from novad.errors import IntegrityError, RefusedError
 from novad.tracking import (
@@ -36,7 +36,7 @@ from novad.tracking import (
 from novad.tracking.events import append
 from novad.tracking.resolution import registered_aliases
 from novad.tracking.store import open_client
-from tracking_fixtures import logged_decision
+from tracking_fixtures import logged_decision, publish_versions
 
 LINE = "metal"
 PROCESSES, TURNS, APPENDED = 8, 25, 5
@@ -83,9 +83,7 @@ def stored(
 @pytest.fixture
 def published(stored: Workspace) -> Workspace:
     """Versions 1 and 2, none of them champion."""
-    for seed in range(2):
-        write_outputs(stored, LINE, auroc=0.93 + seed / 100, seed=seed)
-        publish(stored, LINE)
+    publish_versions(stored, LINE, 2)
     return stored
 
 

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 from sqlalchemy import delete, update
 
-from fake_line import write_outputs
 from novad.config import Workspace
 from novad.errors import IntegrityError, RefusedError
-from novad.tracking import check, history, promote, publish, resolve, rollback
+from novad.tracking import check, history, promote, resolve, rollback
 from novad.tracking.database import EVENTS, HEADS, writing
 from novad.tracking.events import append
 from novad.tracking.evidence import find_version, run_folder, version_files
 from novad.tracking.store import locate, open_client
+from tracking_fixtures import publish_versions
 
 LINE = "metal"
 Tamper = Callable[[Workspace], object]
@@ -25,9 +25,7 @@ Tamper = Callable[[Workspace], object]
 @pytest.fixture
 def decided(tracked: Workspace) -> Workspace:
     """Versions 1 and 2; 1 promoted, then 2, then rolled back to 1."""
-    for seed in range(2):
-        write_outputs(tracked, LINE, auroc=0.93 + seed / 100, seed=seed)
-        publish(tracked, LINE)
+    publish_versions(tracked, LINE, 2)
     promote(tracked, LINE, 1, "Ann", "first")
     promote(tracked, LINE, 2, "Ann", "better")
     rollback(tracked, LINE, "Bob", "worse")

@@ -5,7 +5,6 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import update
 
-from fake_line import write_outputs
 from novad.config import Workspace
 from novad.errors import IntegrityError, RefusedError
 from novad.tracking import (
@@ -13,7 +12,6 @@ from novad.tracking import (
     check,
     history,
     promote,
-    publish,
     reject,
     resolve,
     rollback,
@@ -21,14 +19,13 @@ from novad.tracking import (
 )
 from novad.tracking.database import EVENTS, writing
 from novad.tracking.store import locate
+from tracking_fixtures import publish_versions
 
 
 @pytest.fixture
 def published(tracked: Workspace) -> Workspace:
     """Line `metal` with versions 1 and 2, none of them champion."""
-    for seed in range(2):
-        write_outputs(tracked, "metal", auroc=0.93 + seed / 100, seed=seed)
-        publish(tracked, "metal")
+    publish_versions(tracked, "metal", 2)
     return tracked
 
 

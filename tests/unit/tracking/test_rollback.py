@@ -5,7 +5,6 @@ from datetime import datetime
 import pytest
 from sqlalchemy import update
 
-from fake_line import write_outputs
 from novad.config import Workspace
 from novad.errors import ConfigError, IntegrityError, RefusedError
 from novad.tracking import (
@@ -13,7 +12,6 @@ from novad.tracking import (
     history,
     parse_time,
     promote,
-    publish,
     registry,
     resolution,
     resolve,
@@ -24,14 +22,13 @@ from novad.tracking.database import EVENTS, writing
 from novad.tracking.digests import file_digest
 from novad.tracking.events import MAKES_CHAMPION, Event, append, champion_stack
 from novad.tracking.store import locate, open_client
+from tracking_fixtures import publish_versions
 
 
 @pytest.fixture
 def published(tracked: Workspace) -> Workspace:
     """Line `metal` with versions 1 to 3, none of them champion."""
-    for seed in range(3):
-        write_outputs(tracked, "metal", auroc=0.93 + seed / 100, seed=seed)
-        publish(tracked, "metal")
+    publish_versions(tracked, "metal", 3)
     return tracked
 
 
