@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from novad.config import Workspace
 from novad.errors import ConfigError, IntegrityError
-from novad.tracking.digests import combined
-from novad.tracking.events import champion_of, intact_events, threshold_event
-from novad.tracking.published import PublishedRun
+from novad.tracking.digests import combined, file_digest
+from novad.tracking.events import Event, champion_of, intact_events, threshold_event
+from novad.tracking.evidence import find_version, run_folder
+from novad.tracking.store import open_client
 
 __all__ = ["FIGURES", "Reference", "champion_reference", "read_reference"]
 
@@ -48,13 +49,12 @@ def champion_reference(workspace: Workspace, line: str) -> Reference:
     event = champion_of(chain)
     if event is None or event.version is None:
         raise ConfigError(f"{line} has no champion; nothing judges its parts that could be monitored")
-    run = PublishedRun.open(workspace, line, event.version)
-    if combined(run.digests) != event.detail.get("novad.output_digest"):
-        raise IntegrityError(f"{run}: not what was made champion")
-    for name in (_SCORES, _MANIFEST, _FUSION):
-        run.read(name)
+    client = open_client(workspace)
+    run = find_version(client, line, event.version).run_id or ""
+    folder = run_folder(workspace, client, run)
+    _require_unchanged(folder, event)
     threshold = threshold_event(chain)
-    return read_reference(run.folder, event.version, threshold.detail["review"] if threshold else None)
+    return read_reference(folder, event.version, threshold.detail["review"] if threshold else None)
 
 
 def read_reference(folder: Path, version: int, review: float | None = None) -> Reference:
@@ -89,3 +89,22 @@ def read_reference(folder: Path, version: int, review: float | None = None) -> R
         normals={name: passing[name].to_numpy(np.float64) for name in FIGURES},
         own=frozenset(manifest["sha256"].dropna()),
     )
+
+
+def _require_unchanged(folder: Path, event: Event) -> None:
+    """Raises:
+    IntegrityError: names the file that is not the one of the version that was made champion.
+    """
+    try:
+        recorded = json.loads((folder / "manifest.json").read_bytes())
+        intact = combined(recorded) == event.detail.get("novad.output_digest")
+    except (OSError, ValueError, AttributeError, TypeError):
+        recorded, intact = {}, False
+    if not intact:
+        raise IntegrityError(
+            f"{folder / 'manifest.json'}: not the record of version {event.version} that was made champion"
+        )
+    for name in (_SCORES, _MANIFEST, _FUSION):
+        path = folder / name
+        if not path.is_file() or file_digest(path) != recorded.get(name):
+            raise IntegrityError(f"{path}: not the file that version {event.version} was published with")
