@@ -9,7 +9,8 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
   $$python -c 'import sys; raise SystemExit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null \
   && command -v $$python && break; done)
 BIN := $(VENV)/bin
-# One more than the cores of a small machine: tests that run services mostly wait for them.
+# One more than the cores of a small machine: tests that run services mostly wait for them. A process that
+# crashes ends the run: pytest-xdist waits for ever for the tests of one that it replaces.
 TEST_PROCESSES ?= 3
 BENCH_OPTIONS ?= --images 128 --repeats 2
 STAMP := $(VENV)/.novad-set-up
@@ -45,7 +46,7 @@ demo: setup
 	@$(BIN)/novad demo $(if $(WORKDIR),--workdir "$(WORKDIR)")
 
 test: setup
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 lint: setup
 	@$(BIN)/ruff check .

@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from novad.errors import ConfigError, IntegrityError
+from novad.errors import ConfigError
 from novad.vision.bcos_network import ARCHITECTURE, bcos_encoding, build_bcos_network
 from novad.vision.bcos_zoo import PREFIX, named_after, zoo_network
+from novad.vision.tensor_files import read_tensors
 from novad.vision.tiling import Tiling, measure_margins
 
 __all__ = [
@@ -166,7 +166,8 @@ class TimmBackbone(Backbone):
 
     Args:
         architecture: its timm name.
-        checkpoint: local safetensors file with the whole network's weights.
+        weights: of the whole network, by their names in it.
+        checkpoint: the file they come from.
         layers: module names as in timm's feature info; by default those at strides 8 and 16.
         metadata: of the checkpoint: ``pad_type``, ``num_classes``, ``mean``, ``std`` where they differ.
     Raises:
@@ -174,7 +175,12 @@ class TimmBackbone(Backbone):
     """
 
     def __init__(
-        self, architecture: str, checkpoint: Path, layers: Sequence[str], metadata: dict[str, str]
+        self,
+        architecture: str,
+        weights: dict[str, Tensor],
+        checkpoint: Path,
+        layers: Sequence[str],
+        metadata: dict[str, str],
     ) -> None:
         super().__init__()
         import timm
@@ -182,7 +188,6 @@ class TimmBackbone(Backbone):
         if not timm.is_model(architecture):
             raise ConfigError(f"{checkpoint}: timm has no architecture '{architecture}'")
         options: dict[str, Any] = {"pad_type": metadata["pad_type"]} if "pad_type" in metadata else {}
-        weights = {name: tensor.float() for name, tensor in load_file(checkpoint).items()}
         whole = timm.create_model(architecture, num_classes=int(metadata.get("num_classes", 1000)), **options)
         _load_strictly(whole, weights, checkpoint)
         probe = timm.create_model(architecture, features_only=True, **options)
@@ -234,16 +239,15 @@ def load_backbone(
     """
     if not checkpoint.is_file():
         raise ConfigError(f"{checkpoint}: no such backbone checkpoint")
-    if (found := file_sha256(checkpoint)) != sha256:
-        raise IntegrityError(f"{checkpoint}: sha256 is {found}, expected {sha256}")
+    weights = {name: tensor.float() for name, tensor in read_tensors(checkpoint, sha256).items()}
     backbone: Backbone
     if architecture == ARCHITECTURE or architecture.startswith(PREFIX):
         bundled = architecture == ARCHITECTURE
         network = build_bcos_network() if bundled else zoo_network(architecture.removeprefix(PREFIX)).build()
-        _load_strictly(network, {k: v.float() for k, v in load_file(checkpoint).items()}, checkpoint)
+        _load_strictly(network, weights, checkpoint)
         backbone = BcosBackbone(architecture, network, layers)
     else:
-        backbone = TimmBackbone(architecture, checkpoint, layers, _metadata(checkpoint))
+        backbone = TimmBackbone(architecture, weights, checkpoint, layers, _metadata(checkpoint))
     if tile:
         backbone.cut(tile)
     return backbone

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from novad.errors import IntegrityError
@@ -24,6 +24,7 @@ from novad.vision.maps import MapScale
 from novad.vision.memory_bank import load_bank
 from novad.vision.models import FamiliarityModel, FusionModel, NoveltyModel
 from novad.vision.novelty import Candidate, NormalStatistics
+from novad.vision.tensor_files import read_tensors
 
 __all__ = [
     "fusion_model",
@@ -93,6 +94,7 @@ def load_detector(folder: Path) -> Detector:
         IntegrityError: a file is missing, or is not the one recorded.
     """
     manifest, digest = _verified(folder)
+    recorded = manifest["files"]
     backbone = _backbone(folder, manifest, manifest["backbone"])
     explained = manifest["explainer"]
     same = all(
@@ -102,8 +104,8 @@ def load_detector(folder: Path) -> Detector:
     explained_backbone = backbone if same else _backbone(folder, manifest, explained)
     told = manifest["familiarity"]
     novelty = manifest["novelty"]
-    normal, evidence, appearance = load_novelty(folder / CALIBRATION)
-    bank = load_bank(folder / BANK)
+    normal, evidence, appearance = load_novelty(folder / CALIBRATION, recorded[CALIBRATION])
+    bank = load_bank(folder / BANK, recorded[BANK])
     memory = Memory(bank, told["anomaly_type"]) if same else None
     return Detector(
         line=manifest["line"],
@@ -167,10 +169,14 @@ def save_novelty(
 
 
 def load_novelty(
-    path: Path,
+    path: Path, sha256: str | None = None
 ) -> tuple[dict[float, NormalStatistics], Evidence | None, AppearanceNovelty | None]:
-    """Read what ``save_novelty`` wrote."""
-    tensors = load_file(path)
+    """Read what ``save_novelty`` wrote.
+
+    Raises:
+        IntegrityError: the file has another digest than the one named, or holds no tensors.
+    """
+    tensors = read_tensors(path, sha256)
     normal = {float(smoothing): each for smoothing, each in _statistics(tensors, "normal").items()}
     looks = _statistics(tensors, "appearance")
     appearance = AppearanceNovelty(**looks) if looks else None

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from novad.vision.coreset import greedy_coreset
 from novad.vision.patch_store import PatchStore, Whitening, store_patches
 from novad.vision.search_index import EXACT_UP_TO, VectorIndex
+from novad.vision.tensor_files import read_tensors
 from novad.vision.usual_distances import UsualDistances, fit_usual_distances
 
 __all__ = [
@@ -261,9 +262,13 @@ def save_bank(bank: MemoryBank, path: Path) -> None:
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
 
 
-def load_bank(path: Path) -> MemoryBank:
-    """Read a bank that ``save_bank`` wrote; banks of before know no covering radius and no appearance."""
-    tensors = load_file(path)
+def load_bank(path: Path, sha256: str | None = None) -> MemoryBank:
+    """Read a bank that ``save_bank`` wrote; banks of before know no covering radius and no appearance.
+
+    Raises:
+        IntegrityError: the file has another digest than the one named, or holds no tensors.
+    """
+    tensors = read_tensors(path, sha256)
     whitening = Whitening(tensors["mean"], tensors["matrix"])
     moments = {
         name.removeprefix("usual."): each for name, each in tensors.items() if name.startswith("usual.")

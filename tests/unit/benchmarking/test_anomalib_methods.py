@@ -18,6 +18,7 @@ from novad.benchmarking.anomalib_runs import METHODS
 from novad.images import decode_image
 from novad.vision.backbones import TimmBackbone
 from novad.vision.preprocess import to_batch
+from novad.vision.tensor_files import read_tensors
 
 # timm itself needs torchvision, pillow and safetensors: an environment with anomalib has them.
 ALLOWED = {"anomalib", "torch", "torchvision", "timm", "numpy", "PIL", "safetensors"}
@@ -86,7 +87,7 @@ def checkpoint(tmp_path: Path) -> Path:
 
 def test_features_of_a_local_checkpoint_are_those_of_novads_backbone(checkpoint: Path) -> None:
     told = {"pad_type": "same", "num_classes": "7", "mean": "0.4", "std": "0.3"}
-    ours = TimmBackbone(ARCHITECTURE, checkpoint, ["blocks.1", "blocks.3"], told)
+    ours = TimmBackbone(ARCHITECTURE, read_tensors(checkpoint), checkpoint, ["blocks.1", "blocks.3"], told)
     extractor = _Extractor()
     weights = {"architecture": ARCHITECTURE, "checkpoint": str(checkpoint), "layers": list(ours.layers)}
     encode = give_weights(extractor, weights)

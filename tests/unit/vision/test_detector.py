@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from novad.benchmarking.scoring_cost import _scorer
 from novad.errors import CalibrationError, IntegrityError
-from novad.vision import Detector
+from novad.vision import Detector, detector_files
 from novad.vision.appearance import AppearanceNovelty, appearance_candidate, fit_appearance_novelty
 from novad.vision.backbones import file_sha256
 from novad.vision.detector_files import load_novelty, save_detector, save_novelty
@@ -186,6 +186,40 @@ def test_one_changed_byte_is_refused(saved: Path, tmp_path: Path, name: str) -> 
     (copy / name).write_bytes(bytes(content))
     with pytest.raises(IntegrityError, match=name):
         Detector.load(copy)
+
+
+def test_files_that_change_under_a_loaded_detector_change_nothing(
+    saved: Path, tmp_path: Path, pictures: Any
+) -> None:
+    copy = _copy(saved, tmp_path)
+    detector = Detector.load(copy)
+    for path in copy.iterdir():
+        size = path.stat().st_size
+        with path.open("r+b") as stream:
+            stream.write(b"\0" * size)
+    for one, other in zip(detector.score(pictures), Detector.load(saved).score(pictures), strict=True):
+        assert (one.familiarity, one.novelty) == (other.familiarity, other.novelty)
+        assert one.nearest == other.nearest
+
+
+def test_what_changes_between_check_and_loading_is_refused(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = _copy(saved, tmp_path)
+    checked = detector_files._verified
+
+    def checked_then_exchanged(folder: Path) -> Any:
+        found = checked(folder)
+        content = (folder / exchanged).read_bytes()
+        (folder / exchanged).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        return found
+
+    monkeypatch.setattr(detector_files, "_verified", checked_then_exchanged)
+    for exchanged in ("bank.safetensors", "calibration.safetensors", "net.safetensors"):
+        whole = (copy / exchanged).read_bytes()
+        with pytest.raises(IntegrityError, match=exchanged):
+            Detector.load(copy)
+        (copy / exchanged).write_bytes(whole)
 
 
 def test_missing_extra_and_broken_files_are_refused(saved: Path, tmp_path: Path) -> None:
