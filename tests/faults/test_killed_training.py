@@ -48,18 +48,19 @@ def _flow_states(workspace: Workspace, database: Path) -> list[str]:
         return [row[0] for row in connection.execute(query, (f'%"{tag}"%',))]
 
 
-def test_a_kill_in_each_stage_leaves_no_process_and_the_next_run_goes_on_from_there(
+def test_a_kill_leaves_no_process_and_the_next_run_goes_on_from_its_stage(
     make_tiny: MakeTiny, prefect_server: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workspace = make_tiny("metal")
     shells = [shell for shell in ("/bin/sh", "/bin/bash") if Path(shell).exists()]
-    for number, stage in enumerate(STAGES):
+    hit = (0, 2, 4)
+    for number, stage in enumerate(hit):
         monkeypatch.setenv("SHELL", shells[number % len(shells)])
-        children = _kill_in_stage(workspace, stage)
+        children = _kill_in_stage(workspace, STAGES[stage])
         assert len(children) >= 2
         wait_for(lambda started=children: all(map(_gone, started)), 20)
-        # What was done before stays done: only the stage that the last kill hit ran again.
-        assert _started(workspace) == set(STAGES[max(0, number - 1) : number + 1])
+        # What was done before stays done: the stage that the last kill hit runs again, and those after it.
+        assert _started(workspace) == set(STAGES[hit[max(0, number - 1)] : stage + 1])
     last = train_process(workspace, "metal")
     out, err = last.communicate(timeout=120)
     assert last.returncode == 0, out + err
@@ -69,5 +70,5 @@ def test_a_kill_in_each_stage_leaves_no_process_and_the_next_run_goes_on_from_th
     assert resolve(workspace, "metal").version == 1
     assert published_version(workspace, "metal", output_digest(workspace, "metal")) == 1
     assert close_stale_runs(workspace, "metal") == []
-    assert _flow_states(workspace, prefect_server) == ["CRASHED"] * len(STAGES) + ["COMPLETED"]
+    assert _flow_states(workspace, prefect_server) == ["CRASHED"] * len(hit) + ["COMPLETED"]
     assert sorted(path.name for path in workspace.artifacts("metal", "").iterdir()) == sorted(STAGES)

@@ -16,20 +16,27 @@ from novad.tracking.database import EVENTS, HEADS, writing
 from novad.tracking.events import append
 from novad.tracking.evidence import find_version, run_folder, version_files
 from novad.tracking.store import locate, open_client
-from tracking_fixtures import publish_versions
+from tracking_fixtures import Kept
 
 LINE = "metal"
 Tamper = Callable[[Workspace], object]
 
 
+def _decide_thrice(workspace: Workspace) -> None:
+    promote(workspace, LINE, 1, "Ann", "first")
+    promote(workspace, LINE, 2, "Ann", "better")
+    rollback(workspace, LINE, "Bob", "worse")
+
+
+@pytest.fixture(scope="module")
+def kept(keep: Callable[..., Kept]) -> Kept:
+    return keep(2, then=_decide_thrice)
+
+
 @pytest.fixture
-def decided(tracked: Workspace) -> Workspace:
+def decided(own_store: None, kept: Kept) -> Workspace:
     """Versions 1 and 2; 1 promoted, then 2, then rolled back to 1."""
-    publish_versions(tracked, LINE, 2)
-    promote(tracked, LINE, 1, "Ann", "first")
-    promote(tracked, LINE, 2, "Ann", "better")
-    rollback(tracked, LINE, "Bob", "worse")
-    return tracked
+    return kept.put_back()
 
 
 def _model(workspace: Workspace, version: int = 1) -> Path:

@@ -1,6 +1,7 @@
 """Acceptances as the event log tells them, and what they mean for the champion."""
 
 import sqlite3
+from collections.abc import Callable
 
 import pytest
 
@@ -36,10 +37,9 @@ def _accept(workspace: Workspace, *digests: str, line: str = "metal") -> None:
 
 
 @pytest.fixture
-def published(tracked: Workspace) -> Workspace:
+def published(with_versions: Callable[[int], Workspace]) -> Workspace:
     """Line `metal` with version 1."""
-    publish(tracked, "metal")
-    return tracked
+    return with_versions(1)
 
 
 def test_what_the_champion_has_not_seen_counts_once(published: Workspace) -> None:

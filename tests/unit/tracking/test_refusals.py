@@ -19,14 +19,12 @@ from novad.tracking import (
 )
 from novad.tracking.database import EVENTS, writing
 from novad.tracking.store import locate
-from tracking_fixtures import publish_versions
 
 
 @pytest.fixture
-def published(tracked: Workspace) -> Workspace:
+def published(with_versions: Callable[[int], Workspace]) -> Workspace:
     """Line `metal` with versions 1 and 2, none of them champion."""
-    publish_versions(tracked, "metal", 2)
-    return tracked
+    return with_versions(2)
 
 
 @pytest.fixture

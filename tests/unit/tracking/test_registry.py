@@ -2,28 +2,25 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 from sqlalchemy import update
 
-from fake_line import write_outputs
 from novad.config import Workspace
 from novad.errors import ConfigError, IntegrityError, RefusedError, ServiceError
-from novad.tracking import gate, history, promote, publish, registry, resolve
+from novad.tracking import gate, history, promote, registry, resolve
 from novad.tracking.database import EVENTS, writing
 from novad.tracking.gates import GATES, Evidence, judge, load_policy
 from novad.tracking.store import locate, open_client
 
 
 @pytest.fixture
-def published(tracked: Workspace) -> Workspace:
+def published(with_versions: Callable[[int], Workspace]) -> Workspace:
     """Line `metal` with versions 1 and 2."""
-    publish(tracked, "metal")
-    write_outputs(tracked, "metal", auroc=0.95, seed=1)
-    publish(tracked, "metal")
-    return tracked
+    return with_versions(2)
 
 
 def test_without_a_champion_the_challenger_is_used_and_flagged(published: Workspace) -> None:

@@ -1,10 +1,10 @@
 """Verdicts on decisions, rejections of versions, and the decision log as reviewers read it."""
 
 import sqlite3
+from collections.abc import Callable
 
 import pytest
 
-from fake_line import write_outputs
 from novad.config import Workspace
 from novad.errors import ConfigError, IntegrityError, RefusedError
 from novad.tracking import (
@@ -15,7 +15,6 @@ from novad.tracking import (
     latest_decisions,
     log_decisions,
     promote,
-    publish,
     reject,
     rollback,
     trace,
@@ -127,13 +126,11 @@ def test_before_the_first_decision_there_is_nothing_to_review(workspace: Workspa
 
 
 @pytest.fixture
-def published(tracked: Workspace) -> Workspace:
+def published(with_versions: Callable[[int], Workspace]) -> Workspace:
     """Line `metal` with versions 1 (the champion) and 2."""
-    publish(tracked, "metal")
-    write_outputs(tracked, "metal", auroc=0.95, seed=1)
-    publish(tracked, "metal")
-    promote(tracked, "metal", 1, "ada", "first")
-    return tracked
+    made = with_versions(2)
+    promote(made, "metal", 1, "ada", "first")
+    return made
 
 
 def test_a_rejection_is_on_record_and_leaves_the_champion(published: Workspace) -> None:

@@ -1,5 +1,6 @@
 """Going back: which champion comes back, who may say so, and what an audit tells afterwards."""
 
+from collections.abc import Callable
 from datetime import datetime
 
 import pytest
@@ -22,14 +23,12 @@ from novad.tracking.database import EVENTS, writing
 from novad.tracking.digests import file_digest
 from novad.tracking.events import MAKES_CHAMPION, Event, append, champion_stack
 from novad.tracking.store import locate, open_client
-from tracking_fixtures import publish_versions
 
 
 @pytest.fixture
-def published(tracked: Workspace) -> Workspace:
+def published(with_versions: Callable[[int], Workspace]) -> Workspace:
     """Line `metal` with versions 1 to 3, none of them champion."""
-    publish_versions(tracked, "metal", 3)
-    return tracked
+    return with_versions(3)
 
 
 def _champion(workspace: Workspace) -> tuple[int, int]:

@@ -32,9 +32,8 @@ def _log(workspace: Workspace, at: str, prediction_id: str = FIRST, **changes: o
 
 
 @pytest.fixture
-def published(tracked: Workspace) -> Workspace:
-    publish(tracked, "metal")
-    return tracked
+def published(with_versions: Callable[[int], Workspace]) -> Workspace:
+    return with_versions(1)
 
 
 def _prediction(workspace: Workspace, prediction_id: str = FIRST) -> PredictionTrace:
