@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import timm
+from PIL import Image
 from safetensors.torch import save_file
 
 import novad
@@ -106,8 +107,9 @@ def test_results_do_not_go_among_the_images(bench: Bench, line_folder: Path) -> 
     assert contents(line_folder) == before
 
 
-def test_images_that_the_gate_refuses_exit_1_and_keep_the_report(bench: Bench, sound_line: Path) -> None:
-    code, document, _ = bench(sound_line, "--layout", "mvtec")
+def test_images_that_the_gate_refuses_exit_1_and_keep_the_report(bench: Bench, line_folder: Path) -> None:
+    (line_folder / "train/good/003.png").write_bytes(b"")
+    code, document, _ = bench(line_folder, "--layout", "mvtec")
     assert code == document["code"] == 1
     assert "the data gate refused the line" in document["error"]
     report = document["error"].split("Report: ")[1].split(",")[0]
@@ -135,7 +137,9 @@ def test_a_run_leaves_one_table_of_all_methods(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, script = tmp_path / "metal", tmp_path / "script.py"
-    make_demo_line("brushed-metal", data, train=24, test_good=8, per_defect=3)
+    make_demo_line("brushed-metal", data, train=12, test_good=8, per_defect=3)
+    for name in ("train/good/003.png", "test/good/001.png"):
+        Image.open(data / name).resize((150, 200)).save(data / name)
     script.write_text(JUDGES_BY_BYTES, "utf-8")
     monkeypatch.setattr(anomalib_runs, "SCRIPT", script)
     monkeypatch.setattr(
