@@ -24,12 +24,8 @@ class Relay:
         self._lock = Lock()
         self.work()
         self._listener = _listener(listen)
+        self.port = 0 if isinstance(listen, str) else int(self._listener.getsockname()[1])
         Thread(target=self._accept, daemon=True).start()
-
-    @property
-    def port(self) -> int:
-        """Where it listens, on loopback."""
-        return int(self._listener.getsockname()[1])
 
     def fail(self, told: bytes, fault: Fault, *, after: bytes = b"", skip: int = 0) -> None:
         """Let the first request that holds ``told`` go wrong, once ``after`` was sent and ``skip`` others."""
