@@ -81,7 +81,7 @@ def publish(
         return Published(line, run_id, known, digest, created=False)
     settings = line_settings(workspace.params, line)
     client = open_client(workspace)
-    with service_errors(f"{line}: MLflow could not record the result"):
+    with service_errors(f"{line}: MLflow could not record the result at {locate(workspace).uri}"):
         experiment = _experiment(client, workspace, line)
         _close_runs(client, experiment)
         run = _finished_run(client, experiment, digest)

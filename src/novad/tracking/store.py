@@ -80,6 +80,11 @@ class Store:
         return _public(self.tracking_uri)
 
     @property
+    def database(self) -> str:
+        """The address of novad's own tables, as :attr:`uri`."""
+        return _public(self.database_uri)
+
+    @property
     def sqlite_file(self) -> Path | None:
         """The database file, when it is SQLite."""
         prefix = "sqlite:///"
