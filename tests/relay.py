@@ -28,7 +28,10 @@ class Relay:
         Thread(target=self._accept, daemon=True).start()
 
     def fail(self, told: bytes, fault: Fault, *, after: bytes = b"", skip: int = 0) -> None:
-        """Let the first request that holds ``told`` go wrong, once ``after`` was sent and ``skip`` others."""
+        """Let the first request that holds ``told`` go wrong, once ``after`` was sent and ``skip`` others.
+
+        What is unavailable stays so; other faults strike once.
+        """
         with self._lock:
             self._told, self._fault, self._after, self._skip, self.struck = told, fault, after, skip, False
 
@@ -87,7 +90,8 @@ class Relay:
                 self._after = b""
             elif self._after:
                 return "none"
-            if self._fault == "none" or self.struck or self._told not in chunk:
+            over = self.struck and self._fault != "unavailable"
+            if self._fault == "none" or over or self._told not in chunk:
                 return "none"
             if self._skip:
                 self._skip -= 1

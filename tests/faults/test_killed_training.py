@@ -1,4 +1,4 @@
-"""A training that is killed at any point leaves nothing running, and the next one completes it."""
+"""A training that is killed, or whose servers go away, leaves nothing running; the next one completes it."""
 
 import json
 import os
@@ -10,8 +10,10 @@ import psutil
 import pytest
 
 from novad.config import Workspace
-from novad.tracking import close_stale_runs, output_digest, published_version, resolve
+from novad.pipeline.loopback import free_port
+from novad.tracking import check, close_stale_runs, output_digest, publications, published_version, resolve
 from novad.tracking.digests import STAGES
+from novad.tracking.store import locate
 from relay import relay
 from state_digest import file_digests
 from tiny_pipeline import MakeTiny, train_process, wait_for
@@ -101,3 +103,25 @@ def test_a_training_whose_prefect_server_goes_away_ends_soon_and_the_next_one_go
     assert file_digests(workspace.root, "artifacts/metal/validate") == done
     assert close_stale_runs(workspace, "metal") == []
     assert _flow_states(workspace, prefect_server) == ["CRASHED", "COMPLETED"]
+
+
+def test_a_training_whose_mlflow_server_is_down_is_published_later_without_training_again(
+    make_tiny: MakeTiny, prefect_server: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = make_tiny("metal")
+    with monkeypatch.context() as patched:
+        patched.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
+        patched.setenv("NOVAD_DATABASE_URI", locate(workspace).database_uri)
+        first = train_process(workspace, "metal")
+        out, err = first.communicate(timeout=120)
+    assert first.returncode == 3, out + err
+    assert "MLflow at http://127.0.0.1:" in json.loads(out)["error"]
+    trained = file_digests(workspace.root, "artifacts")
+    assert publications(workspace, "metal") == []
+    second = train_process(workspace, "metal")
+    out, err = second.communicate(timeout=120)
+    assert second.returncode == 0, out + err
+    assert (json.loads(out)["version"], json.loads(out)["ran"]) == (1, [])
+    assert file_digests(workspace.root, "artifacts") == trained
+    assert check(workspace, "metal").problems == ()
+    assert _flow_states(workspace, prefect_server) == ["FAILED", "COMPLETED"]
