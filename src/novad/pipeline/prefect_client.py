@@ -26,8 +26,8 @@ __all__ = [
     "workspace_tag",
 ]
 
-# After 2 and 4 s, as a server may restart. Prefect's own 5 take a minute per request to one that is gone.
-_RETRIES = "2"
+# After 2, 4 and 8 s: a server may restart or be busy. Prefect's own 5 wait a minute for one that is gone.
+_RETRIES = "3"
 
 
 def api_url(workspace: Workspace) -> str | None:
