@@ -3,7 +3,6 @@
 import os
 import pwd
 import shutil
-import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-__all__ = ["postgresql_server"]
+__all__ = ["postgresql_server", "restart_postgresql"]
 
 _DEBIAN = Path("/usr/lib/postgresql")
 
@@ -23,7 +22,6 @@ def postgresql_server() -> Iterator[str]:
 
     Skips the test where PostgreSQL is not installed.
     """
-    server = _binary("postgres")
     # pytest's own folders can be entered by one user alone, and the server does not run as root.
     folder = Path(tempfile.mkdtemp(prefix="novad-pg-"))
     owner = "postgres" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
@@ -32,21 +30,25 @@ def postgresql_server() -> Iterator[str]:
         data = folder / "data"
         setup = [_binary("initdb"), "-D", data, "-A", "trust", "-U", "novad", "-E", "UTF8", "--no-sync"]
         subprocess.run(setup, user=owner, cwd=folder, check=True, capture_output=True)
-        options = ["-c", "listen_addresses=", "-c", f"unix_socket_directories={folder}", "-c", "fsync=off"]
-        with (folder / "log").open("wb") as log:
-            running = subprocess.Popen(
-                [server, "-D", data, *options], user=owner, cwd=folder, stdout=log, stderr=log
-            )
+        options = f"-c listen_addresses= -c unix_socket_directories={folder} -c fsync=off"
+        _control(folder, owner, "start", "-o", options)
         try:
-            ready = [_binary("pg_isready"), "-h", folder, "-t", "20"]
-            while subprocess.run(ready, capture_output=True, check=False).returncode:
-                assert running.poll() is None, (folder / "log").read_text()
             yield f"postgresql://novad@/{{database}}?host={folder}"
         finally:
-            running.send_signal(signal.SIGINT)
-            running.wait(20)
+            _control(folder, owner, "stop", "-m", "fast")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def restart_postgresql(address: str) -> None:
+    """End the server of an address, and every connection with it, and start it anew."""
+    folder = Path(address.partition("host=")[2])
+    _control(folder, folder.owner(), "restart", "-m", "fast")
+
+
+def _control(folder: Path, owner: str, *action: str) -> None:
+    command = [_binary("pg_ctl"), "-D", folder / "data", "-l", folder / "log", "-w", *action]
+    subprocess.run(command, user=owner, cwd=folder, check=True, capture_output=True, timeout=60)
 
 
 def _binary(name: str) -> str:

@@ -23,6 +23,7 @@ STAGE = '''\
 """Copies what a trained line leaves; obeys orders such as `memory_bank: refuse` in the line's input file."""
 
 import os
+import resource
 import shutil
 import sys
 import time
@@ -45,6 +46,9 @@ def run(workspace, line):
         (workspace.root / f"started-{STAGE}-{line}").write_text(os.environ["OMP_NUM_THREADS"])
         while (workspace.root / f"hold-{STAGE}-{line}").exists():
             time.sleep(0.02)
+        if (workspace.root / f"full-{STAGE}-{line}").exists():
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+            (folder / "large").write_bytes(bytes(100_001))
         shutil.copytree(workspace.root / "template" / line / STAGE, folder, dirs_exist_ok=True)
         (folder / "input.txt").write_text(told)
 

@@ -24,6 +24,8 @@ from novad.errors import ServiceError
 from novad.pipeline.loopback import answers, free_port
 from novad.tracking import check, promote, publications, publish, resolve
 from novad.tracking.store import open_client
+from relay import relay
+from state_digest import file_digests
 from tiny_pipeline import wait_for
 
 SECONDS_TO_START = 120
@@ -165,7 +167,6 @@ def test_a_line_goes_through_mlflow_to_both(
     assert check(colleague, "metal").problems == ()
 
     s3.stop()
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # the default of 2 would make the test wait
     write_outputs(workspace, "metal", seed=1)
     with pytest.raises(ServiceError, match="metal: MLflow could not record"):
         publish(workspace, "metal")
@@ -196,6 +197,14 @@ def test_without_an_mlflow_server_nothing_is_half_registered(
         with pytest.raises(ServiceError, match="S3 at"):
             publish(workspace, "fabric")
     assert _keys(s3, direct) == []
+    outputs = file_digests(workspace.root, "artifacts")
+    with relay(("127.0.0.1", s3.port)) as between, monkeypatch.context() as patched:
+        patched.setenv("MLFLOW_S3_ENDPOINT_URL", f"http://127.0.0.1:{between.port}")
+        between.fail(f"PUT /{direct}/".encode(), "unavailable", skip=5)
+        with pytest.raises(ServiceError, match="fabric: MLflow could not record the result"):
+            publish(workspace, "fabric")
+    assert len(_keys(s3, direct)) == 5
+    assert file_digests(workspace.root, "artifacts") == outputs
     assert publications(workspace, "fabric") == []
     assert open_client(workspace).search_model_versions("name = 'fabric'") == []
 
@@ -250,7 +259,7 @@ def _dvc_repository(root: Path, s3: S3) -> Repo:
     repository = Repo.init(str(root), no_scm=True)
     with repository.config.edit() as config:
         config["core"] |= {"remote": "plant", "analytics": False}
-        config["remote"]["plant"] = {"url": "s3://data/dvc", "endpointurl": s3.url}
+        config["remote"]["plant"] = {"url": "s3://data/dvc", "endpointurl": s3.url, "verify": True}
     repository.close()
     return Repo(str(root))
 

@@ -1,6 +1,7 @@
 """The same publishing and promotion through an MLflow server instead of the embedded store."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -8,13 +9,15 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
 from fake_line import make_workspace
 from novad.config import Workspace
-from novad.errors import IntegrityError
+from novad.errors import IntegrityError, ServiceError
 from novad.tracking import (
+    check,
     close_stale_runs,
     output_digest,
     promote,
@@ -23,13 +26,28 @@ from novad.tracking import (
     resolve,
     verify,
 )
+from novad.tracking.store import open_client
+from relay import Fault, relay
+from state_digest import file_digests
 
 SECONDS_TO_START = 120
+# What goes wrong at each attempt, and the runs after it: one that nobody heard of is closed by the next.
+FAULTS: list[tuple[bytes, Fault, list[str]]] = [
+    (b"/mlflow/runs/create", "answer lost", ["RUNNING"]),
+    (b"PUT /api/2.0/mlflow-artifacts", "unavailable", ["FAILED", "KILLED"]),
+    (b"/mlflow/runs/update", "request lost", ["FAILED", "FAILED", "KILLED"]),
+    (
+        b"POST /api/2.0/mlflow/model-versions/create",
+        "answer lost",
+        ["FAILED", "FAILED", "FINISHED", "KILLED"],
+    ),
+]
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[str]:
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of an MLflow server with its own database and artifact store."""
+    tmp_path = tmp_path_factory.mktemp("server")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -52,7 +70,7 @@ def server(tmp_path: Path) -> Iterator[str]:
             time.sleep(0.25)
         yield address
     finally:
-        os.killpg(process.pid, 15)
+        os.killpg(process.pid, signal.SIGKILL)
         process.wait(30)
 
 
@@ -88,3 +106,32 @@ def test_a_line_is_published_promoted_fetched_and_checked_through_a_server(
         resolve(colleague, "metal")
     assert resolve(workspace, "metal").version == 1
     assert capfd.readouterr().out == ""
+
+
+def test_a_server_that_fails_in_mid_publication_makes_nothing_twice(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", raising=False)
+    monkeypatch.setenv("NOVAD_DATABASE_URI", f"sqlite:///{tmp_path / 'events.db'}")
+    workspace = make_workspace(tmp_path / "one", "fabric")
+    outputs = file_digests(workspace.root, "artifacts")
+    with relay(("127.0.0.1", urlsplit(server).port or 0)) as between:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{between.port}")
+        client = open_client(workspace)
+        for request, fault, runs in FAULTS:
+            between.fail(request, fault)
+            with pytest.raises(ServiceError, match="fabric: MLflow could not record the result"):
+                publish(workspace, "fabric")
+            assert between.struck
+            assert published_version(workspace, "fabric", output_digest(workspace, "fabric")) is None
+            experiment = client.get_experiment_by_name("fabric")
+            assert experiment is not None
+            found = client.search_runs([experiment.experiment_id])
+            assert sorted(run.info.status for run in found) == runs
+        assert publish(workspace, "fabric").version == 1
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    versions = open_client(workspace).search_model_versions("name = 'fabric'")
+    assert [int(each.version) for each in versions] == [1]
+    assert close_stale_runs(workspace, "fabric") == []
+    assert check(workspace, "fabric").problems == ()
+    assert file_digests(workspace.root, "artifacts") == outputs

@@ -5,23 +5,26 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 from sqlalchemy import create_engine, text
 
-from databases import postgresql_server
-from fake_line import make_workspace
+from databases import postgresql_server, restart_postgresql
+from fake_line import make_workspace, write_outputs
 from novad.config import Workspace
-from novad.errors import IntegrityError, RefusedError
+from novad.errors import IntegrityError, RefusedError, ServiceError
 from novad.tracking import (
     check,
+    close_stale_runs,
     decision_counts,
     decisions_on,
     give_verdict,
     history,
     latest_decisions,
     log_decisions,
+    output_digest,
     parse_time,
     promote,
     publications,
@@ -32,14 +35,18 @@ from novad.tracking import (
     rollback,
     standing,
     verdicts_on,
+    verify,
 )
 from novad.tracking.events import append
 from novad.tracking.resolution import registered_aliases
 from novad.tracking.store import open_client
+from relay import Relay, relay
+from state_digest import database_digest, file_digests
 from tracking_fixtures import logged_decision, publish_versions
 
 LINE = "metal"
-PROCESSES, TURNS, APPENDED = 8, 25, 5
+SOCKET = ".s.PGSQL.5432"
+PROCESSES, TURNS, APPENDED = 8, 10, 5
 
 
 @pytest.fixture(scope="module")
@@ -206,3 +213,100 @@ def test_of_decisions_by_several_processes_each_is_made_or_refused_on_record(
     assert check(published, LINE).problems == ()
     alias = registered_aliases(open_client(published), LINE)["champion"]
     assert (resolve(published, LINE).version, alias) == (decided[-1].version, decided[-1].version)
+
+
+@pytest.fixture
+def relayed(
+    postgresql: Callable[[str], str], own_store: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[Workspace, Relay]]:
+    """Line `metal`, trained, on PostgreSQL behind a network that may fail."""
+    address = postgresql(tmp_path.name)
+    server = f"{address.partition('host=')[2]}/{SOCKET}"
+    # The path of a socket may have a hundred characters, and pytest's folders have as many.
+    with TemporaryDirectory(prefix="novad-pg-") as folder, relay(server, f"{folder}/{SOCKET}") as between:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"postgresql://novad@/{tmp_path.name}?host={folder}")
+        yield make_workspace(tmp_path, LINE), between
+
+
+def test_a_decision_is_made_once_or_not_at_all_whichever_commit_is_cut_off(
+    relayed: tuple[Workspace, Relay],
+) -> None:
+    workspace, between = relayed
+    publish(workspace, LINE)
+    cut_off = 0
+    while True:
+        before, known = database_digest(os.environ["MLFLOW_TRACKING_URI"]), len(history(workspace, LINE))
+        between.fail(b"COMMIT", "answer lost", skip=cut_off)
+        try:
+            promote(workspace, LINE, 1, "Ann", f"attempt {cut_off}")
+            made = True
+        except ServiceError as error:
+            made = "version 1 is champion" in str(error)
+        struck = between.struck
+        between.work()
+        assert len(history(workspace, LINE)) == known + made
+        assert verify(workspace) == []
+        if not made:
+            assert database_digest(os.environ["MLFLOW_TRACKING_URI"]) == before
+        if not struck:
+            break
+        cut_off += 1
+    assert cut_off > 10
+    assert check(workspace, LINE).problems == ()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        b"INSERT INTO runs",
+        b"INSERT INTO logged_models",
+        b"INSERT INTO registered_models",
+        b"INSERT INTO model_versions",
+        b"INSERT INTO novad_publications",
+    ],
+)
+def test_a_result_is_published_once_whichever_commit_is_cut_off(
+    relayed: tuple[Workspace, Relay], statement: bytes
+) -> None:
+    workspace, between = relayed
+    outputs = file_digests(workspace.root, "artifacts")
+    between.fail(b"COMMIT", "answer lost", after=statement)
+    with pytest.raises(ServiceError):
+        publish(workspace, LINE)
+    assert between.struck
+    between.work()
+    assert published_version(workspace, LINE, output_digest(workspace, LINE)) in (None, 1)
+    assert publish(workspace, LINE).version == 1
+    assert [each.version for each in publications(workspace, LINE)] == [1]
+    assert len(open_client(workspace).search_model_versions(f"name = '{LINE}'")) == 1
+    assert close_stale_runs(workspace, LINE) == []
+    assert check(workspace, LINE).problems == ()
+    assert file_digests(workspace.root, "artifacts") == outputs
+
+
+def test_one_process_goes_on_when_its_database_was_restarted(
+    postgresql: Callable[[str], str], own_store: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = postgresql(tmp_path.name)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    workspace = make_workspace(tmp_path, LINE)
+    publish(workspace, LINE)
+    log_decisions(workspace, [logged_decision(prediction_id="before")])
+    whole = database_digest(address)
+    restart_postgresql(address)
+    assert database_digest(address) == whole
+    log_decisions(workspace, [logged_decision(prediction_id="after")])
+    promote(workspace, LINE, 1, "Ann", "first")
+    restart_postgresql(address)
+    assert resolve(workspace, LINE).version == 1
+    write_outputs(workspace, LINE, seed=1)
+    assert publish(workspace, LINE).version == 2
+    assert {each.decision.prediction_id for each in latest_decisions(workspace)} == {"before", "after"}
+    assert check(workspace, LINE).problems == ()
+
+
+def test_an_event_whose_fate_is_unknown_is_told_so(relayed: tuple[Workspace, Relay]) -> None:
+    workspace, between = relayed
+    between.fail(b"COMMIT", "answer lost and gone", after=b"INSERT INTO novad_event_heads")
+    with pytest.raises(ServiceError, match="whether the refusal was recorded is not known: `novad history"):
+        append(workspace, LINE, "refusal", actor="Ann", reason="a dent")

@@ -1,15 +1,21 @@
-"""A training that is killed at any point leaves nothing running, and the next one completes it."""
+"""A training that is killed, or whose servers go away, leaves nothing running; the next one completes it."""
 
 import json
+import os
 import sqlite3
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
 
 from novad.config import Workspace
-from novad.tracking import close_stale_runs, output_digest, published_version, resolve
+from novad.pipeline.loopback import free_port
+from novad.tracking import check, close_stale_runs, output_digest, publications, published_version, resolve
 from novad.tracking.digests import STAGES
+from novad.tracking.store import locate
+from relay import relay
+from state_digest import file_digests
 from tiny_pipeline import MakeTiny, train_process, wait_for
 
 
@@ -72,3 +78,55 @@ def test_a_kill_leaves_no_process_and_the_next_run_goes_on_from_its_stage(
     assert close_stale_runs(workspace, "metal") == []
     assert _flow_states(workspace, prefect_server) == ["CRASHED"] * len(hit) + ["COMPLETED"]
     assert sorted(path.name for path in workspace.artifacts("metal", "").iterdir()) == sorted(STAGES)
+
+
+def test_a_training_whose_prefect_server_goes_away_ends_soon_and_the_next_one_goes_on(
+    make_tiny: MakeTiny, prefect_server: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = make_tiny("metal")
+    server = os.environ["PREFECT_API_URL"]
+    hold, started = (workspace.root / f"{word}-memory_bank-metal" for word in ("hold", "started"))
+    hold.touch()
+    with relay(("127.0.0.1", urlsplit(server).port)) as between, monkeypatch.context() as patched:
+        patched.setenv("PREFECT_API_URL", f"http://127.0.0.1:{between.port}/api")
+        patched.setenv("PREFECT_CLIENT_MAX_RETRIES", "1")  # novad's own number would make the test wait
+        training = train_process(workspace, "metal")
+        wait_for(lambda: started.exists() or training.poll() is not None, 120)
+        assert training.poll() is None, training.communicate()
+    done = file_digests(workspace.root, "artifacts/metal/validate")
+    hold.unlink()
+    out, err = training.communicate(timeout=300)
+    assert f"ServiceError: Prefect at http://127.0.0.1:{between.port}/api: " in err, out + err
+    # Prefect's own client would try for seconds to deliver each of some twenty events.
+    assert "failed to process item Event" not in err
+    last = train_process(workspace, "metal")
+    out, err = last.communicate(timeout=120)
+    assert last.returncode == 0, out + err
+    assert json.loads(out)["version"] == 1
+    assert "validate@metal" not in json.loads(out)["ran"]
+    assert file_digests(workspace.root, "artifacts/metal/validate") == done
+    assert close_stale_runs(workspace, "metal") == []
+    assert _flow_states(workspace, prefect_server) == ["CRASHED", "COMPLETED"]
+
+
+def test_a_training_whose_mlflow_server_is_down_is_published_later_without_training_again(
+    make_tiny: MakeTiny, prefect_server: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = make_tiny("metal")
+    database = locate(workspace).database_uri
+    with monkeypatch.context() as patched:
+        patched.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
+        patched.setenv("NOVAD_DATABASE_URI", database)
+        first = train_process(workspace, "metal")
+        out, err = first.communicate(timeout=120)
+    assert first.returncode == 3, out + err
+    assert "MLflow at http://127.0.0.1:" in json.loads(out)["error"]
+    trained = file_digests(workspace.root, "artifacts")
+    assert publications(workspace, "metal") == []
+    second = train_process(workspace, "metal")
+    out, err = second.communicate(timeout=120)
+    assert second.returncode == 0, out + err
+    assert (json.loads(out)["version"], json.loads(out)["ran"]) == (1, [])
+    assert file_digests(workspace.root, "artifacts") == trained
+    assert check(workspace, "metal").problems == ()
+    assert _flow_states(workspace, prefect_server) == ["FAILED", "COMPLETED"]

@@ -1,8 +1,7 @@
 """Reading and extending ``params.yaml`` without losing its comments."""
 
-import os
 import re
-import tempfile
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from novad.config.settings import LINE_NAME, LineSettings
+from novad.config.whole_file import write_whole
 from novad.errors import ConfigError
 
 __all__ = ["add_line", "line_settings", "load_lines"]
@@ -94,10 +94,6 @@ def _parse(params: Path, line: str, raw: Any) -> LineSettings:
 def _replace(path: Path, document: dict[str, Any]) -> None:
     yaml = YAML()
     yaml.indent(mapping=2, sequence=4, offset=2)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(handle, "w", encoding="utf-8") as stream:
-        yaml.dump(document, stream)
-        stream.flush()
-        os.fsync(stream.fileno())
-    Path(temporary).chmod(0o644)
-    Path(temporary).replace(path)
+    text = StringIO()
+    yaml.dump(document, text)
+    write_whole(path, text.getvalue().encode())

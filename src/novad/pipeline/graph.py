@@ -133,5 +133,5 @@ def open_repository(workspace: Workspace) -> Iterator[Any]:
         raise ConfigError(f"{workspace.root}: not a DVC workspace; run `novad demo` or `dvc init`") from None
     except (ParseError, ResolveError, YAMLSyntaxError, YAMLValidationError) as error:
         raise ConfigError(f"{workspace.root}: DVC: {error}") from error
-    except DvcException as error:
+    except (DvcException, OSError) as error:  # No room on the disk comes through DVC as it is.
         raise ServiceError(f"{workspace.root}: DVC: {error}") from error

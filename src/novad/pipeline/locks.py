@@ -11,6 +11,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from novad.config import Workspace
+from novad.config.whole_file import write_whole
 from novad.errors import LineBusyError
 
 __all__ = ["first_free", "line_locks"]
@@ -26,6 +27,7 @@ def line_locks(workspace: Workspace, lines: list[str], wait: bool = False) -> It
         wait: until they are free, instead of refusing.
     Raises:
         LineBusyError: another process holds one; the message says which process, since when.
+        ConfigError: the workspace cannot be written to.
     """
     with ExitStack() as stack:
         for line in sorted(set(lines)):
@@ -47,7 +49,7 @@ def _line_lock(workspace: Workspace, line: str, wait: bool) -> Iterator[None]:
         ) from None
     try:
         started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-        holder.write_text(json.dumps({"pid": os.getpid(), "since": started}), "utf-8")
+        write_whole(holder, json.dumps({"pid": os.getpid(), "since": started}).encode())
         yield
     finally:
         lock.release()

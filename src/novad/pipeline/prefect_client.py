@@ -26,6 +26,9 @@ __all__ = [
     "workspace_tag",
 ]
 
+# After 2, 4 and 8 s: a server may restart or be busy. Prefect's own 5 wait a minute for one that is gone.
+_RETRIES = "3"
+
 
 def api_url(workspace: Workspace) -> str | None:
     """``PREFECT_API_URL``, else the server of ``novad up``; None when there is neither."""
@@ -43,28 +46,47 @@ def prefect_client(url: str) -> Iterator["SyncPrefectClient"]:
     Raises:
         ServiceError: the server does not answer, or refused; the message names its address.
     """
-    import httpx
     from prefect import settings
     from prefect.client.orchestration import get_client
-    from prefect.exceptions import PrefectException
 
-    try:
-        with (
-            settings.temporary_settings({settings.PREFECT_API_URL: url}),
-            get_client(sync_client=True) as client,
-        ):
-            yield client
-    except (httpx.HTTPError, PrefectException) as error:
-        raise ServiceError(f"Prefect at {url}: {error or type(error).__name__}") from error
+    with (
+        _service_errors(url),
+        settings.temporary_settings({settings.PREFECT_API_URL: url}),
+        get_client(sync_client=True) as client,
+    ):
+        yield client
 
 
 @contextmanager
 def tagged_runs(url: str, names: list[str]) -> Iterator[None]:
-    """Give flow runs their tags. Where Prefect is loaded already, tell it the settings of this time too."""
+    """Give flow runs their tags. Where Prefect is loaded already, tell it the settings of this time too.
+
+    Raises:
+        ServiceError: the server went away while a flow ran; the message names its address.
+    """
     from prefect import settings, tags
 
-    with settings.temporary_settings({settings.PREFECT_API_URL: url}), tags(*names):
+    from novad.pipeline.prefect_events import bound_delivery
+
+    os.environ.setdefault("PREFECT_CLIENT_MAX_RETRIES", _RETRIES)
+    told: dict[Any, Any] = {
+        settings.PREFECT_API_URL: url,
+        settings.PREFECT_CLIENT_MAX_RETRIES: int(os.environ["PREFECT_CLIENT_MAX_RETRIES"]),
+    }
+    with _service_errors(url), settings.temporary_settings(told), tags(*names):
+        bound_delivery()
         yield
+
+
+@contextmanager
+def _service_errors(url: str) -> Iterator[None]:
+    import httpx
+    from prefect.exceptions import PrefectException
+
+    try:
+        yield
+    except (httpx.HTTPError, PrefectException) as error:
+        raise ServiceError(f"Prefect at {url}: {error or type(error).__name__}") from error
 
 
 def unfinished(**criteria: Any) -> "FlowRunFilter":

@@ -76,7 +76,8 @@ def _error(address: str, told: str, log: Path) -> NovadError:
         ]
         message = "\n".join(text)
     else:
-        message = f"{address} failed:\n" + "\n".join(lines[-_LINES_SHOWN:])
+        shown = lines[-_LINES_SHOWN:] or ["not a word in its log: is there room on the disk?"]
+        message = f"{address} failed:\n" + "\n".join(shown)
     message += f"\n(log: {log})"
     number = int(code.group(1)) if code else 3
     return {1: RefusedError, 2: ConfigError}.get(number if own else 3, ServiceError)(message)

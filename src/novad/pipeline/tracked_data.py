@@ -6,7 +6,17 @@ from novad.config import Workspace, line_settings, load_lines
 from novad.errors import ConfigError, RefusedError
 from novad.pipeline.graph import open_repository
 
-__all__ = ["data_digest", "lines_tracked_by", "own_data", "require_recorded", "track", "tracking_file"]
+__all__ = [
+    "data_digest",
+    "lines_tracked_by",
+    "own_data",
+    "require_fetched",
+    "require_recorded",
+    "track",
+    "tracking_file",
+]
+
+_NAMES_TOLD = 5
 
 
 def tracking_file(workspace: Workspace, folder: Path) -> Path | None:
@@ -78,6 +88,42 @@ def require_recorded(workspace: Workspace, tracked_by: Path) -> None:
             f"{workspace.root / data}: holds changes that DVC did not record; `dvc add {data}` makes them a "
             f"version, `dvc checkout {data}.dvc` takes them back"
         )
+
+
+def require_fetched(workspace: Workspace, line: str) -> None:
+    """Refuse other images than DVC recorded where those are not all on this machine.
+
+    So it is when a remote lacks some of them: DVC then leaves the version before in the folder, or nothing.
+    Images that somebody changed here pass: DVC has those that it recorded, too.
+
+    Raises:
+        ConfigError: names images that must be fetched.
+        ServiceError: DVC failed.
+    """
+    tracked_by = tracking_file(workspace, workspace.path(line_settings(workspace.params, line).data))
+    if tracked_by is None:
+        return
+    with open_repository(workspace) as repository:
+        [stage] = repository.stage.load_file(str(tracked_by))
+        [output] = stage.outs
+        if not output.workspace_status() or not output.changed_cache():
+            return
+        recorded = output.get_obj() or ()
+        names = ["/".join(key) for key, _, found in recorded if not output.cache.exists(found.value)]
+    data = tracked_by.with_suffix("")
+    told = tracked_by.relative_to(workspace.root)
+    raise ConfigError(
+        f"{data}: not the images that {told} records, of which {_some(names)} not on this machine; `dvc pull "
+        f"{told}` fetches them, `dvc add {told.with_suffix('')}` records what is there instead"
+    )
+
+
+def _some(names: list[str]) -> str:
+    """Names as the subject of a sentence; without names DVC does not even know them here."""
+    if not names:
+        return "the list is"
+    more = [f"{len(names) - _NAMES_TOLD} more"] if len(names) > _NAMES_TOLD else []
+    return ", ".join([*names[:_NAMES_TOLD], *more]) + (" are" if len(names) > 1 else " is")
 
 
 def track(workspace: Workspace, folder: Path) -> None:

@@ -14,6 +14,7 @@ from novad.pipeline.locks import line_locks
 from novad.pipeline.prefect_home import prefect_api
 from novad.pipeline.recovery import mend
 from novad.pipeline.reproduce import reproduce
+from novad.pipeline.tracked_data import require_fetched
 from novad.tracking import output_digest, published_version
 
 __all__ = ["LineResult", "TrainingFailed", "train_lines", "validate_line"]
@@ -76,7 +77,7 @@ def train_lines(
         _require_images(workspace, line)
     started = time.perf_counter()
     with line_locks(workspace, lines, wait):
-        _mend(workspace, lines)
+        _prepare(workspace, lines)
         versions = {} if force else _unchanged(workspace, lines)
         todo = [line for line in lines if line not in versions]
         outcome = _run_flow(workspace, todo, force, reason) if todo else {}
@@ -101,7 +102,7 @@ def validate_line(workspace: Workspace, line: str) -> bool:
     """
     _require_images(workspace, line)
     with line_locks(workspace, [line]):
-        _mend(workspace, [line])
+        _prepare(workspace, [line])
         line_stages(workspace, [line])
         return reproduce(workspace, f"validate@{line}")
 
@@ -109,14 +110,17 @@ def validate_line(workspace: Workspace, line: str) -> bool:
 def _require_images(workspace: Workspace, line: str) -> None:
     folder = workspace.path(line_settings(workspace.params, line).data)
     if not folder.is_dir():
+        require_fetched(workspace, line)
         raise ConfigError(f"{folder}: the images of {line} are missing; `dvc checkout` brings them back")
 
 
-def _mend(workspace: Workspace, lines: list[str]) -> None:
+def _prepare(workspace: Workspace, lines: list[str]) -> None:
+    """Mend what a kill left, and see that the images are those that DVC recorded."""
     for mended in mend(workspace):
         _LOG.warning("%s", mended)
     for line in lines:
         undo_interrupted(workspace, line)
+        require_fetched(workspace, line)
 
 
 def _unchanged(workspace: Workspace, lines: list[str]) -> dict[str, int]:

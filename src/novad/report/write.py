@@ -1,11 +1,10 @@
 """A report on disk: whole or not at all."""
 
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from novad.config import Workspace
+from novad.config.whole_file import write_whole
 from novad.errors import ConfigError
 from novad.report.page import render
 from novad.report.subject import registered_subject
@@ -42,7 +41,7 @@ def write_report(workspace: Workspace, line: str, version: int | None, output: P
     target = (output or Path(f"{line}-v{subject.run.version}.html")).resolve()
     _require_place(target)
     page = render(subject).encode()
-    _replace(target, page)
+    write_whole(target, page)
     told = answer(subject)
     return Written(line, subject.run.version, f"{told.short} {told.reason}", str(target), len(page))
 
@@ -52,15 +51,3 @@ def _require_place(target: Path) -> None:
         raise ConfigError(f"--output: {target} is a folder; name a file")
     if not target.absolute().parent.is_dir():
         raise ConfigError(f"--output: {target.absolute().parent}: no such folder")
-
-
-def _replace(target: Path, content: bytes) -> None:
-    descriptor, partial = tempfile.mkstemp(prefix=f".{target.name}-", dir=target.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
-        Path(partial).chmod(0o644)
-        Path(partial).replace(target)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise

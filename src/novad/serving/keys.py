@@ -6,7 +6,6 @@ import json
 import os
 import secrets
 import stat
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -14,6 +13,7 @@ from enum import IntEnum
 from pathlib import Path
 
 from novad.config import Workspace
+from novad.config.whole_file import write_whole
 from novad.errors import ConfigError
 
 __all__ = ["KeyRing", "Role", "StoredKey", "add_key", "keys_file", "read_keys"]
@@ -121,12 +121,6 @@ def _is_digest(text: object) -> bool:
 def _replace(file: Path, keys: Sequence[StoredKey]) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        # Made by mkstemp, so that it never exists with another mode than 0600.
-        handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            json.dump({"keys": [asdict(key) for key in keys]}, stream, indent=2)
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(temporary).replace(file)
     except OSError as error:
         raise ConfigError(f"{file}: the keys cannot be written: {error.strerror}") from error
+    write_whole(file, json.dumps({"keys": [asdict(key) for key in keys]}, indent=2).encode(), mode=0o600)

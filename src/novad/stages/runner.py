@@ -9,10 +9,13 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
 
 from novad.config import Workspace
 from novad.errors import ConfigError, NovadError, exit_code
@@ -35,8 +38,9 @@ def main(run: Callable[[Workspace, str], None], stage: str) -> None:
         if len(sys.argv) != 2:
             raise ConfigError(f"usage: python -m novad.stages.{stage} LINE")
         workspace, line = Workspace.find(), sys.argv[1]
-        run(workspace, line)
-        _write_cost(workspace.artifacts(line, stage), time.perf_counter() - started)
+        with _naming(workspace.artifacts(line, stage)):
+            run(workspace, line)
+            _write_cost(workspace.artifacts(line, stage), time.perf_counter() - started)
     except NovadError as error:
         print(f"{stage}: {error}", file=sys.stderr)
         raise SystemExit(exit_code(error)) from None
@@ -93,6 +97,20 @@ def die_with_parent() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+@contextmanager
+def _naming(output: Path) -> Iterator[None]:
+    """Tell which output a failed write was for: of a full disk libraries seldom name the file.
+
+    Raises:
+        ConfigError: a file could not be written or read; its traceback stays in the log.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        traceback.print_exc()
+        raise ConfigError(f"{output}: was not written: {error}") from error
 
 
 def _write_cost(folder: Path, seconds: float) -> None:

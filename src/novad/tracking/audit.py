@@ -26,7 +26,7 @@ from novad.tracking.model import kept_files
 from novad.tracking.publications import publications
 from novad.tracking.publish import FILES_RECORD
 from novad.tracking.resolution import registered_aliases
-from novad.tracking.store import open_client
+from novad.tracking.store import open_client, service_errors
 from novad.tracking.trace import ModelOrigin, model_origin
 
 if TYPE_CHECKING:
@@ -116,7 +116,8 @@ def check(workspace: Workspace, line: str) -> Checked:
     """
     client = open_client(workspace)
     chain, problems = examine(workspace, line)
-    versions = {int(each.version): each for each in client.search_model_versions(f"name = '{line}'")}
+    with service_errors(f"{line}: the registry cannot be read"):
+        versions = {int(each.version): each for each in client.search_model_versions(f"name = '{line}'")}
     problems += _alias_problems(chain, client, line)
     problems += [
         f"{line}: version {each.version} was published and is no longer registered"
@@ -184,7 +185,8 @@ def _compared(
         for name in sorted(recorded | present)
         if recorded.get(name) != present.get(name)
     ]
-    logged = client.get_run(version.run_id or "").data.tags
+    with service_errors(f"run {version.run_id}: cannot be read"):
+        logged = client.get_run(version.run_id or "").data.tags
     lineage = (_record(run / "lineage.json") or {}).get("tags", {})
     changed += [
         f"tag {name} of its run differs from the one in lineage.json"

@@ -167,7 +167,8 @@ def _connected(store: Store, *, write: bool) -> Iterator[Connection]:
         with engine.connect() as connection:
             yield connection
     except OperationalError as error:
-        raise ServiceError(f"the tracking database cannot be used: {error.orig}") from error
+        told = f"the tracking database at {store.database} cannot be used: {error.orig}"
+        raise ServiceError(told) from error
     finally:
         engine.dispose()
 

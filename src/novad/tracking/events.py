@@ -90,6 +90,7 @@ def append(
     """
     store, key = locate(workspace), signing_key()
     for _ in range(_ATTEMPTS):
+        event = None
         try:
             with writing(store) as connection:
                 newest = _newest(connection, line)
@@ -123,9 +124,14 @@ def append(
                 connection.execute(
                     insert(HEADS).values(line=line, sequence=event.sequence, digest=event.digest)
                 )
-                return event
+            return event
         except DuplicateKey:
             continue  # Another writer took this sequence number: read the new head and try again.
+        except ServiceError as error:
+            # What was lost may be the answer to the commit alone.
+            if event is not None and _is_written(workspace, event, error):
+                return event
+            raise
     raise ServiceError(f"{line}: the event log is too busy; nothing was written")
 
 
@@ -269,6 +275,16 @@ def _newest(connection: Connection, line: str) -> Event | None:
     if present != recorded or (newest is not None and newest.digest != _digest(newest)):
         raise IntegrityError(f"{line}: the event log was changed behind novad's back; nothing is added to it")
     return newest
+
+
+def _is_written(workspace: Workspace, event: Event, lost: ServiceError) -> bool:
+    try:
+        return event in events(workspace, event.line)
+    except ServiceError:
+        raise ServiceError(
+            f"{event.line}: {lost}; whether the {event.kind} was recorded is not known: `novad history "
+            f"{event.line}` tells it once the database is back"
+        ) from lost
 
 
 def _is_signed(connection: Connection, line: str, sequence: int) -> bool:

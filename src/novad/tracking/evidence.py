@@ -13,7 +13,7 @@ from novad.errors import ConfigError, IntegrityError, ServiceError
 from novad.tracking.digests import combined, file_digest, metrics_digest
 from novad.tracking.gates import Evidence
 from novad.tracking.model import DETECTOR_FOLDER, detector_digest, model_digest
-from novad.tracking.store import probe_artifacts, storage_errors
+from novad.tracking.store import probe_artifacts, service_errors
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -44,6 +44,7 @@ def find_version(client: "MlflowClient", line: str, version: int) -> "ModelVersi
 
     Raises:
         ConfigError: there is none of that number.
+        ServiceError: the registry cannot be read.
     """
     from mlflow.exceptions import MlflowException
 
@@ -51,7 +52,7 @@ def find_version(client: "MlflowClient", line: str, version: int) -> "ModelVersi
         return client.get_model_version(line, str(version))
     except MlflowException as error:
         if error.error_code not in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
-            raise
+            raise ServiceError(f"{line}: version {version} cannot be read: {error}") from error
         raise ConfigError(f"{line}: version {version} is not registered") from error
 
 
@@ -61,7 +62,8 @@ def version_files(workspace: Workspace, client: "MlflowClient", version: "ModelV
     Raises:
         ServiceError: its files are gone or cannot be fetched.
     """
-    uri = client.get_model_version_download_uri(version.name, version.version)
+    with service_errors(f"{version.name}: version {version.version} cannot be read"):
+        uri = client.get_model_version_download_uri(version.name, version.version)
     cache = workspace.state / "models" / version.name / str(version.version)
     folder = _local(uri, cache)
     detector = folder / "artifacts" / DETECTOR_FOLDER
@@ -84,12 +86,8 @@ def run_folder(workspace: Workspace, client: "MlflowClient", run_id: str) -> Pat
     Raises:
         ServiceError: the run or its files are gone, or cannot be fetched.
     """
-    from mlflow.exceptions import MlflowException
-
-    try:
+    with service_errors(f"run {run_id}: cannot be read"):
         uri = client.get_run(run_id).info.artifact_uri
-    except MlflowException as error:
-        raise ServiceError(f"run {run_id}: cannot be read: {error}") from error
     return _local(uri, workspace.state / "runs" / run_id)
 
 
@@ -139,12 +137,11 @@ def _local(uri: str, cache: Path) -> Path:
     from mlflow.artifacts import download_artifacts
 
     cache.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".fetch-", dir=cache.parent) as fresh:
-        try:
-            fetched = Path(download_artifacts(artifact_uri=uri, dst_path=fresh))
-            fetched.rename(cache)
-        except storage_errors() as error:
-            raise ServiceError(f"the artifacts of this version cannot be fetched: {error}") from error
+    with (
+        tempfile.TemporaryDirectory(prefix=".fetch-", dir=cache.parent) as fresh,
+        service_errors("the artifacts of this version cannot be fetched"),
+    ):
+        Path(download_artifacts(artifact_uri=uri, dst_path=fresh)).rename(cache)
     return cache
 
 

@@ -7,19 +7,19 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from novad.config import LineSettings, Workspace, line_settings
-from novad.errors import ServiceError
 from novad.tracking.digests import STAGES, combined, file_digest, folder_files, output_manifest, read_metrics
 from novad.tracking.evidence import DIGEST_TAGS
 from novad.tracking.lineage import dvc_digests, lineage_tags
 from novad.tracking.model import DETECTOR_FOLDER, detector_digest, kept_files, model_digest, save_model
 from novad.tracking.publications import publications, published_version, record_publication
 from novad.tracking.published import PublishedRun
-from novad.tracking.store import locate, open_client, probe_artifacts, storage_errors
+from novad.tracking.store import locate, open_client, probe_artifacts, service_errors, storage_errors
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -81,7 +81,7 @@ def publish(
         return Published(line, run_id, known, digest, created=False)
     settings = line_settings(workspace.params, line)
     client = open_client(workspace)
-    try:
+    with service_errors(f"{line}: MLflow could not record the result at {locate(workspace).uri}"):
         experiment = _experiment(client, workspace, line)
         _close_runs(client, experiment)
         run = _finished_run(client, experiment, digest)
@@ -92,8 +92,6 @@ def publish(
         version = found or _register(client, line, run)
         client.set_registered_model_alias(line, "challenger", str(version.version))
         record_publication(workspace, line, digest, int(version.version), run.info.run_id)
-    except storage_errors() as error:
-        raise ServiceError(f"{line}: MLflow could not record the result: {error}") from error
     return Published(line, run.info.run_id, int(version.version), digest, created=found is None)
 
 
@@ -109,8 +107,9 @@ def close_stale_runs(workspace: Workspace, line: str) -> list[str]:
     if not store.served and store.sqlite_file is not None and not store.sqlite_file.is_file():
         return []
     client = open_client(workspace)
-    found = client.get_experiment_by_name(line)
-    return _close_runs(client, found.experiment_id) if found is not None else []
+    with service_errors(f"{line}: runs that a kill left open cannot be closed"):
+        found = client.get_experiment_by_name(line)
+        return _close_runs(client, found.experiment_id) if found is not None else []
 
 
 def _folder(workspace: Workspace, line: str) -> Path:
@@ -186,7 +185,8 @@ def _log_run(
             _log_files(client, run_id, kept_files(evidence, "run") | kept_files(model, "model"), Path(folder))
         client.set_terminated(run_id, "FINISHED")
     except (Exception, KeyboardInterrupt):
-        client.set_terminated(run_id, "FAILED")
+        with suppress(*storage_errors()):  # What failed may be MLflow; then the next call closes the run.
+            client.set_terminated(run_id, "FAILED")
         raise
     return client.get_run(run_id)
 

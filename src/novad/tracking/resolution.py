@@ -8,7 +8,7 @@ from novad.config import Workspace
 from novad.errors import ConfigError, IntegrityError, ServiceError
 from novad.tracking.events import Event, champion_event, champion_of, intact_events, threshold_event
 from novad.tracking.evidence import DIGEST_TAGS, find_version, version_files
-from novad.tracking.store import open_client
+from novad.tracking.store import open_client, service_errors
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -135,14 +135,11 @@ def checked_model(
 
 def align_alias(workspace: Workspace, client: "MlflowClient", line: str) -> None:
     """Let the alias follow the event log; another promotion may come between, so it is read again."""
-    from mlflow.exceptions import MlflowException
-
     event = champion_event(workspace, line)
     while event is not None:
-        try:
+        decided = f"{line}: version {event.version} is champion; MLflow's alias follows when the line is used"
+        with service_errors(decided):
             client.set_registered_model_alias(line, _CHAMPION, str(event.version))
-        except MlflowException as error:
-            raise ServiceError(f"{line}: the alias champion cannot be set: {error}") from error
         newest = champion_event(workspace, line)
         if newest == event:
             return

@@ -7,6 +7,8 @@ import ssl
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -31,6 +33,7 @@ __all__ = [
     "open_client",
     "prepare_database",
     "probe_artifacts",
+    "service_errors",
     "storage_errors",
 ]
 
@@ -46,8 +49,8 @@ _MLFLOW_WRITES = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    # Asked again after its answer was lost, MLflow makes a second run or version.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "AWS_RETRY_MODE": "standard",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -75,6 +78,11 @@ class Store:
     def uri(self) -> str:
         """The address to show to people and to hand to MLflow's UI, without user name and password."""
         return _public(self.tracking_uri)
+
+    @property
+    def database(self) -> str:
+        """The address of novad's own tables, as :attr:`uri`."""
+        return _public(self.database_uri)
 
     @property
     def sqlite_file(self) -> Path | None:
@@ -140,6 +148,8 @@ def open_client(workspace: Workspace) -> "MlflowClient":
 
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    # Its tracebacks repeat what the errors say that it raises.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     try:
         _create_embedded(workspace, store)
         with _process_wide, environment_kept(*_MLFLOW_WRITES):
@@ -181,6 +191,19 @@ def storage_errors() -> tuple[type[Exception], ...]:
     from mlflow.exceptions import MlflowException
 
     return MlflowException, Boto3Error, BotoCoreError, ClientError, OSError
+
+
+@contextmanager
+def service_errors(failed: str) -> Iterator[None]:
+    """What MLflow and its storage raise inside becomes one error, which begins with what ``failed``.
+
+    Raises:
+        ServiceError: for any of :func:`storage_errors`.
+    """
+    try:
+        yield
+    except storage_errors() as error:
+        raise ServiceError(f"{failed}: {error}") from error
 
 
 def prepare_database(store: Store) -> None:

@@ -231,15 +231,28 @@ def test_an_unknown_line_is_refused_and_leaves_no_run(tracked: Workspace) -> Non
     assert _client(tracked).search_experiments(filter_string="name = 'other'") == []
 
 
-def test_an_mlflow_error_is_a_service_error(tracked: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_mlflow_error_is_a_service_error_that_tells_the_first_one(
+    tracked: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from mlflow.exceptions import MlflowException
 
-    def fail(*_arguments: object, **_named: object) -> None:
-        raise MlflowException("disk full")
+    def failing(told: str) -> Callable[..., None]:
+        def fail(*_arguments: object, **_named: object) -> None:
+            raise MlflowException(told)
 
-    monkeypatch.setattr(MlflowClient, "log_artifacts", fail)
-    with pytest.raises(ServiceError, match="disk full"):
-        publish(tracked, "metal")
+        return fail
+
+    publish(tracked, "metal")
+    write_outputs(tracked, "metal", seed=1)
+    with monkeypatch.context() as patched:
+        patched.setattr(MlflowClient, "log_artifacts", failing("disk full"))
+        patched.setattr(MlflowClient, "set_terminated", failing("still full"))
+        with pytest.raises(ServiceError, match="disk full"):
+            publish(tracked, "metal")
+        with pytest.raises(ServiceError, match="runs that a kill left open cannot be closed: still full"):
+            close_stale_runs(tracked, "metal")
+    assert publish(tracked, "metal").version == 2
+    assert close_stale_runs(tracked, "metal") == []
 
 
 def test_lineage_knows_the_commit_of_a_clean_and_of_a_changed_repository(tracked: Workspace) -> None:
