@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,22 +16,13 @@ from novad.pipeline.deployments import deploy, pool_name
 from novad.pipeline.line_runs import line_runs
 from novad.pipeline.lines import describe_lines
 from novad.pipeline.locks import line_locks
-from novad.pipeline.prefect_client import prefect_client, workspace_tag
+from novad.pipeline.prefect_client import workspace_tag
 from novad.pipeline.prefect_home import prefect_api
 from novad.pipeline.retraining import retrain_line, sleep_until_share
 from novad.pipeline.train import LineResult
 from novad.tracking import publications
 from novad.tracking.store import open_client
 from tiny_pipeline import MakeTiny, wait_for
-
-
-@pytest.fixture
-def client(prefect_server: Path) -> Iterator[Any]:
-    """Of a running server, with no deployment left of another test."""
-    with prefect_client(os.environ["PREFECT_API_URL"]) as client:
-        for each in client.read_deployments():
-            client.delete_deployment(each.id)
-        yield client
 
 
 def _schedule(workspace: Workspace, line: str, schedule: str) -> None:
@@ -51,8 +41,13 @@ def _deployed(client: Any) -> list[dict[str, Any]]:
     )
 
 
-def _told(workspace: Workspace, at_once: int | None = None) -> dict[str, str]:
-    return {each.line: each.change for each in deploy(workspace, at_once)}
+def _at_once(client: Any, workspace: Workspace) -> dict[str, int | None]:
+    queues = client.read_work_queues(work_pool_name=pool_name(workspace))
+    return {each.name: each.concurrency_limit for each in queues}
+
+
+def _told(workspace: Workspace, at_once: int | None = None, work: str = "training") -> dict[str, str]:
+    return {each.line: each.change for each in deploy(workspace, at_once) if each.work == work}
 
 
 def test_a_second_deploy_changes_nothing_and_a_change_only_its_own_line(
@@ -74,7 +69,7 @@ def test_a_second_deploy_changes_nothing_and_a_change_only_its_own_line(
     assert metal["global_concurrency_limit"]["limit"] == 1
     assert metal["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
     assert set(metal["tags"]) == {"line:metal", workspace_tag(workspace)}
-    assert client.read_work_pool(pool_name(workspace)).concurrency_limit == 1
+    assert _at_once(client, workspace) == {"default": 1, "watching": 1}
 
     assert _told(workspace) == {"metal": "unchanged", "fabric": "unchanged"}
     assert _deployed(client) == first
@@ -82,12 +77,12 @@ def test_a_second_deploy_changes_nothing_and_a_change_only_its_own_line(
     text = workspace.params.read_text()
     workspace.params.write_text(text.replace("jitter_seconds: 9", "paused: true"))
     assert _told(workspace, 3) == {"metal": "updated", "fabric": "unchanged"}
-    assert client.read_work_pool(pool_name(workspace)).concurrency_limit == 3
+    assert _at_once(client, workspace) == {"default": 3, "watching": 1}
     [still, paused] = _deployed(client)
     assert still == fabric
     assert not paused["schedules"][0]["active"]
     assert _told(workspace) == {"metal": "unchanged", "fabric": "unchanged"}
-    assert client.read_work_pool(pool_name(workspace)).concurrency_limit == 3
+    assert _at_once(client, workspace) == {"default": 3, "watching": 1}
 
 
 def test_a_line_that_is_gone_loses_its_deployment_and_other_workspaces_keep_theirs(
@@ -109,11 +104,35 @@ def test_a_line_that_is_gone_loses_its_deployment_and_other_workspaces_keep_thei
     assert [each["name"] for each in _deployed(client)] == ["board", "glass", "metal"]
 
 
+def test_a_watched_line_has_a_deployment_of_its_own_for_that(make_tiny: MakeTiny, client: Any) -> None:
+    workspace = make_tiny("metal", "fabric")
+    text = workspace.params.read_text()
+    workspace.params.write_text(text + "    monitor: {schedule: {cron: 7 * * * *, timezone: Asia/Kolkata}}\n")
+    assert _told(workspace, work="watching") == {"fabric": "created"}
+    [watch] = [each for each in _deployed(client) if each["entrypoint"] == "flows/monitor.py:watch"]
+    [schedule] = watch["schedules"]
+    assert (watch["name"], watch["work_queue_name"], schedule["schedule"]["cron"]) == (
+        "fabric",
+        "watching",
+        "7 * * * *",
+    )
+    assert _told(workspace) == {"metal": "unchanged", "fabric": "unchanged"}
+    [told] = [each for each in deploy(workspace) if each.work == "watching"]
+    assert (told.change, str(told.next_run)[14:16]) == ("unchanged", "37")
+    workspace.params.write_text(text)
+    assert _told(workspace, work="watching") == {"fabric": "removed"}
+    assert {each["work_queue_name"] for each in _deployed(client)} == {"default"}
+
+
 @pytest.mark.usefixtures("prefect_server")
 def test_a_schedule_that_only_prefect_refuses_names_file_and_key(make_tiny: MakeTiny) -> None:
     workspace = make_tiny("metal")
+    text = workspace.params.read_text()
     _schedule(workspace, "metal", "0 0 LW * *")
     with pytest.raises(ConfigError, match=r"lines\.metal\.schedule: Prefect does not know '0 0 LW"):
+        deploy(workspace)
+    workspace.params.write_text(text + "    monitor: {schedule: 0 0 LW * *}\n")
+    with pytest.raises(ConfigError, match=r"lines\.metal\.monitor\.schedule: Prefect does not know '0 0 LW"):
         deploy(workspace)
 
 
