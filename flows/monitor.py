@@ -66,7 +66,7 @@ def watch(line: str, jitter_seconds: int = 0) -> Any:
     Raises:
         RefusedError: the line drifts.
     """
-    return watching.watch_line(Workspace.find(), line)
+    return watching.watch_line(Workspace.find(), line, jitter_seconds)
 
 
 def _row(found: Monitored) -> dict[str, Any]:

@@ -78,12 +78,12 @@ def _runs(client: "SyncPrefectClient", deployed: "DeploymentResponse") -> LineRu
 
     begun = [StateType.RUNNING, StateType.COMPLETED, StateType.FAILED, StateType.CRASHED]
     last = first_run(client, deployed.id, begun, FlowRunSort.START_TIME_DESC)
-    coming = first_run(client, deployed.id, [StateType.SCHEDULED], FlowRunSort.EXPECTED_START_TIME_ASC)
+    coming = first_run(client, deployed.id, [StateType.SCHEDULED], FlowRunSort.NEXT_SCHEDULED_START_TIME_ASC)
     return LineRuns(
         last_run=_time(last and last.start_time),
         last_state=last.state_name if last else None,
         last_reason=str(last.parameters.get("reason", "by hand")) if last else None,
-        next_run=_time(coming and coming.expected_start_time),
+        next_run=_time(coming and coming.next_scheduled_start_time),
     )
 
 

@@ -1,7 +1,5 @@
 """Trainings that nobody asks for one by one: a run of a line's deployment, and what is due by its causes."""
 
-import random
-import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -9,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from novad.config import Workspace, line_settings
 from novad.errors import LineBusyError, NovadError, ServiceError
 from novad.pipeline.causes import due_causes, reason_of
+from novad.pipeline.jitter import put_off
 from novad.pipeline.prefect_client import api_url, prefect_client
 from novad.pipeline.train import LineResult, train_lines
 from novad.tracking import record_answers
@@ -16,7 +15,7 @@ from novad.tracking import record_answers
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun, State
 
-__all__ = ["RETRAIN_FLOW", "SCHEDULED", "retrain_line", "sleep_until_share", "train_due"]
+__all__ = ["RETRAIN_FLOW", "SCHEDULED", "retrain_line", "train_due"]
 
 RETRAIN_FLOW = "novad-retrain"
 SCHEDULED = "schedule"
@@ -31,16 +30,18 @@ def retrain_line(
     Args:
         causes: keys of what the training answers, if it succeeds.
     Returns:
-        Completed with the version; Completed by the name `Unchanged`; or Cancelled where another run holds
-        the line, since that one sees what this one would have seen.
+        Scheduled, where its share of the jitter has not come; Completed with the version; Completed by the
+        name `Unchanged`; or Cancelled where another run holds the line, since that one sees what this one
+        would have seen.
     Raises:
         NovadError: why the line has no new version.
     """
     from prefect.runtime import flow_run
     from prefect.states import Cancelled
 
+    if later := put_off(jitter_seconds):
+        return later
     if reason == SCHEDULED and flow_run.id:
-        sleep_until_share(flow_run.scheduled_start_time, flow_run.id, jitter_seconds)
         _answer_overdue(workspace, flow_run.id)
     try:
         [result] = train_lines(workspace, [line], reason=reason)
@@ -90,13 +91,6 @@ def _outcome(result: LineResult) -> "State[Any]":
         return Completed(name="Unchanged", message=f"nothing changed since version {result.version}")
     ran = ", ".join(address.partition("@")[0] for address in result.ran) or "no stage"
     return Completed(message=f"version {result.version}; ran: {ran}")
-
-
-def sleep_until_share(scheduled: datetime, run: str, jitter_seconds: int) -> None:
-    """Wait for this run's share of the jitter; a run that is late already does not wait any more."""
-    share = random.Random(run).uniform(0, jitter_seconds)  # noqa: S311 - spreads load, guards nothing
-    late = (datetime.now(UTC) - scheduled).total_seconds()
-    time.sleep(max(0.0, share - late))
 
 
 def _answer_overdue(workspace: Workspace, run_id: str) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from novad.config import Workspace, line_settings
 from novad.errors import RefusedError, ServiceError
 from novad.pipeline.causes import Cause, due_causes, reason_of
+from novad.pipeline.jitter import put_off
 from novad.pipeline.line_runs import first_run
 from novad.pipeline.prefect_client import api_url, prefect_client
 from novad.pipeline.retraining import RETRAIN_FLOW
@@ -19,17 +20,20 @@ __all__ = ["WATCH_FLOW", "start_training", "watch_line"]
 WATCH_FLOW = "novad-watch"
 
 
-def watch_line(workspace: Workspace, line: str) -> "State[Any]":
+def watch_line(workspace: Workspace, line: str, jitter_seconds: int = 0) -> "State[Any]":
     """Monitor ``line``, start its deployed training where a cause is due, tell of an alarm.
 
     Returns:
-        Completed, which says what was found; by the name `NoChampion` where nothing is in service.
+        Scheduled, where its share of the jitter has not come; Completed, which says what was found; by the
+        name `NoChampion` where nothing is in service.
     Raises:
         RefusedError: the line drifts.
         NovadError: it cannot be watched, a training cannot be started, or the webhook failed.
     """
     from prefect.states import Completed
 
+    if later := put_off(jitter_seconds):
+        return later
     if champion_event(workspace, line) is None:
         return Completed(name="NoChampion", message=f"{line} has no champion yet: nothing to watch")
     settings = line_settings(workspace.params, line).monitor

@@ -13,16 +13,19 @@ import pytest
 from novad.config import Workspace
 from novad.errors import ConfigError, RefusedError, ServiceError
 from novad.pipeline.deployments import deploy, pool_name
+from novad.pipeline.jitter import put_off
 from novad.pipeline.line_runs import line_runs
 from novad.pipeline.lines import describe_lines
 from novad.pipeline.locks import line_locks
 from novad.pipeline.prefect_client import workspace_tag
 from novad.pipeline.prefect_home import prefect_api
-from novad.pipeline.retraining import retrain_line, sleep_until_share
+from novad.pipeline.retraining import retrain_line
 from novad.pipeline.train import LineResult
 from novad.tracking import publications
 from novad.tracking.store import open_client
 from tiny_pipeline import MakeTiny, wait_for
+
+SCHEDULED_RUN = {"reason": "schedule", "jitter_seconds": 30}
 
 
 def _schedule(workspace: Workspace, line: str, schedule: str) -> None:
@@ -149,12 +152,11 @@ def test_without_a_server_deploying_tells_how_to_get_one(
         deploy(workspace)
 
 
-def _due(client: Any, deployment: Any, minutes: int) -> Any:
+def _due(client: Any, deployment: Any, minutes: int, parameters: dict[str, Any] = SCHEDULED_RUN) -> Any:
     """A run as the scheduler makes it, due so many minutes from now."""
     from prefect.states import Scheduled
 
     state = Scheduled(scheduled_time=datetime.now(UTC) + timedelta(minutes=minutes))
-    parameters = {"reason": "schedule", "jitter_seconds": 30}
     return client.create_flow_run_from_deployment(deployment, parameters=parameters, state=state)
 
 
@@ -218,16 +220,44 @@ def test_a_line_that_is_refused_fails_its_run(make_tiny: MakeTiny, monkeypatch: 
     assert told == ["drift"]
 
 
-@pytest.mark.parametrize(("late", "most"), [(0.0, 60.0), (45.0, 15.0), (90.0, 0.0)])
+def test_the_jitter_puts_a_run_off_and_gives_its_place_to_others(
+    make_tiny: MakeTiny, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from prefect.states import Pending
+
+    workspace = make_tiny("metal")
+    text = workspace.params.read_text()
+    workspace.params.write_text(text + "    monitor: {schedule: {cron: 0 3 1 * *, jitter_seconds: 3600}}\n")
+    monkeypatch.setenv("NOVAD_WORKSPACE", str(workspace.root))
+    deploy(workspace)
+    [deployment] = [each for each in client.read_deployments() if each.work_queue_name == "watching"]
+    run = _run(client, _due(client, deployment.id, 0, {"jitter_seconds": 3600}))
+    assert run.state_name == "Scheduled"
+    share = (run.next_scheduled_start_time - run.expected_start_time).total_seconds()
+    assert run.state.message == f"begins {share:.0f} s after its time"
+    again = client.create_flow_run_from_deployment(deployment.id)
+    assert client.set_flow_run_state(again.id, Pending()).status == "ACCEPT"
+
+
+@pytest.mark.parametrize(("late", "most"), [(0.0, 60.0), (45.0, 60.0), (90.0, 0.0)])
 def test_the_jitter_counts_from_the_scheduled_time(
     monkeypatch: pytest.MonkeyPatch, late: float, most: float
 ) -> None:
-    slept: list[float] = []
-    monkeypatch.setattr("novad.pipeline.retraining.time.sleep", slept.append)
+    from prefect.runtime import flow_run
+
+    due = datetime.now(UTC) - timedelta(seconds=late)
+    monkeypatch.setattr(flow_run, "scheduled_start_time", due, raising=False)
+    shares = []
     for run in range(50):
-        sleep_until_share(datetime.now(UTC) - timedelta(seconds=late), str(run), 60)
-    assert 0.8 * most <= max(slept) <= most
-    assert len(set(slept)) > 5 or most == 0.0
+        monkeypatch.setattr(flow_run, "id", str(run), raising=False)
+        if later := put_off(60):
+            at = later.state_details.scheduled_time
+            assert at is not None
+            assert at > datetime.now(UTC)
+            assert put_off(60).state_details.scheduled_time == at  # type: ignore[union-attr]
+            shares.append((at - due).total_seconds())
+    assert 0.8 * most <= max(shares, default=0) <= most
+    assert len(set(shares)) > 5 or most == 0.0
 
 
 def test_a_training_by_hand_does_not_close_the_runs_of_a_worker(make_tiny: MakeTiny, client: Any) -> None:
