@@ -57,14 +57,14 @@ def causes(settings: RetrainSettings, line: InService, now: datetime) -> list[Ca
     """
     found = []
     if settings.verified_images and line.verified >= settings.verified_images:
-        reason = f"{line.verified} verified images since version {line.version}"
+        reason = f"{_count(line.verified, 'verified image')} since version {line.version}"
         found.append(Cause(f"verified/{line.version}/{line.verified // settings.verified_images}", reason))
     if settings.on_drift and line.drifted:
         reason = f"drift of {', '.join(line.drifted)} since {(line.drift_since or 'unknown')[:16]}"
         found.append(Cause(f"drift/{line.version}/{line.acceptance}", reason))
     days = (now - line.since).days
     if settings.champion_days and days >= settings.champion_days:
-        reason = f"version {line.version} has been champion for {days} days"
+        reason = f"version {line.version} has been champion for {_count(days, 'day')}"
         found.append(Cause(f"age/{line.decision}/{days // settings.champion_days}", reason))
     return found
 
@@ -103,3 +103,7 @@ def due_causes(workspace: Workspace, line: str, found: Monitored | None = None) 
 def reason_of(found: list[Cause]) -> str:
     """Causes as one reason."""
     return "; ".join(each.reason for each in found)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' if number > 1 else ''}"
