@@ -6,9 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from novad.config import LineSettings, ScheduleSettings, Workspace, load_lines
-from novad.errors import ConfigError, RefusedError, ServiceError
+from novad.errors import ConfigError, RefusedError
 from novad.pipeline.line_runs import deployed_lines, next_by_schedule
-from novad.pipeline.prefect_client import api_url, prefect_client, workspace_identity, workspace_tag
+from novad.pipeline.prefect_client import (
+    prefect_client,
+    required_api_url,
+    workspace_identity,
+    workspace_tag,
+)
 from novad.pipeline.retraining import RETRAIN_FLOW, SCHEDULED
 from novad.pipeline.watching import WATCH_FLOW
 
@@ -73,7 +78,7 @@ def deploy(workspace: Workspace, at_once: int | None = None) -> list[Change]:
     """
     lines = load_lines(workspace.params)
     wanted = {flow: _wanted_of(workspace, flow, lines) for flow in _FLOWS}
-    with prefect_client(_required_url(workspace)) as client:
+    with prefect_client(required_api_url(workspace)) as client:
         own = {flow: _own(client, workspace, flow, wanted[flow]) for flow in _FLOWS}
         ensure_pool(client, workspace, at_once)
         return [
@@ -148,16 +153,6 @@ def _apply_all(
         client.delete_deployment(own[line].id)
         changes.append(Change(line, flow.work, "removed", None))
     return changes
-
-
-def _required_url(workspace: Workspace) -> str:
-    url = api_url(workspace)
-    if url is None:
-        raise ServiceError(
-            f"{workspace.root}: no Prefect server is known: start one with `novad up`, or name one in "
-            "PREFECT_API_URL"
-        )
-    return url
 
 
 def _schedule_of(flow: _Flow, settings: LineSettings) -> ScheduleSettings | None:

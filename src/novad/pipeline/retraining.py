@@ -5,10 +5,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from novad.config import Workspace, line_settings
-from novad.errors import LineBusyError, NovadError, ServiceError
+from novad.errors import LineBusyError, NovadError
 from novad.pipeline.causes import due_causes, reason_of
 from novad.pipeline.jitter import put_off
-from novad.pipeline.prefect_client import api_url, prefect_client
+from novad.pipeline.prefect_client import prefect_client, required_api_url
 from novad.pipeline.train import LineResult, train_lines
 from novad.tracking import record_answers
 
@@ -30,17 +30,16 @@ def retrain_line(
     Args:
         causes: keys of what the training answers, if it succeeds.
     Returns:
-        Scheduled, where its share of the jitter has not come; Completed with the version; Completed by the
-        name `Unchanged`; or Cancelled where another run holds the line, since that one sees what this one
-        would have seen.
+        Completed with the version; Completed by the name `Unchanged`; or Cancelled where another run holds
+        the line, since that one sees what this one would have seen.
     Raises:
         NovadError: why the line has no new version.
+        prefect.exceptions.Abort: its share of the jitter has not come.
     """
     from prefect.runtime import flow_run
     from prefect.states import Cancelled
 
-    if later := put_off(jitter_seconds):
-        return later
+    put_off(workspace, jitter_seconds)
     if reason == SCHEDULED and flow_run.id:
         _answer_overdue(workspace, flow_run.id)
     try:
@@ -100,11 +99,8 @@ def _answer_overdue(workspace: Workspace, run_id: str) -> None:
     """
     from prefect.states import Cancelled
 
-    url = api_url(workspace)
-    if url is None:
-        raise ServiceError("PREFECT_API_URL: not set inside a deployed run")
     answered: Any = Cancelled(message=f"answered by run {run_id}, which was due as well")
-    with prefect_client(url) as client:
+    with prefect_client(required_api_url(workspace)) as client:
         for run in _overdue(client, run_id):
             client.set_flow_run_state(run.id, answered)
 

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from novad.config import Workspace, line_settings
-from novad.errors import RefusedError, ServiceError
+from novad.errors import RefusedError
 from novad.pipeline.causes import Cause, due_causes, reason_of
 from novad.pipeline.jitter import put_off
 from novad.pipeline.line_runs import first_run
-from novad.pipeline.prefect_client import api_url, prefect_client
+from novad.pipeline.prefect_client import prefect_client, required_api_url
 from novad.pipeline.retraining import RETRAIN_FLOW
 from novad.tracking import Monitored, champion_event, monitor, post_alarm
 
@@ -24,16 +24,15 @@ def watch_line(workspace: Workspace, line: str, jitter_seconds: int = 0) -> "Sta
     """Monitor ``line``, start its deployed training where a cause is due, tell of an alarm.
 
     Returns:
-        Scheduled, where its share of the jitter has not come; Completed, which says what was found; by the
-        name `NoChampion` where nothing is in service.
+        Completed, which says what was found; by the name `NoChampion` where nothing is in service.
     Raises:
         RefusedError: the line drifts.
         NovadError: it cannot be watched, a training cannot be started, or the webhook failed.
+        prefect.exceptions.Abort: its share of the jitter has not come.
     """
     from prefect.states import Completed
 
-    if later := put_off(jitter_seconds):
-        return later
+    put_off(workspace, jitter_seconds)
     if champion_event(workspace, line) is None:
         return Completed(name="NoChampion", message=f"{line} has no champion yet: nothing to watch")
     settings = line_settings(workspace.params, line).monitor
@@ -71,9 +70,7 @@ def start_training(workspace: Workspace, line: str, due: Sequence[Cause]) -> "Fl
     from prefect.client.schemas.objects import TERMINAL_STATES
     from prefect.client.schemas.sorting import FlowRunSort
 
-    url = api_url(workspace)
-    if url is None:
-        raise ServiceError(f"{workspace.root}: no Prefect server is known that could train {line}")
+    url = required_api_url(workspace)
     keys = [cause.key for cause in due]
     tags = [f"cause:{key}" for key in keys]
     with prefect_client(url) as client:

@@ -52,7 +52,7 @@ def test_an_alarm_reaches_people_although_no_training_can_be_started(
     text = watched.params.read_text()
     watched.params.write_text(text + "    monitor: {webhook: 'http://127.0.0.1:9/alarm'}\n")
     log_parts(watched, parts(300, brightness=DIMMED))
-    with pytest.raises(ServiceError, match="no Prefect server is known that could train metal"):
+    with pytest.raises(ServiceError, match="no Prefect server is known: start one"):
         watch_line(watched, "metal")
     [(address, report)] = posted
     assert (address, report.drifted) == ("http://127.0.0.1:9/alarm", ("brightness",))
