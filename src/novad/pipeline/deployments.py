@@ -89,15 +89,17 @@ def deploy(workspace: Workspace, at_once: int | None = None) -> list[Change]:
 def ensure_pool(client: "SyncPrefectClient", workspace: Workspace, at_once: int | None = None) -> None:
     """Make the workspace's work pool where there is none, and set its limit of trainings where one is named.
 
-    Looks at lines have a queue of their own: a training may take hours, and they need not wait for it.
+    Looks at lines have a queue of their own: a training may take hours, and they need not wait for it. So
+    the limits are those of queues, and a limit of the whole pool is taken away.
     """
-    from prefect.client.schemas.actions import WorkPoolCreate
+    from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
     from prefect.exceptions import ObjectNotFound
     from prefect.workers.process import ProcessWorker
 
     name = pool_name(workspace)
     try:
-        client.read_work_pool(name)
+        if client.read_work_pool(name).concurrency_limit is not None:
+            client.update_work_pool(name, WorkPoolUpdate(concurrency_limit=None))
     except ObjectNotFound:
         template = ProcessWorker.get_default_base_job_template()
         pool = WorkPoolCreate(name=name, type=ProcessWorker.type, base_job_template=template)

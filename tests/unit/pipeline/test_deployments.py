@@ -57,6 +57,8 @@ def _told(workspace: Workspace, at_once: int | None = None, work: str = "trainin
 def test_a_second_deploy_changes_nothing_and_a_change_only_its_own_line(
     make_tiny: MakeTiny, client: Any
 ) -> None:
+    from prefect.client.schemas.actions import WorkPoolUpdate
+
     workspace = make_tiny("metal", "fabric")
     _schedule(workspace, "metal", "{cron: '*/5 * * * *', timezone: Europe/Berlin, jitter_seconds: 9}")
     assert _told(workspace) == {"metal": "created", "fabric": "created"}
@@ -74,6 +76,7 @@ def test_a_second_deploy_changes_nothing_and_a_change_only_its_own_line(
     assert metal["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
     assert set(metal["tags"]) == {"line:metal", workspace_tag(workspace)}
     assert _at_once(client, workspace) == {"default": 1, "watching": 1}
+    client.update_work_pool(pool_name(workspace), WorkPoolUpdate(concurrency_limit=1))
 
     assert _told(workspace) == {"metal": "unchanged", "fabric": "unchanged"}
     assert _deployed(client) == first
@@ -82,6 +85,7 @@ def test_a_second_deploy_changes_nothing_and_a_change_only_its_own_line(
     workspace.params.write_text(text.replace("jitter_seconds: 9", "paused: true"))
     assert _told(workspace, 3) == {"metal": "updated", "fabric": "unchanged"}
     assert _at_once(client, workspace) == {"default": 3, "watching": 1}
+    assert client.read_work_pool(pool_name(workspace)).concurrency_limit is None
     [still, paused] = _deployed(client)
     assert still == fabric
     assert not paused["schedules"][0]["active"]
