@@ -117,4 +117,4 @@ def test_figures_that_change_together_are_dated_better_than_the_strongest_of_the
             errors.append(found.since - begins)
             alone.append(strongest.since - begins)
     assert len(errors) > 30
-    assert np.mean(np.square(errors)) < 0.7 * np.mean(np.square(alone))
+    assert np.mean(np.square(errors)) < 0.3 * np.mean(np.square(alone))
