@@ -14,6 +14,7 @@ from benchmarks import (
     coreset_scale,
     detection,
     drift,
+    drift_retrained,
     explainers,
     few_normals,
     incremental_bank,
@@ -36,6 +37,7 @@ from benchmarks import (
 from benchmarks.inputs import Request
 from benchmarks.report import MissingInput, Report
 from novad.errors import NovadError, exit_code
+from novad.images.demo import DEMO_LINES
 from novad.vision.explainers import EXPLAINERS
 
 ROOT = Path(__file__).parents[1]
@@ -49,6 +51,7 @@ BENCHMARKS: dict[str, Callable[[Request], Report]] = {
     "streaming": streaming.measure,
     "detection": detection.measure,
     "drift": drift.measure,
+    "drift_retrained": drift_retrained.measure,
     "search_scale": search_scale.measure,
     "selection": selection.measure,
     "explainers": explainers.measure,
@@ -108,6 +111,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--methods", type=_listed, default=(), metavar="NAME,NAME", help="explainers to compare; all"
     )
+    parser.add_argument(
+        "--lines",
+        type=_demo_lines,
+        default=(),
+        metavar="LINE,LINE",
+        help="of `drift_retrained`; all",
+    )
     parser.add_argument("--repeats", type=int, default=3, help="the fastest of so many counts")
     parser.add_argument("--minutes", type=int, default=0, help="that `schedules` runs; 0 skips it")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of torch")
@@ -119,6 +129,13 @@ def _listed(names: str) -> tuple[str, ...]:
     told = tuple(names.split(","))
     if unknown := [name for name in told if name not in EXPLAINERS]:
         raise argparse.ArgumentTypeError(f"no explainer '{unknown[0]}'; there are {', '.join(EXPLAINERS)}")
+    return told
+
+
+def _demo_lines(names: str) -> tuple[str, ...]:
+    told = tuple(names.split(","))
+    if unknown := [name for name in told if name not in DEMO_LINES]:
+        raise argparse.ArgumentTypeError(f"no demo line '{unknown[0]}'; there are {', '.join(DEMO_LINES)}")
     return told
 
 

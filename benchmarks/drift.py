@@ -1,5 +1,6 @@
 """Does monitoring stay quiet on a quiet line, and tell when the light of another began to fail?"""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,11 +17,12 @@ from novad.images.demo.png import encode_png
 from novad.images.demo.texture import Dice, to_pixels
 from novad.images.fingerprint import grey_statistics
 from novad.tracking.decisions import LoggedDecision, decide_now
+from novad.tracking.digests import file_digest
 from novad.tracking.monitor import FALSE_ALARM_RATE, drift_of
 from novad.tracking.reference import Reference, read_reference
 from novad.vision import Detector
 
-__all__ = ["measure"]
+__all__ = ["dimmed", "judged", "made_part", "measure"]
 
 _DETECTOR = "evaluate/detector"
 PARTS, REPLAYS = 400, 50
@@ -56,11 +58,11 @@ def measure(request: Request) -> Report:
 
 def _row(artifacts: Path, line: str) -> dict[str, Any]:
     detector, reference = Detector.load(artifacts / _DETECTOR), read_reference(artifacts, 1)
-    judge, begins = partial(_judged, detector), PARTS // 2
+    judge, begins = partial(judged, detector), PARTS // 2
     light = np.linspace(1, LEFT_AT_THE_END, PARTS - begins)
-    parts = [_part(line, None, index) for index in range(PARTS)]
+    parts = [made_part(line, None, index) for index in range(PARTS)]
     good, defects = judge(parts), judge(_defects(line))
-    fading = judge([_dimmed(part, share) for part, share in zip(parts[begins:], light, strict=True)])
+    fading = judge([dimmed(part, share) for part, share in zip(parts[begins:], light, strict=True)])
     mixed = [*defects, *good[len(defects) :]]
     quiet = [drift_of(_shuffled(good, seed), reference) for seed in range(REPLAYS)]
     defective = [drift_of(_shuffled(mixed, seed), reference) for seed in range(REPLAYS)]
@@ -83,7 +85,7 @@ def _row(artifacts: Path, line: str) -> dict[str, Any]:
     }
 
 
-def _part(line: str, defect: str | None, index: int) -> Pixels:
+def made_part(line: str, defect: str | None, index: int) -> Pixels:
     """An image that no training has seen: the name seeds it."""
     values, _ = DEMO_LINES[line][0](Dice(f"{line}/in service/{defect}/{index}"), defect)
     return decode_bytes(encode_png(to_pixels(values)), line, values.size)
@@ -91,26 +93,34 @@ def _part(line: str, defect: str | None, index: int) -> Pixels:
 
 def _defects(line: str) -> list[Pixels]:
     kinds = DEMO_LINES[line][1]
-    return [_part(line, kinds[index % len(kinds)], index) for index in range(int(PARTS * DEFECTIVE))]
+    return [made_part(line, kinds[index % len(kinds)], index) for index in range(int(PARTS * DEFECTIVE))]
 
 
-def _dimmed(pixels: Pixels, share: float) -> Pixels:
+def dimmed(pixels: Pixels, share: float) -> Pixels:
+    """The same part in so much of the light."""
     return np.rint(pixels * share).astype(np.uint8)
 
 
-def _judged(detector: Detector, images: list[Pixels]) -> list[LoggedDecision]:
+def judged(
+    detector: Detector, images: Sequence[Pixels], files: Sequence[Path] = (), version: int = 1
+) -> list[LoggedDecision]:
+    """Decisions on images, by the files that hold them where there are such."""
+    digests = [file_digest(file) for file in files] or [""] * len(images)
+    sources = [str(file) for file in files] or [""] * len(images)
     return [
         decide_now(
             detection,
             grey_statistics(pixels),
             line=detector.line,
-            version=1,
+            version=version,
             detector_digest=detector.digest,
-            image_sha256="",
-            source="",
+            image_sha256=digest,
+            source=source,
             latency_ms=0.0,
         )
-        for pixels, detection in zip(images, detector.score(images), strict=True)
+        for pixels, detection, digest, source in zip(
+            images, detector.score(images), digests, sources, strict=True
+        )
     ]
 
 

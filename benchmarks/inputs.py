@@ -54,6 +54,7 @@ class Request:
     anomalib: Path | None = None
     methods: tuple[str, ...] = ()
     minutes: int = 0
+    lines: tuple[str, ...] = ()
 
 
 def trained_lines(request: Request) -> list[Line]:

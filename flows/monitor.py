@@ -1,4 +1,4 @@
-"""Prefect flow: watch lines in service for drift; an alarm fails the run, so that Prefect tells of it."""
+"""Prefect flows: watch lines in service for drift; an alarm fails the run, so that Prefect tells of it."""
 
 from pathlib import Path
 from typing import Any
@@ -9,8 +9,9 @@ from prefect.cache_policies import NO_CACHE
 
 from novad.config import Workspace, line_settings, load_lines
 from novad.errors import NovadError, RefusedError
+from novad.pipeline import watching
 from novad.tracking import Monitored, champion_event, post_alarm
-from novad.tracking import monitor as watch
+from novad.tracking import monitor as judge
 
 
 @task(task_run_name="watch@{line}", cache_policy=NO_CACHE, persist_result=False)
@@ -18,7 +19,7 @@ def watch_line(root: Path, line: str) -> Monitored:
     """The verdict on a line; an alarm is posted to its webhook, where one is named."""
     workspace = Workspace(root)
     settings = line_settings(workspace.params, line).monitor
-    found = watch(workspace, line, settings.since)
+    found = judge(workspace, line, settings.since)
     if found.alarmed and settings.webhook:
         post_alarm(settings.webhook, found)
     return found
@@ -51,6 +52,21 @@ def monitor(root: Path, lines: list[str] | None = None) -> dict[str, Monitored]:
     if problems := alarms + [f"{name}: {reason}" for name, reason in failed.items()]:
         raise RefusedError("; ".join(problems))
     return found
+
+
+@flow(name=watching.WATCH_FLOW, flow_run_name="{line}", persist_result=False)
+def watch(line: str, jitter_seconds: int = 0) -> Any:
+    """What `novad deploy` puts on schedules: watch one line of the workspace that this process stands in.
+
+    Args:
+        line: name of a product line.
+        jitter_seconds: begin up to so many seconds after the scheduled time.
+    Returns:
+        The state that the run ends in, which says what was seen and whether a training was started.
+    Raises:
+        RefusedError: the line drifts.
+    """
+    return watching.watch_line(Workspace.find(), line, jitter_seconds)
 
 
 def _row(found: Monitored) -> dict[str, Any]:

@@ -94,17 +94,20 @@ def train(
 
 
 @flow(name=RETRAIN_FLOW, flow_run_name="{line}", persist_result=False)
-def retrain(line: str, reason: str = "by hand", jitter_seconds: int = 0) -> Any:
+def retrain(
+    line: str, reason: str = "by hand", jitter_seconds: int = 0, causes: list[str] | None = None
+) -> Any:
     """What `novad deploy` puts on schedules: train one line of the workspace that this process stands in.
 
     Args:
         line: name of a product line.
         reason: why now.
         jitter_seconds: begin up to so many seconds after the scheduled time.
+        causes: keys of what it is trained for, where that is on record; none is named by hand.
     Returns:
         The state that the run ends in, which says what came of it.
     """
-    return retrain_line(Workspace.find(), line, reason, jitter_seconds)
+    return retrain_line(Workspace.find(), line, reason, jitter_seconds, causes or ())
 
 
 def _collect(

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -25,7 +26,9 @@ from novad.errors import RefusedError
 from novad.pipeline.graph import stale_stages
 from novad.pipeline.locks import line_locks
 from novad.serving.keys import KeyRing, Role
-from novad.tracking import decisions_on, publish, resolve
+from novad.tracking import DATA_ACCEPTED, decisions_on, promote, publish, resolve
+from novad.tracking.events import append
+from novad.tracking.store import open_client
 from novad.vision import Detection, NearestNormal, Thresholds
 from tiny_pipeline import MakeTiny, wait_for
 
@@ -379,6 +382,35 @@ def test_training_tells_what_ran_and_then_that_nothing_did(
     assert "Nothing to do" in out
     assert "0.930" in out
     assert str(workspace.artifacts("metal", "evaluate") / "heatmaps") in out
+
+
+def test_only_lines_with_a_cause_are_trained_if_due_and_each_cause_once(
+    novad: Novad, make_tiny: MakeTiny, prefect_server: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = make_tiny("fabric", "metal")
+    monkeypatch.setenv("NOVAD_WORKSPACE", str(workspace.root))
+    workspace.params.write_text(workspace.params.read_text() + "    retrain: {verified_images: 1}\n")
+    shutil.copytree(workspace.root / "template", workspace.root / "artifacts")
+    publish(workspace, "metal")
+    promote(workspace, "metal", 1, "ada", "first")
+    image = {"sha256": "ab" * 32, "path": "train/good/ab.png", "prediction_id": "p"}
+    detail = {"data": {"before": "old", "after": "new"}, "images": [image]}
+    append(workspace, "metal", DATA_ACCEPTED, actor="ben", reason="looked", detail=detail)
+
+    (workspace.root / "input/metal").write_text("memory_bank: refuse")
+    code, out, _ = novad("train", "metal", "fabric", "--if-due", "--json")
+    assert (code, _document((code, out, ""))["not_due"]) == (1, ["fabric"])
+    (workspace.root / "input/metal").write_text("as usual")
+    document = _document(novad("train", "metal", "fabric", "--if-due", "--json"))
+    [row], reason = document["lines"], "1 verified image since version 1"
+    assert (row["line"], row["version"], row["reason"]) == ("metal", 2, reason)
+    run = open_client(workspace).get_run(row["run_id"])
+    assert run.data.tags["novad.reason"] == reason
+    told = novad("train", "metal", "fabric", "--if-due", "--json")
+    assert (told[0], _document(told)) == (0, {"lines": [], "not_due": ["metal", "fabric"]})
+    _, out, _ = novad("train", "fabric", "--if-due")
+    assert "fabric: not due: no cause of lines.fabric.retrain holds anew" in out
+    assert novad("train", "glass", "--if-due")[0] == 2
 
 
 @pytest.mark.parametrize("shell", ["/bin/sh", "/bin/bash"])

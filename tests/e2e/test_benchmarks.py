@@ -287,7 +287,7 @@ def test_failing_light_of_a_demo_line_is_told_and_quiet_replays_are_not(
         monkeypatch.setattr(drift, name, value)
     noise = np.random.default_rng(0)
     normals = {name: noise.normal(size=30) for name in ("hybrid", "familiarity", "novelty")}
-    lit = [drift.grey_statistics(drift._part("brushed-metal", None, at)) for at in range(1000, 1030)]
+    lit = [drift.grey_statistics(drift.made_part("brushed-metal", None, at)) for at in range(1000, 1030)]
     normals |= {name: np.array([getattr(each, name) for each in lit]) for name in vars(lit[0])}
 
     class Judge:

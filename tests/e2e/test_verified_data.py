@@ -1,6 +1,7 @@
 """From a wrong judgement to the version that learned from it, through the commands that people use."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,11 @@ Novad = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
-def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
+def plant(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Iterator[Workspace]:
     """A small trained line, tracked by DVC; its version 1 is champion, gates are not what is tested here."""
     root = tmp_path_factory.mktemp("plant")
+    (root / ".novad").mkdir()
+    shutil.copyfile(empty_database, root / ".novad/mlflow.db")
     with (
         small_line(root, train=14, test_good=4, per_defect=2) as workspace,
         pytest.MonkeyPatch.context() as patched,

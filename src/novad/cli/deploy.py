@@ -21,7 +21,7 @@ def deploy(
     ] = None,
     as_json: bool = JSON,
 ) -> None:
-    """Make Prefect's deployments, one per line, those of params.yaml; exits 3 where no server answers."""
+    """Make Prefect's deployments of every line those of params.yaml; exits 3 where no server answers."""
     from novad.pipeline.deployments import deploy as apply
 
     workspace = Workspace.find()
@@ -29,8 +29,8 @@ def deploy(
         changes = apply(workspace, at_once)
 
     def show(console: "Console") -> None:
-        rows = [[each.line, each.change, each.next_run] for each in changes]
-        console.print(table("Deployments", ("line", "", "next run"), rows))
+        rows = [[each.line, each.work, each.change, each.next_run] for each in changes]
+        console.print(table("Deployments", ("line", "", "", "next run"), rows))
         if all(each.change == "unchanged" for each in changes):
             console.print("Nothing to do: every line is deployed as params.yaml says.")
 

@@ -1,7 +1,7 @@
 """``novad validate``, ``novad train`` and ``novad demo``."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -56,16 +56,22 @@ def train(
         bool, typer.Option("--force", help="Run every stage even when nothing changed.")
     ] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for a line that another run holds.")] = False,
+    if_due: Annotated[
+        bool,
+        typer.Option("--if-due", help="Only lines for which a cause holds, see `retrain` in params.yaml."),
+    ] = False,
     as_json: bool = JSON,
 ) -> None:
     """Train lines: stages, publication, registration as challenger."""
+    from novad.pipeline.retraining import train_due
     from novad.pipeline.train import train_lines
 
     workspace = Workspace.find()
     names = list(dict.fromkeys(lines))
     with progress(f"training {', '.join(names)}"):
-        results = train_lines(workspace, names, force, wait)
-    _report(workspace, results, {}, as_json)
+        results = (train_due if if_due else train_lines)(workspace, names, force, wait)
+    trained = {result.line for result in results}
+    _report(workspace, results, {}, as_json, [name for name in names if name not in trained])
 
 
 def demo(
@@ -88,7 +94,11 @@ def demo(
 
 
 def _report(
-    workspace: Workspace, results: list[Any], refused: dict[str, RefusedError], as_json: bool
+    workspace: Workspace,
+    results: list[Any],
+    refused: dict[str, RefusedError],
+    as_json: bool,
+    not_due: Sequence[str] = (),
 ) -> None:
     """Print what training did, and end with the worst exit code among the lines."""
     rows = [_row(workspace, result, refused.get(result.line)) for result in results]
@@ -102,9 +112,11 @@ def _report(
             console.print(sentence, soft_wrap=True)
         if done and all(row["unchanged"] for row in rows):
             console.print("Nothing to do: no image, setting or source file changed since the last run.")
+        for line in not_due:
+            console.print(f"{line}: not due: no cause of lines.{line}.retrain holds anew", soft_wrap=True)
         console.print(where_to_look(workspace, [row["line"] for row in done]), soft_wrap=True)
 
-    document: dict[str, Any] = {"lines": rows}
+    document: dict[str, Any] = {"lines": rows, "not_due": not_due}
     if failed:
         document |= {
             "error": "; ".join(row["error"] for row in failed),
@@ -122,7 +134,7 @@ def _sentences(row: dict[str, Any]) -> Iterator[str]:
     if not row["unchanged"]:
         yield (
             f"{row['line']}: registered as version {row['version']} in {row['seconds']:.0f} s, "
-            f"{len(row['ran'])} stages ran"
+            f"{len(row['ran'])} stages ran ({row['reason']})"
         )
     if row["warning"]:
         yield f"{row['line']}: {row['warning']}"
@@ -138,6 +150,7 @@ def _row(workspace: Workspace, result: Any, refused: RefusedError | None) -> dic
         "run_id": result.run_id,
         "ran": result.ran,
         "unchanged": result.unchanged,
+        "reason": result.reason,
         "seconds": result.seconds,
         "champion": None,
         "scores": None,

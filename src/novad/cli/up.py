@@ -79,7 +79,7 @@ def status(as_json: bool = JSON) -> None:
         for service in (running.services if running else ())
     ]
     lines, problem = _lines(describe_lines, workspace)
-    columns = ("line", "champion", "newest", "last_run", "last_state", "next_run")
+    columns = ("line", "champion", "newest", "last_run", "last_state", "last_reason", "next_run")
 
     def show(console: "Console") -> None:
         if running is None:

@@ -18,6 +18,7 @@ __all__ = [
     "LineSettings",
     "MemoryBankSettings",
     "MonitorSettings",
+    "RetrainSettings",
     "ScheduleSettings",
     "TuneFusionSettings",
     "ValidateSettings",
@@ -38,7 +39,7 @@ class Section(BaseModel):
 
 
 class ScheduleSettings(Section):
-    """When a line is retrained. A cron expression alone is short for a mapping with ``cron``.
+    """When a line is retrained, or watched. A cron expression alone is short for a mapping with ``cron``.
 
     A run begins up to ``jitter_seconds`` after its time, each time others, so that the machines of a plant
     with one schedule do not start at once. A schedule that is ``paused`` stays written and starts nothing.
@@ -197,13 +198,27 @@ class EvaluateSettings(Section):
     heatmaps: Annotated[int, Field(ge=0)] = 24
 
 
+class RetrainSettings(Section):
+    """What a line is trained again for, besides its schedule: nothing, unless it is named.
+
+    Accepted images that the champion has not learned, ``verified_images`` of them; drift of what it sees; an
+    approval that is ``champion_days`` old.
+    """
+
+    verified_images: Annotated[int, Field(ge=1)] | None = None
+    on_drift: bool = False
+    champion_days: Annotated[int, Field(ge=1)] | None = None
+
+
 class MonitorSettings(Section):
     """Watching the decisions of a line that is in service.
 
-    ``since`` leaves out what was decided before: the time when the cause of an alarm was mended. An alarm is
-    posted to ``webhook``, where one is named.
+    With a ``schedule`` a worker looks by itself, for causes of a retraining too. ``since`` leaves out what
+    was decided before: the time when the cause of an alarm was mended. An alarm is posted to ``webhook``,
+    where one is named.
     """
 
+    schedule: ScheduleSettings | None = None
     since: datetime | None = None
     webhook: Annotated[str, Field(pattern=r"^https?://[^\s/]+")] | None = None
 
@@ -233,3 +248,4 @@ class LineSettings(Section):
     tune_fusion: TuneFusionSettings = Field(default_factory=TuneFusionSettings)
     evaluate: EvaluateSettings = Field(default_factory=EvaluateSettings)
     monitor: MonitorSettings = Field(default_factory=MonitorSettings)
+    retrain: RetrainSettings = Field(default_factory=RetrainSettings)

@@ -3,22 +3,25 @@
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["change_point"]
+__all__ = ["change_likelihoods", "change_point"]
 
 Floats = NDArray[np.float64]
 
+_LEAST = 1e-9
 
-def change_point(values: Floats, known: int) -> int:
-    """Where a step or a ramp that lasts to the end explains most of ``values``: least squares over both.
 
-    That is the maximum-likelihood change point of a mean under Gaussian noise (Hinkley 1970), and its like
-    for a mean that moves on at a constant rate.
+def change_likelihoods(values: Floats, known: int) -> Floats:
+    """Log-likelihood ratio of a step or a ramp that lasts to the end, from each index on, against no change.
+
+    Under Gaussian noise of unknown variance it is -n/2 log(1 - explained / total sum of squares). Where it is
+    greatest lies the maximum-likelihood change point of a mean (Hinkley 1970), and its like for a mean that
+    moves on at a constant rate. Those of independent series add.
 
     Args:
         values: (n,) in their order.
         known: so many at the beginning are from before any change.
     Returns:
-        Index of the first changed value, ``known`` to n - 1.
+        (2, n - known) of a step, and of a ramp, that begins at index ``known``, ``known`` + 1, ...
     """
     count = len(values)
     centred = values - values.mean()
@@ -27,11 +30,17 @@ def change_point(values: Floats, known: int) -> int:
     ramp_sum = np.cumsum(step_sum[::-1])[::-1]
     step = _explained(step_sum, after, after, count)
     ramp = _explained(ramp_sum, after * (after + 1) / 2, after * (after + 1) * (2 * after + 1) / 6, count)
-    gains = np.maximum(step, ramp)[known:]
-    return known + int(np.argmax(gains))
+    total = np.sum(centred**2)
+    left = 1 - np.stack([step, ramp])[:, known:] / total if total else np.ones((2, count - known))
+    return -count / 2 * np.log(np.maximum(left, _LEAST))
+
+
+def change_point(likelihoods: Floats) -> int:
+    """Index of the likeliest begin, of a step or a ramp, by (2, n) likelihoods; of equal ones the first."""
+    return int(np.argmax(likelihoods.max(axis=0)))
 
 
 def _explained(product: Floats, total: Floats, squares: Floats, count: int) -> Floats:
     """Sum of squares that a regression on a curve explains, from its product with the centred values."""
     spread = squares - total**2 / count
-    return np.divide(product**2, spread, out=np.zeros_like(product), where=spread > 1e-9 * squares)
+    return np.divide(product**2, spread, out=np.zeros_like(product), where=spread > _LEAST * squares)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from novad.monitoring.change_point import change_point
+from novad.monitoring.change_point import change_likelihoods, change_point
 from novad.monitoring.evidence import DIRECTIONS, bet_factors, online_ranks, pulls, wealth
 
 __all__ = ["LATELY", "REFUSED", "Drift", "Stream", "StreamDrift", "watch"]
@@ -66,7 +66,8 @@ class Drift:
     Attributes:
         alarm: the mean wealth of all streams reached 1 / alpha at some part.
         evidence: most that it ever was.
-        since: of the stream with the most evidence; None without an alarm.
+        since: index of the part from which on all streams that drifted differ, most likely; None without
+            an alarm.
         streams: each stream.
     """
 
@@ -92,55 +93,72 @@ def watch(streams: Sequence[Stream], refused: Floats, chance: Floats, window: in
     """
     watched = [_figure(each, chance, window, alpha) for each in streams]
     watched.append(_decisions(refused, chance, window, alpha))
-    mean = np.mean([series for series, _ in watched], axis=0)
-    found = tuple(each for _, each in watched)
+    mean = np.mean([series for series, _, _ in watched], axis=0)
+    found = tuple(each for _, _, each in watched)
     evidence = float(mean.max(initial=1.0))
     alarm = evidence >= 1 / alpha
-    strongest = max(found, key=lambda each: each.evidence)
-    return Drift(alarm, evidence, strongest.since if alarm else None, found)
+    # One cause moves many figures: as if they were independent, their likelihoods of its start multiply.
+    since = change_point(np.sum([begun for _, begun, _ in watched], axis=0)) if alarm else None
+    return Drift(alarm, evidence, since, found)
 
 
-def _figure(stream: Stream, chance: Floats, window: int, alpha: float) -> tuple[Floats, StreamDrift]:
-    """Wealth after each part, and what the stream shows."""
+def _figure(stream: Stream, chance: Floats, window: int, alpha: float) -> tuple[Floats, Floats, StreamDrift]:
+    """Wealth after each part, log-likelihoods of a change from each part on, and what the stream shows."""
     at = np.flatnonzero(np.isfinite(stream.values))
     values, reference = stream.values[at], stream.reference
     pull = np.zeros((len(stream.values), len(DIRECTIONS)))
     pull[at] = pulls(online_ranks(reference, values, chance[at]))
     series, peak, best = _betted(pull, window)
     drifted = _reached(series, alpha)
-    since = None
+    begun = np.zeros((2, len(stream.values)))
     if drifted:
-        known = np.concatenate([reference, values[at <= peak]])
+        until = at[at <= peak]
+        known = np.concatenate([reference, values[: len(until)]])
         ranks = (rankdata(known) - 0.5) / len(known)
-        since = int(at[change_point(pulls(ranks)[:, best], len(reference)) - len(reference)])
-    return series, StreamDrift(
-        name=stream.name,
-        parts=len(at),
-        evidence=float(series.max(initial=1.0)),
-        drifted=drifted,
-        direction=DIRECTIONS[best] if drifted else None,
-        since=since,
-        usual=_median(reference),
-        lately=_median(values[-LATELY:]),
+        # A part without the figure is as likely the first that changed as the next one with it.
+        following = np.searchsorted(until, np.arange(until[-1] + 1))
+        begun[:, : until[-1] + 1] = change_likelihoods(pulls(ranks)[:, best], len(reference))[:, following]
+    return (
+        series,
+        begun,
+        StreamDrift(
+            name=stream.name,
+            parts=len(at),
+            evidence=float(series.max(initial=1.0)),
+            drifted=drifted,
+            direction=DIRECTIONS[best] if drifted else None,
+            since=change_point(begun) if drifted else None,
+            usual=_median(reference),
+            lately=_median(values[-LATELY:]),
+        ),
     )
 
 
-def _decisions(refused: Floats, chance: Floats, window: int, alpha: float) -> tuple[Floats, StreamDrift]:
+def _decisions(
+    refused: Floats, chance: Floats, window: int, alpha: float
+) -> tuple[Floats, Floats, StreamDrift]:
     """The same of refusals: nobody knows their usual rate, so earlier decisions are all they have."""
     most = 2 * refused - 1
     ranks = online_ranks(np.empty(0), refused, chance)
     # Refused parts are most of all parts: not even that is taken for defects.
     series, peak, best = _betted(np.stack([2 * ranks - 1, 1 - 2 * ranks, most], axis=1), window)
     drifted = _reached(series, alpha)
-    return series, StreamDrift(
-        name=REFUSED,
-        parts=len(refused),
-        evidence=float(series.max(initial=1.0)),
-        drifted=drifted,
-        direction=_REFUSALS[best] if drifted else None,
-        since=change_point(most[: peak + 1], 0) if drifted else None,
-        usual=None,
-        lately=float(refused[-LATELY:].mean()) if len(refused) else None,
+    begun = np.zeros((2, len(refused)))
+    if drifted:
+        begun[:, : peak + 1] = change_likelihoods(most[: peak + 1], 0)
+    return (
+        series,
+        begun,
+        StreamDrift(
+            name=REFUSED,
+            parts=len(refused),
+            evidence=float(series.max(initial=1.0)),
+            drifted=drifted,
+            direction=_REFUSALS[best] if drifted else None,
+            since=change_point(begun) if drifted else None,
+            usual=None,
+            lately=float(refused[-LATELY:].mean()) if len(refused) else None,
+        ),
     )
 
 

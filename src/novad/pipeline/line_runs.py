@@ -1,11 +1,12 @@
 """When deployed lines ran last and run next, as Prefect knows it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
-from novad.config import LineSettings, Workspace
+from novad.config import ScheduleSettings, Workspace
 from novad.errors import ServiceError
 from novad.pipeline.loopback import answers
 from novad.pipeline.prefect_client import api_url, prefect_client, workspace_tag
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
     from prefect.client.schemas.responses import DeploymentResponse
 
-__all__ = ["LineRuns", "deployed_lines", "line_runs", "next_by_schedule"]
+__all__ = ["LineRuns", "deployed_lines", "first_run", "line_runs", "next_by_schedule"]
 
 _PAGE = 200
 
@@ -46,21 +47,22 @@ def line_runs(workspace: Workspace) -> dict[str, LineRuns]:
         raise ServiceError(f"Prefect at {url} does not answer")
     tag = workspace_tag(workspace)
     with prefect_client(url) as client:
-        return {each.name: _runs(client, each) for each in deployed_lines(client) if tag in each.tags}
+        deployed = deployed_lines(client, RETRAIN_FLOW)
+        return {each.name: _runs(client, each) for each in deployed if tag in each.tags}
 
 
-def next_by_schedule(settings: LineSettings) -> str | None:
-    """When the schedule of a line comes round next, UTC."""
-    due = settings.schedule.next_run(datetime.now(UTC)) if settings.schedule else None
+def next_by_schedule(schedule: ScheduleSettings | None) -> str | None:
+    """When a schedule comes round next, UTC."""
+    due = schedule.next_run(datetime.now(UTC)) if schedule else None
     return due.isoformat() if due else None
 
 
-def deployed_lines(client: "SyncPrefectClient") -> "list[DeploymentResponse]":
-    """All lines that any workspace has deployed on this server."""
+def deployed_lines(client: "SyncPrefectClient", flow_name: str) -> "list[DeploymentResponse]":
+    """Deployments of a flow, one per line, of any workspace on this server."""
     from prefect.client.schemas.filters import FlowFilter, FlowFilterName
     from prefect.client.schemas.sorting import DeploymentSort
 
-    flow = FlowFilter(name=FlowFilterName(any_=[RETRAIN_FLOW]))
+    flow = FlowFilter(name=FlowFilterName(any_=[flow_name]))
     read: Callable[[int], list[DeploymentResponse]] = lambda start: client.read_deployments(  # noqa: E731
         flow_filter=flow, sort=DeploymentSort.NAME_ASC, limit=_PAGE, offset=start
     )
@@ -75,31 +77,35 @@ def _runs(client: "SyncPrefectClient", deployed: "DeploymentResponse") -> LineRu
     from prefect.client.schemas.sorting import FlowRunSort
 
     begun = [StateType.RUNNING, StateType.COMPLETED, StateType.FAILED, StateType.CRASHED]
-    last = _first_run(client, deployed, begun, FlowRunSort.START_TIME_DESC)
-    coming = _first_run(client, deployed, [StateType.SCHEDULED], FlowRunSort.EXPECTED_START_TIME_ASC)
+    last = first_run(client, deployed.id, begun, FlowRunSort.START_TIME_DESC)
+    coming = first_run(client, deployed.id, [StateType.SCHEDULED], FlowRunSort.NEXT_SCHEDULED_START_TIME_ASC)
     return LineRuns(
         last_run=_time(last and last.start_time),
         last_state=last.state_name if last else None,
         last_reason=str(last.parameters.get("reason", "by hand")) if last else None,
-        next_run=_time(coming and coming.expected_start_time),
+        next_run=_time(coming and coming.next_scheduled_start_time),
     )
 
 
-def _first_run(
-    client: "SyncPrefectClient", deployed: "DeploymentResponse", kinds: list[Any], order: Any
+def first_run(
+    client: "SyncPrefectClient", deployment: UUID, kinds: list[Any], order: Any, tags: Sequence[str] = ()
 ) -> "FlowRun | None":
-    """The first run in one of some kinds of state."""
+    """The first run of a deployment in one of some kinds of state, with all of ``tags``."""
     from prefect.client.schemas.filters import (
         DeploymentFilter,
         DeploymentFilterId,
         FlowRunFilter,
         FlowRunFilterState,
         FlowRunFilterStateType,
+        FlowRunFilterTags,
     )
 
     found = client.read_flow_runs(
-        flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=kinds))),
-        deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployed.id])),
+        flow_run_filter=FlowRunFilter(
+            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=kinds)),
+            tags=FlowRunFilterTags(all_=list(tags)) if tags else None,
+        ),
+        deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment])),
         sort=order,
         limit=1,
     )

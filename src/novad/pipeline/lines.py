@@ -116,10 +116,15 @@ def _runs(
 ) -> dict[str, str | None]:
     """Last and next run as Prefect knows them; of a line that is not deployed, what the files say."""
     if deployed is not None and deployed.last_run is not None:
-        last = {"last_run": deployed.last_run, "last_state": deployed.last_state}
+        last = {
+            "last_run": deployed.last_run,
+            "last_state": deployed.last_state,
+            "last_reason": deployed.last_reason,
+        }
     else:
-        last = {"last_run": published[-1].published_at if published else None, "last_state": None}
-    return last | {"next_run": deployed.next_run if deployed else next_by_schedule(settings)}
+        at = published[-1].published_at if published else None
+        last = {"last_run": at, "last_state": None, "last_reason": None}
+    return last | {"next_run": deployed.next_run if deployed else next_by_schedule(settings.schedule)}
 
 
 def _check_name(workspace: Workspace, name: str) -> None:

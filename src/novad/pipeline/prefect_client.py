@@ -20,6 +20,7 @@ __all__ = [
     "api_url",
     "close_runs",
     "prefect_client",
+    "required_api_url",
     "tagged_runs",
     "unfinished",
     "workspace_identity",
@@ -37,6 +38,21 @@ def api_url(workspace: Workspace) -> str | None:
     running = find_services(workspace)
     served = running.url("prefect") if running else None
     return f"{served}/api" if served else None
+
+
+def required_api_url(workspace: Workspace) -> str:
+    """:func:`api_url`, where there must be one.
+
+    Raises:
+        ServiceError: no server is known; tells how to get one.
+    """
+    url = api_url(workspace)
+    if url is None:
+        raise ServiceError(
+            f"{workspace.root}: no Prefect server is known: start one with `novad up`, or name one in "
+            "PREFECT_API_URL"
+        )
+    return url
 
 
 @contextmanager

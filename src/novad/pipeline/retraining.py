@@ -1,39 +1,46 @@
-"""One run of a line's deployment: the same training as by hand, its outcome told as the run's state."""
+"""Trainings that nobody asks for one by one: a run of a line's deployment, and what is due by its causes."""
 
-import random
-import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from novad.config import Workspace
-from novad.errors import LineBusyError, ServiceError
-from novad.pipeline.prefect_client import api_url, prefect_client
+from novad.config import Workspace, line_settings
+from novad.errors import LineBusyError, NovadError
+from novad.pipeline.causes import due_causes, reason_of
+from novad.pipeline.jitter import put_off
+from novad.pipeline.prefect_client import prefect_client, required_api_url
 from novad.pipeline.train import LineResult, train_lines
+from novad.tracking import record_answers
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun, State
 
-__all__ = ["RETRAIN_FLOW", "SCHEDULED", "retrain_line", "sleep_until_share"]
+__all__ = ["RETRAIN_FLOW", "SCHEDULED", "retrain_line", "train_due"]
 
 RETRAIN_FLOW = "novad-retrain"
 SCHEDULED = "schedule"
 """The reason of a run that a schedule starts."""
 
 
-def retrain_line(workspace: Workspace, line: str, reason: str, jitter_seconds: int) -> "State[Any]":
+def retrain_line(
+    workspace: Workspace, line: str, reason: str, jitter_seconds: int, causes: Sequence[str] = ()
+) -> "State[Any]":
     """Train ``line`` inside a deployed flow run.
 
+    Args:
+        causes: keys of what the training answers, if it succeeds.
     Returns:
         Completed with the version; Completed by the name `Unchanged`; or Cancelled where another run holds
         the line, since that one sees what this one would have seen.
     Raises:
         NovadError: why the line has no new version.
+        prefect.exceptions.Abort: its share of the jitter has not come.
     """
     from prefect.runtime import flow_run
     from prefect.states import Cancelled
 
+    put_off(workspace, jitter_seconds)
     if reason == SCHEDULED and flow_run.id:
-        sleep_until_share(flow_run.scheduled_start_time, flow_run.id, jitter_seconds)
         _answer_overdue(workspace, flow_run.id)
     try:
         [result] = train_lines(workspace, [line], reason=reason)
@@ -41,7 +48,39 @@ def retrain_line(workspace: Workspace, line: str, reason: str, jitter_seconds: i
         return Cancelled(message=str(busy))
     if result.error is not None:
         raise result.error
+    if causes:
+        record_answers(workspace, line, causes)
     return _outcome(result)
+
+
+def train_due(workspace: Workspace, lines: list[str], force: bool, wait: bool) -> list[LineResult]:
+    """Train those of ``lines`` for which a cause holds that no training has answered, one after the other.
+
+    Args:
+        workspace: of the lines.
+        lines: names.
+        force: run every stage of those that are due.
+        wait: for lines that another run holds.
+    Returns:
+        One result per line that is due; an error in it does not keep the others from their training.
+    Raises:
+        ConfigError: an unknown line or wrong settings.
+    """
+    results = []
+    for line in lines:
+        line_settings(workspace.params, line)
+    for line in lines:
+        try:
+            due = due_causes(workspace, line)
+            if not due:
+                continue
+            [result] = train_lines(workspace, [line], force, wait, reason_of(due))
+            if result.error is None:
+                record_answers(workspace, line, [cause.key for cause in due])
+        except NovadError as error:
+            result = LineResult(line, error=error)
+        results.append(result)
+    return results
 
 
 def _outcome(result: LineResult) -> "State[Any]":
@@ -53,13 +92,6 @@ def _outcome(result: LineResult) -> "State[Any]":
     return Completed(message=f"version {result.version}; ran: {ran}")
 
 
-def sleep_until_share(scheduled: datetime, run: str, jitter_seconds: int) -> None:
-    """Wait for this run's share of the jitter; a run that is late already does not wait any more."""
-    share = random.Random(run).uniform(0, jitter_seconds)  # noqa: S311 - spreads load, guards nothing
-    late = (datetime.now(UTC) - scheduled).total_seconds()
-    time.sleep(max(0.0, share - late))
-
-
 def _answer_overdue(workspace: Workspace, run_id: str) -> None:
     """Cancel scheduled runs of this line that are due as well: this one answers them all.
 
@@ -67,11 +99,8 @@ def _answer_overdue(workspace: Workspace, run_id: str) -> None:
     """
     from prefect.states import Cancelled
 
-    url = api_url(workspace)
-    if url is None:
-        raise ServiceError("PREFECT_API_URL: not set inside a deployed run")
     answered: Any = Cancelled(message=f"answered by run {run_id}, which was due as well")
-    with prefect_client(url) as client:
+    with prefect_client(required_api_url(workspace)) as client:
         for run in _overdue(client, run_id):
             client.set_flow_run_state(run.id, answered)
 

@@ -25,6 +25,9 @@ __all__ = ["bring_down", "run_services"]
 
 _PATIENCE = 120.0
 _LOOK = 0.5
+# A child is asked how it is every five seconds; one that is silent for a minute is ended and started again.
+_ASK = 5.0
+_MOST_SILENT = 12
 # A child that dies is started again after 1, 2 and 4 seconds; one that lived this long begins anew.
 _BACK_OFF = 1.0
 _MOST_DEATHS = 3
@@ -45,7 +48,8 @@ class Child:
 
     def start(self) -> None:
         """Start the process in a session of its own, so that Ctrl-C at a terminal reaches only this one."""
-        self.begun = time.monotonic()
+        self.begun = self.asked = time.monotonic()
+        self.silent = 0
         with self.service.log.open("ab") as stream:
             self.process = subprocess.Popen(
                 self.service.command,
@@ -61,6 +65,14 @@ class Child:
     @property
     def dead(self) -> bool:
         return self.process.poll() is not None
+
+    @property
+    def hung(self) -> bool:
+        """Whether it lives and left so many questions in a row without an answer; asks when one is due."""
+        if not self.dead and time.monotonic() - self.asked > _ASK:
+            self.silent = 0 if answers(self.service.url + self.service.health) else self.silent + 1
+            self.asked = time.monotonic()
+        return not self.dead and self.silent >= _MOST_SILENT
 
     def until_healthy(self, stopping: threading.Event) -> bool:
         """Whether it answers before it dies, before patience ends, and before this process is to stop."""
@@ -161,6 +173,10 @@ class _Run:
                 ready(self._write_note())
             while not self.stopping.wait(_LOOK):
                 for child in self.children:
+                    if child.hung:
+                        name, log = child.service.name, child.service.log
+                        self.tell(f"{name} does not answer and is ended; see {log}")
+                        end(child.process)
                     if child.dead:
                         self._revive(child)
         finally:

@@ -42,6 +42,7 @@ class LineResult:
         unchanged: nothing was stale and the result is registered already.
         error: why the line has no new result.
         seconds: wall time of the whole call.
+        reason: why it was trained.
     """
 
     line: str
@@ -51,6 +52,7 @@ class LineResult:
     unchanged: bool = False
     error: NovadError | None = None
     seconds: float = 0.0
+    reason: str = "by hand"
 
 
 def train_lines(
@@ -83,9 +85,9 @@ def train_lines(
         outcome = _run_flow(workspace, todo, force, reason) if todo else {}
     seconds = round(time.perf_counter() - started, 1)
     return [
-        LineResult(line, versions[line], unchanged=True, seconds=seconds)
+        LineResult(line, versions[line], unchanged=True, seconds=seconds, reason=reason)
         if line in versions
-        else _result(line, outcome[line], seconds)
+        else _result(line, outcome[line], seconds, reason)
         for line in lines
     ]
 
@@ -147,7 +149,7 @@ def _run_flow(workspace: Workspace, lines: list[str], force: bool, reason: str) 
         return results
 
 
-def _result(line: str, told: dict[str, Any], seconds: float) -> LineResult:
+def _result(line: str, told: dict[str, Any], seconds: float, reason: str) -> LineResult:
     error = told.get("error")
     if error is not None and not isinstance(error, NovadError):
         error = ServiceError(f"{line}: {type(error).__name__}: {error}")
@@ -160,4 +162,5 @@ def _result(line: str, told: dict[str, Any], seconds: float) -> LineResult:
         False,
         error,
         seconds,
+        reason,
     )

@@ -1,6 +1,7 @@
 """Evidence and registry in MLflow, and the event log beside them; importing this does not load MLflow."""
 
 from novad.tracking.acceptances import DATA_ACCEPTED, Acceptance, acceptances, verified_since_champion
+from novad.tracking.answers import answered_causes, record_answers
 from novad.tracking.audit import Checked, Standing, check, decided_lines, parse_time, standing
 from novad.tracking.decisions import (
     LoggedDecision,
@@ -45,6 +46,7 @@ __all__ = [
     "Standing",
     "Verdict",
     "acceptances",
+    "answered_causes",
     "champion_event",
     "change_threshold",
     "check",
@@ -69,6 +71,7 @@ __all__ = [
     "publications",
     "publish",
     "published_version",
+    "record_answers",
     "reject",
     "resolve",
     "rollback",

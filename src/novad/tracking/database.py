@@ -1,4 +1,4 @@
-"""The tables that novad keeps beside MLflow's own: publications, event log, decision log and verdicts."""
+"""The tables that novad keeps beside MLflow's own: publications, events, decisions, verdicts, answers."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +26,7 @@ from novad.errors import ServiceError
 from novad.tracking.store import BUSY_SECONDS, Store, prepare_database
 
 __all__ = [
+    "ANSWERS",
     "DECISIONS",
     "EVENTS",
     "HEADS",
@@ -120,6 +121,15 @@ VERDICTS = Table(
     Column("defect_type", Text),
     Column("actor", Text, nullable=False),
     Column("reason", Text, nullable=False),
+    Column("at", String(32), nullable=False),
+)
+
+# Causes of a retraining that a training has answered.
+ANSWERS = Table(
+    "novad_answers",
+    _METADATA,
+    Column("line", String(63), primary_key=True),
+    Column("cause", String(64), primary_key=True),
     Column("at", String(32), nullable=False),
 )
 

@@ -171,7 +171,7 @@ def _log_run(
     run_id: str = run.info.run_id
     try:
         # How a line is watched made no part of the version, and a webhook's address may be a secret.
-        told = settings.model_dump(mode="json", by_alias=True, exclude={"monitor"})
+        told = settings.model_dump(mode="json", by_alias=True, exclude={"monitor", "retrain"})
         _log_figures(client, workspace, line, run_id, told)
         client.log_inputs(run_id, [_dataset(workspace, line, settings.data)])
         with tempfile.TemporaryDirectory(prefix=_GATHERED, dir=_folder(workspace, line)) as folder:

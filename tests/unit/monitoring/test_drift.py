@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from novad.monitoring.change_point import change_point
+from novad.monitoring.change_point import change_likelihoods, change_point
 from novad.monitoring.drift import Drift, Stream, watch
 
 NAMES = ("hybrid", "familiarity", "novelty", "brightness", "contrast", "sharpness")
@@ -90,15 +90,31 @@ def test_nothing_to_watch_is_quiet() -> None:
     assert not watch([Stream("x", np.empty(0), np.empty(0))], np.empty(0), np.empty(0), 10, 0.1).alarm
 
 
-def test_change_points_are_least_squares_over_steps_and_ramps() -> None:
+def test_change_likelihoods_are_those_of_steps_and_ramps_fitted_by_least_squares() -> None:
     rng = np.random.default_rng(5)
     noise, place = rng.normal(size=30), np.arange(30)
     for values in (noise, noise + 2 * (place > 17), noise + 0.5 * np.maximum(0, place - 12)):
-        gains = []
+        found = change_likelihoods(values, 4)
+        total = np.sum((values - values.mean()) ** 2)
         for start in range(4, 30):
             curves = [(np.arange(30) >= start) * 1.0, np.maximum(0, np.arange(30) - start + 1.0)]
-            left = [
-                np.linalg.lstsq(np.stack([np.ones(30), curve], 1), values, rcond=None)[1] for curve in curves
-            ]
-            gains.append(-min(float(each[0]) for each in left))
-        assert change_point(values, 4) == 4 + int(np.argmax(gains))
+            for curve, told in zip(curves, found[:, start - 4], strict=True):
+                design = np.stack([np.ones(30), curve], 1)
+                left = float(np.linalg.lstsq(design, values, rcond=None)[1][0])
+                assert told == pytest.approx(-15 * np.log(left / total))
+    assert change_point(change_likelihoods(noise + 9 * (place > 17), 4)) == 18 - 4
+    assert change_point(change_likelihoods(np.ones(5), 0)) == 0
+
+
+def test_figures_that_change_together_are_dated_better_than_the_strongest_of_them() -> None:
+    errors, alone = [], []
+    for seed in range(40):
+        begins = 100 + 5 * seed
+        fading = 2 * np.maximum(0, np.arange(COUNT) - begins) / (COUNT - begins)
+        found = _watch(seed, **dict.fromkeys(NAMES, fading))
+        strongest = max(found.streams, key=lambda each: each.evidence)
+        if found.since is not None and strongest.since is not None:
+            errors.append(found.since - begins)
+            alone.append(strongest.since - begins)
+    assert len(errors) > 30
+    assert np.mean(np.square(errors)) < 0.3 * np.mean(np.square(alone))

@@ -3,10 +3,10 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import psutil
 import pytest
@@ -14,25 +14,19 @@ import pytest
 from novad.config import Workspace
 from novad.errors import ConfigError, RefusedError, ServiceError
 from novad.pipeline.deployments import deploy, pool_name
+from novad.pipeline.jitter import put_off
 from novad.pipeline.line_runs import line_runs
 from novad.pipeline.lines import describe_lines
 from novad.pipeline.locks import line_locks
-from novad.pipeline.prefect_client import prefect_client, workspace_tag
+from novad.pipeline.prefect_client import workspace_tag
 from novad.pipeline.prefect_home import prefect_api
-from novad.pipeline.retraining import retrain_line, sleep_until_share
+from novad.pipeline.retraining import retrain_line
 from novad.pipeline.train import LineResult
 from novad.tracking import publications
 from novad.tracking.store import open_client
 from tiny_pipeline import MakeTiny, wait_for
 
-
-@pytest.fixture
-def client(prefect_server: Path) -> Iterator[Any]:
-    """Of a running server, with no deployment left of another test."""
-    with prefect_client(os.environ["PREFECT_API_URL"]) as client:
-        for each in client.read_deployments():
-            client.delete_deployment(each.id)
-        yield client
+SCHEDULED_RUN = {"reason": "schedule", "jitter_seconds": 30}
 
 
 def _schedule(workspace: Workspace, line: str, schedule: str) -> None:
@@ -51,13 +45,20 @@ def _deployed(client: Any) -> list[dict[str, Any]]:
     )
 
 
-def _told(workspace: Workspace, at_once: int | None = None) -> dict[str, str]:
-    return {each.line: each.change for each in deploy(workspace, at_once)}
+def _at_once(client: Any, workspace: Workspace) -> dict[str, int | None]:
+    queues = client.read_work_queues(work_pool_name=pool_name(workspace))
+    return {each.name: each.concurrency_limit for each in queues}
+
+
+def _told(workspace: Workspace, at_once: int | None = None, work: str = "training") -> dict[str, str]:
+    return {each.line: each.change for each in deploy(workspace, at_once) if each.work == work}
 
 
 def test_a_second_deploy_changes_nothing_and_a_change_only_its_own_line(
     make_tiny: MakeTiny, client: Any
 ) -> None:
+    from prefect.client.schemas.actions import WorkPoolUpdate
+
     workspace = make_tiny("metal", "fabric")
     _schedule(workspace, "metal", "{cron: '*/5 * * * *', timezone: Europe/Berlin, jitter_seconds: 9}")
     assert _told(workspace) == {"metal": "created", "fabric": "created"}
@@ -74,7 +75,8 @@ def test_a_second_deploy_changes_nothing_and_a_change_only_its_own_line(
     assert metal["global_concurrency_limit"]["limit"] == 1
     assert metal["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
     assert set(metal["tags"]) == {"line:metal", workspace_tag(workspace)}
-    assert client.read_work_pool(pool_name(workspace)).concurrency_limit == 1
+    assert _at_once(client, workspace) == {"default": 1, "watching": 1}
+    client.update_work_pool(pool_name(workspace), WorkPoolUpdate(concurrency_limit=1))
 
     assert _told(workspace) == {"metal": "unchanged", "fabric": "unchanged"}
     assert _deployed(client) == first
@@ -82,12 +84,13 @@ def test_a_second_deploy_changes_nothing_and_a_change_only_its_own_line(
     text = workspace.params.read_text()
     workspace.params.write_text(text.replace("jitter_seconds: 9", "paused: true"))
     assert _told(workspace, 3) == {"metal": "updated", "fabric": "unchanged"}
-    assert client.read_work_pool(pool_name(workspace)).concurrency_limit == 3
+    assert _at_once(client, workspace) == {"default": 3, "watching": 1}
+    assert client.read_work_pool(pool_name(workspace)).concurrency_limit is None
     [still, paused] = _deployed(client)
     assert still == fabric
     assert not paused["schedules"][0]["active"]
     assert _told(workspace) == {"metal": "unchanged", "fabric": "unchanged"}
-    assert client.read_work_pool(pool_name(workspace)).concurrency_limit == 3
+    assert _at_once(client, workspace) == {"default": 3, "watching": 1}
 
 
 def test_a_line_that_is_gone_loses_its_deployment_and_other_workspaces_keep_theirs(
@@ -109,11 +112,35 @@ def test_a_line_that_is_gone_loses_its_deployment_and_other_workspaces_keep_thei
     assert [each["name"] for each in _deployed(client)] == ["board", "glass", "metal"]
 
 
+def test_a_watched_line_has_a_deployment_of_its_own_for_that(make_tiny: MakeTiny, client: Any) -> None:
+    workspace = make_tiny("metal", "fabric")
+    text = workspace.params.read_text()
+    workspace.params.write_text(text + "    monitor: {schedule: {cron: 7 * * * *, timezone: Asia/Kolkata}}\n")
+    assert _told(workspace, work="watching") == {"fabric": "created"}
+    [watch] = [each for each in _deployed(client) if each["entrypoint"] == "flows/monitor.py:watch"]
+    [schedule] = watch["schedules"]
+    assert (watch["name"], watch["work_queue_name"], schedule["schedule"]["cron"]) == (
+        "fabric",
+        "watching",
+        "7 * * * *",
+    )
+    assert _told(workspace) == {"metal": "unchanged", "fabric": "unchanged"}
+    [told] = [each for each in deploy(workspace) if each.work == "watching"]
+    assert (told.change, str(told.next_run)[14:16]) == ("unchanged", "37")
+    workspace.params.write_text(text)
+    assert _told(workspace, work="watching") == {"fabric": "removed"}
+    assert {each["work_queue_name"] for each in _deployed(client)} == {"default"}
+
+
 @pytest.mark.usefixtures("prefect_server")
 def test_a_schedule_that_only_prefect_refuses_names_file_and_key(make_tiny: MakeTiny) -> None:
     workspace = make_tiny("metal")
+    text = workspace.params.read_text()
     _schedule(workspace, "metal", "0 0 LW * *")
     with pytest.raises(ConfigError, match=r"lines\.metal\.schedule: Prefect does not know '0 0 LW"):
+        deploy(workspace)
+    workspace.params.write_text(text + "    monitor: {schedule: 0 0 LW * *}\n")
+    with pytest.raises(ConfigError, match=r"lines\.metal\.monitor\.schedule: Prefect does not know '0 0 LW"):
         deploy(workspace)
 
 
@@ -130,12 +157,11 @@ def test_without_a_server_deploying_tells_how_to_get_one(
         deploy(workspace)
 
 
-def _due(client: Any, deployment: Any, minutes: int) -> Any:
+def _due(client: Any, deployment: Any, minutes: int, parameters: dict[str, Any] = SCHEDULED_RUN) -> Any:
     """A run as the scheduler makes it, due so many minutes from now."""
     from prefect.states import Scheduled
 
     state = Scheduled(scheduled_time=datetime.now(UTC) + timedelta(minutes=minutes))
-    parameters = {"reason": "schedule", "jitter_seconds": 30}
     return client.create_flow_run_from_deployment(deployment, parameters=parameters, state=state)
 
 
@@ -143,7 +169,9 @@ def _run(client: Any, run: Any) -> Any:
     """Carry out a flow run as a worker does; the run as it ended."""
     environment = {**os.environ, "PREFECT__FLOW_RUN_ID": str(run.id)}
     command = [sys.executable, "-m", "novad.pipeline.flow_process"]
-    subprocess.run(command, env=environment, check=False, capture_output=True)
+    ended = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
+    # A worker takes another status for a crash, whatever the run's state.
+    assert ended.returncode == 0, ended.stderr
     return client.read_flow_run(run.id)
 
 
@@ -199,16 +227,51 @@ def test_a_line_that_is_refused_fails_its_run(make_tiny: MakeTiny, monkeypatch: 
     assert told == ["drift"]
 
 
-@pytest.mark.parametrize(("late", "most"), [(0.0, 60.0), (45.0, 15.0), (90.0, 0.0)])
-def test_the_jitter_counts_from_the_scheduled_time(
-    monkeypatch: pytest.MonkeyPatch, late: float, most: float
+def test_the_jitter_puts_a_run_off_and_gives_its_place_to_others(
+    make_tiny: MakeTiny, client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    slept: list[float] = []
-    monkeypatch.setattr("novad.pipeline.retraining.time.sleep", slept.append)
-    for run in range(50):
-        sleep_until_share(datetime.now(UTC) - timedelta(seconds=late), str(run), 60)
-    assert 0.8 * most <= max(slept) <= most
-    assert len(set(slept)) > 5 or most == 0.0
+    from prefect.states import Pending
+
+    workspace = make_tiny("metal")
+    text = workspace.params.read_text()
+    workspace.params.write_text(text + "    monitor: {schedule: {cron: 0 3 1 * *, jitter_seconds: 3600}}\n")
+    monkeypatch.setenv("NOVAD_WORKSPACE", str(workspace.root))
+    deploy(workspace)
+    [deployment] = [each for each in client.read_deployments() if each.work_queue_name == "watching"]
+    run = _run(client, _due(client, deployment.id, 0, {"jitter_seconds": 3600}))
+    assert run.state_name == "Scheduled"
+    share = (run.next_scheduled_start_time - run.expected_start_time).total_seconds()
+    assert run.state.message == f"begins {share:.0f} s after its time"
+    again = client.create_flow_run_from_deployment(deployment.id)
+    assert client.set_flow_run_state(again.id, Pending()).status == "ACCEPT"
+
+
+def test_the_jitter_counts_from_the_scheduled_time(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from prefect.exceptions import Abort
+    from prefect.runtime import flow_run
+
+    set_states = MagicMock()
+    monkeypatch.setattr("novad.pipeline.jitter.prefect_client", set_states)
+    monkeypatch.setattr("novad.pipeline.jitter.required_api_url", str)
+    taken = set_states().__enter__().set_flow_run_state
+    for late in (0, 45, 90):
+        due = datetime.now(UTC) - timedelta(seconds=late)
+        monkeypatch.setattr(flow_run, "scheduled_start_time", due, raising=False)
+        begun = 0
+        for run in map(str, range(50)):
+            monkeypatch.setattr(flow_run, "id", run, raising=False)
+            try:
+                put_off(workspace, 60)
+                begun += 1
+            except Abort:
+                (told, state), _ = taken.call_args
+                share = (state.state_details.scheduled_time - due).total_seconds()
+                assert told == run
+                assert late <= share <= 60
+        assert begun == pytest.approx(50 * min(1, late / 60), abs=12)
+    put_off(workspace, 0)
 
 
 def test_a_training_by_hand_does_not_close_the_runs_of_a_worker(make_tiny: MakeTiny, client: Any) -> None:

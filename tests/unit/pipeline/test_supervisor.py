@@ -50,6 +50,7 @@ supervisor.plan = lambda *_: [service(name) for name in names]
 supervisor.create_store = lambda _: None
 supervisor._Run._prepare_worker = supervisor._Run._close_runs = lambda _: None
 supervisor._BACK_OFF = 0.01
+supervisor._ASK = float(os.environ.get("ASK", supervisor._ASK))
 try:
     tell = lambda text: print(text, flush=True)
     supervisor.run_services(workspace, Ports(), lambda _: tell("ready"), tell)
@@ -57,6 +58,18 @@ except NovadError as error:
     print(error)
     sys.exit(exit_code(error))
 """
+
+# Answers only while nothing is the matter with it.
+FAULTY = CHILD.replace(
+    "http.server.HTTPServer",
+    """
+import os
+class Handler(http.server.SimpleHTTPRequestHandler):
+    def do_GET(self):
+        self.send_error(503) if name == "serve" and os.path.exists("faulty") else super().do_GET()
+http.server.SimpleHTTPRequestHandler = Handler
+http.server.HTTPServer""",
+)
 
 NAMES = ("prefect", "mlflow", "worker", "serve")
 
@@ -152,6 +165,26 @@ def test_a_child_that_dies_is_started_again_and_its_new_number_is_noted(tmp_path
         assert answers(after.services[1].health)
         same = [(old.pid == new.pid) for old, new in zip(before.services, after.services, strict=True)]
         assert same == [True, False, True, True]
+
+
+def test_a_child_that_lives_and_does_not_answer_is_ended_and_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ASK", "0.1")
+    workspace = Workspace(tmp_path)
+    with _up(tmp_path, FAULTY, ("prefect", "serve")) as up:
+        _says(up, "ready")
+        before = find_services(workspace)
+        assert before is not None
+        (tmp_path / "faulty").touch()
+        _says(up, "serve does not answer and is ended; see")
+        (tmp_path / "faulty").unlink()
+        _says(up, "serve ended (status 0) and is started again")
+        wait_for(lambda: find_services(workspace) != before, 20)
+        after = find_services(workspace)
+        assert after is not None
+        assert answers(after.services[1].health)
+        assert after.services[0] == before.services[0]
 
 
 def test_a_child_that_keeps_dying_brings_all_down_loudly(tmp_path: Path) -> None:
