@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-from scipy.stats import binomtest
-
 __all__ = ["Rate"]
 
 
@@ -23,5 +21,7 @@ class Rate:
     @property
     def ci95(self) -> tuple[float, float]:
         """Exact 95 % interval of the share (Clopper and Pearson 1934): not empty at 0 or 1 either."""
+        from scipy.stats import binomtest  # takes half a second to load
+
         interval = binomtest(self.count, self.of).proportion_ci(0.95, "exact")
         return float(interval.low), float(interval.high)

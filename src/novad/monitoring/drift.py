@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from novad.monitoring.change_point import change_likelihoods, change_point
 from novad.monitoring.evidence import DIRECTIONS, bet_factors, online_ranks, pulls, wealth
@@ -104,6 +103,9 @@ def watch(streams: Sequence[Stream], refused: Floats, chance: Floats, window: in
 
 def _figure(stream: Stream, chance: Floats, window: int, alpha: float) -> tuple[Floats, Floats, StreamDrift]:
     """Wealth after each part, log-likelihoods of a change from each part on, and what the stream shows."""
+    # Loading it takes longer than all the rest of `novad.tracking`: only those pay who watch.
+    from scipy.stats import rankdata
+
     at = np.flatnonzero(np.isfinite(stream.values))
     values, reference = stream.values[at], stream.reference
     pull = np.zeros((len(stream.values), len(DIRECTIONS)))

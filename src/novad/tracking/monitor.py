@@ -4,7 +4,7 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from sqlalchemy import select
 
 from novad.config import Workspace
+from novad.evaluation import rates
 from novad.monitoring.drift import Drift, Stream, watch
 from novad.tracking.database import DECISIONS, present_columns, reading
 from novad.tracking.decisions import LoggedDecision
@@ -33,7 +34,7 @@ class Rate:
     count: int
     share: float | None
     interval: tuple[float, float] | None
-    """95 %, after Wilson (1927); None without a decision."""
+    """Exact 95 %, after Clopper and Pearson (1934); None without a decision."""
 
 
 @dataclass(frozen=True)
@@ -194,12 +195,8 @@ def _at(decisions: Sequence[LoggedDecision], index: int | None) -> str | None:
 
 
 def _rates(decisions: Sequence[LoggedDecision]) -> dict[str, Rate]:
-    from scipy.stats import binomtest
-
     counts, total = Counter(each.decision for each in decisions), len(decisions)
-    rates = {name: Rate(counts[name], None, None) for name in _DECISIONS}
-    if total:
-        for name, rate in rates.items():
-            low, high = binomtest(rate.count, total).proportion_ci(method="wilson")
-            rates[name] = replace(rate, share=rate.count / total, interval=(float(low), float(high)))
-    return rates
+    if not total:
+        return {name: Rate(0, None, None) for name in _DECISIONS}
+    shares = {name: rates.Rate(counts[name], total) for name in _DECISIONS}
+    return {name: Rate(each.count, each.share, each.ci95) for name, each in shares.items()}
