@@ -51,6 +51,7 @@ def measure(request: Request) -> Report:
             finally:
                 up.terminate()
         left = sum(process.is_running() for process in started)
+        logs = [path.read_text("utf-8", "replace") for path in workspace.state.glob("logs/*.log*")]
         rows = [_row(workspace, line, runs[line]) for line in sorted(runs)]
     conditions = {
         "minutes": request.minutes,
@@ -58,6 +59,7 @@ def measure(request: Request) -> Report:
         "image size": SIDE,
         "at once": 1,
         "processes left after the end": left,
+        "database is locked, in all logs": sum(text.count("database is locked") for text in logs),
     }
     return Report("Lines on short schedules", conditions, rows)
 
