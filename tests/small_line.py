@@ -1,5 +1,6 @@
 """A line that is really trained, but small and with an untrained network: good enough to be served."""
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,12 +12,21 @@ from safetensors.torch import save_file
 
 from novad.config import BackboneSettings, LineSettings, Workspace, add_line
 from novad.images.demo import make_demo_line
+from novad.pipeline.tracked_data import track
 from novad.stages import calibrate_explainer, evaluate, memory_bank, tune_fusion, validate
-from novad.tracking import publish
+from novad.tracking import promote, publish
 from novad.vision.backbones import file_sha256
 from novad.vision.bcos_network import ARCHITECTURE, build_bcos_network
 
-__all__ = ["LINE", "STAGES", "network_settings", "small_line", "train_again", "untrained_line"]
+__all__ = [
+    "LINE",
+    "STAGES",
+    "network_settings",
+    "small_line",
+    "small_plant",
+    "train_again",
+    "untrained_line",
+]
 
 LINE = "brushed-metal"
 STAGES = (validate, memory_bank, calibrate_explainer, tune_fusion, evaluate)
@@ -35,6 +45,25 @@ def small_line(
         for stage in STAGES:
             stage.run(workspace, LINE)
         publish(workspace, LINE)
+        yield workspace
+
+
+@contextmanager
+def small_plant(root: Path, empty_database: Path, *, train: int, **changed: Any) -> Iterator[Workspace]:
+    """A small line, tracked by DVC, in the workspace of the commands; its version 1 is champion."""
+    (root / ".novad").mkdir()
+    shutil.copyfile(empty_database, root / ".novad/mlflow.db")
+    with (
+        small_line(root, train=train, test_good=4, per_defect=2, **changed) as workspace,
+        pytest.MonkeyPatch.context() as patched,
+    ):
+        (root / ".dvc").mkdir()
+        (root / ".dvc/config").write_text("[core]\n    no_scm = true\n    analytics = false\n")
+        track(workspace, root / "data")
+        # Gates are not what is tested with it.
+        patched.setattr("novad.tracking.registry.gate", lambda *_: [])
+        promote(workspace, LINE, 1, "ada", "first")
+        patched.setenv("NOVAD_WORKSPACE", str(root))
         yield workspace
 
 

@@ -1,7 +1,6 @@
 """From failing light to the version that learned from it, through the commands that people use."""
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,9 @@ from PIL import Image
 from novad.cli import main
 from novad.config import Workspace
 from novad.images.demo import make_demo_line
-from novad.pipeline.tracked_data import track
 from novad.pipeline.train import LineResult
-from novad.tracking import promote, publish
-from small_line import LINE, STAGES, small_line
+from novad.tracking import publish
+from small_line import LINE, STAGES, small_plant
 
 pytestmark = pytest.mark.slow
 
@@ -25,20 +23,10 @@ USUAL, DIM, FRESH = 10, 36, 10
 
 @pytest.fixture(scope="module")
 def plant(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Iterator[Workspace]:
-    """A small trained line, tracked by DVC, to be retrained on drift; its version 1 is champion."""
-    root = tmp_path_factory.mktemp("plant")
-    (root / ".novad").mkdir()
-    shutil.copyfile(empty_database, root / ".novad/mlflow.db")
-    with (
-        small_line(root, train=20, test_good=4, per_defect=2, retrain={"on_drift": True}) as workspace,
-        pytest.MonkeyPatch.context() as patched,
-    ):
-        (root / ".dvc").mkdir()
-        (root / ".dvc/config").write_text("[core]\n    no_scm = true\n    analytics = false\n")
-        track(workspace, root / "data")
-        patched.setattr("novad.tracking.registry.gate", lambda *_: [])
-        promote(workspace, LINE, 1, "ada", "first")
-        patched.setenv("NOVAD_WORKSPACE", str(root))
+    """A small trained line, to be retrained on drift."""
+    with small_plant(
+        tmp_path_factory.mktemp("plant"), empty_database, train=20, retrain={"on_drift": True}
+    ) as workspace:
         yield workspace
 
 

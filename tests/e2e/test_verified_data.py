@@ -1,7 +1,6 @@
 """From a wrong judgement to the version that learned from it, through the commands that people use."""
 
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,9 @@ from novad.cli import main
 from novad.config import Workspace
 from novad.images import read_manifest
 from novad.images.demo import make_demo_line
-from novad.pipeline.tracked_data import track
 from novad.stages import validate
 from novad.tracking import promote, publish, verified_since_champion, verify
-from small_line import LINE, small_line
+from small_line import LINE, small_plant
 
 pytestmark = pytest.mark.slow
 
@@ -24,20 +22,8 @@ Novad = Callable[..., Any]
 
 @pytest.fixture(scope="module")
 def plant(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Iterator[Workspace]:
-    """A small trained line, tracked by DVC; its version 1 is champion, gates are not what is tested here."""
-    root = tmp_path_factory.mktemp("plant")
-    (root / ".novad").mkdir()
-    shutil.copyfile(empty_database, root / ".novad/mlflow.db")
-    with (
-        small_line(root, train=14, test_good=4, per_defect=2) as workspace,
-        pytest.MonkeyPatch.context() as patched,
-    ):
-        (root / ".dvc").mkdir()
-        (root / ".dvc/config").write_text("[core]\n    no_scm = true\n    analytics = false\n")
-        track(workspace, root / "data")
-        patched.setattr("novad.tracking.registry.gate", lambda *_: [])
-        promote(workspace, LINE, 1, "ada", "first")
-        patched.setenv("NOVAD_WORKSPACE", str(root))
+    """A small trained line."""
+    with small_plant(tmp_path_factory.mktemp("plant"), empty_database, train=14) as workspace:
         yield workspace
 
 
