@@ -116,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
         type=_demo_lines,
         default=(),
         metavar="LINE,LINE",
-        help="of `drift_retrained`; all",
+        help="that `drift_retrained` trains; none skips it",
     )
     parser.add_argument("--repeats", type=int, default=3, help="the fastest of so many counts")
     parser.add_argument("--minutes", type=int, default=0, help="that `schedules` runs; 0 skips it")

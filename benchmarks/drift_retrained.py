@@ -12,7 +12,7 @@ from scipy.stats import binomtest
 
 from benchmarks.drift import dimmed, judged, made_part
 from benchmarks.inputs import Request
-from benchmarks.report import Report
+from benchmarks.report import MissingInput, Report
 from novad.config import Workspace
 from novad.images.demo import DEMO_LINES
 from novad.images.demo.png import encode_png
@@ -36,15 +36,17 @@ Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 
 
 def measure(request: Request) -> Report:
-    """Every demo line from its first training to the version that learned, by the functions of the commands.
+    """Demo lines from their first training to the version that learned, by the functions of the commands.
 
     Raises:
+        MissingInput: no line was named.
         NovadError: a line could not be trained.
     """
+    if not request.lines:
+        raise MissingInput("name the demo lines to train, minutes each: --lines printed-board,woven-fabric")
     with tempfile.TemporaryDirectory() as folder:
         workspace = prepare_workspace(Path(folder) / "plant")
-        lines = request.lines or tuple(DEMO_LINES)
-        rows = [row for line in lines for row in _story(workspace, line)]
+        rows = [row for line in request.lines for row in _story(workspace, line)]
     conditions = {
         "parts in usual, fading, faded light": f"{USUAL}, {FADING}, {FADED}",
         "light at the end": LEFT_AT_THE_END,
