@@ -12,6 +12,7 @@ from novad.config import Workspace
 from novad.errors import RefusedError, ServiceError
 from novad.pipeline.deployments import deploy
 from novad.pipeline.line_runs import line_runs
+from novad.pipeline.prefect_client import workspace_tag
 from novad.pipeline.watching import watch_line
 from novad.tracking import record_answers
 
@@ -69,29 +70,40 @@ def test_a_cause_starts_one_training_until_that_fails_and_none_once_it_is_answer
     state = flow("metal", return_state=True)
     assert state.is_failed()
     assert f"metal: drift of brightness; training for {DRIFT}" in state.message
-    [first] = client.read_flow_runs(sort="ID_DESC", **_of_trainings())
+    [first] = client.read_flow_runs(sort="ID_DESC", **_of_trainings(watched))
     assert (first.parameters["line"], first.parameters["causes"]) == ("metal", ["drift/1/0"])
     assert first.parameters["reason"].startswith(DRIFT)
     assert {"line:metal", "cause:drift/1/0"} <= set(first.tags)
     # It waits for a worker: looks that come before it has ended do not ask again.
     _look(watched)
-    assert [run.id for run in client.read_flow_runs(**_of_trainings())] == [first.id]
+    assert [run.id for run in client.read_flow_runs(**_of_trainings(watched))] == [first.id]
     for _ in range(2):
-        before = {run.id for run in client.read_flow_runs(**_of_trainings())}
-        [newest] = [run for run in client.read_flow_runs(**_of_trainings()) if not run.state.is_final()]
+        before = {run.id for run in client.read_flow_runs(**_of_trainings(watched))}
+        [newest] = [
+            run for run in client.read_flow_runs(**_of_trainings(watched)) if not run.state.is_final()
+        ]
         client.set_flow_run_state(newest.id, Failed(message="part-07.png is empty"), force=True)
         assert "training for" in _look(watched)
-        assert len({run.id for run in client.read_flow_runs(**_of_trainings())} - before) == 1
+        assert len({run.id for run in client.read_flow_runs(**_of_trainings(watched))} - before) == 1
     assert str(line_runs(watched)["metal"].last_reason).startswith(DRIFT)
 
     record_answers(watched, "metal", ["drift/1/0"])
-    [newest] = [run for run in client.read_flow_runs(**_of_trainings()) if not run.state.is_final()]
+    [newest] = [run for run in client.read_flow_runs(**_of_trainings(watched)) if not run.state.is_final()]
     client.set_flow_run_state(newest.id, Completed(name="Unchanged"), force=True)
     assert _look(watched) == "metal: drift of brightness"
-    assert len(client.read_flow_runs(**_of_trainings())) == 3
+    assert len(client.read_flow_runs(**_of_trainings(watched))) == 3
 
 
-def _of_trainings() -> dict[str, Any]:
-    from prefect.client.schemas.filters import FlowFilter, FlowFilterName
+def _of_trainings(workspace: Workspace) -> dict[str, Any]:
+    """Of this workspace alone: other tests leave theirs on the server."""
+    from prefect.client.schemas.filters import (
+        FlowFilter,
+        FlowFilterName,
+        FlowRunFilter,
+        FlowRunFilterTags,
+    )
 
-    return {"flow_filter": FlowFilter(name=FlowFilterName(any_=["novad-retrain"]))}
+    return {
+        "flow_filter": FlowFilter(name=FlowFilterName(any_=["novad-retrain"])),
+        "flow_run_filter": FlowRunFilter(tags=FlowRunFilterTags(all_=[workspace_tag(workspace)])),
+    }
