@@ -122,19 +122,22 @@ class MemoryBankSettings(Section):
     """Coreset of normal patch features, and the search over it.
 
     From ``layer_anomalies`` labelled anomalies on, the tuning split has a say in which layers are compared
-    (0: never). Distances are smoothed by ``smoothing`` positions before the top share is averaged.
+    (0: never). Features are averaged over squares of ``neighbourhood`` patches, distances smoothed by
+    ``smoothing`` patches before the top share is averaged. Without a ``neighbourhood`` it is 3, unless the
+    tuning split asks for 1; then distances are not smoothed either.
 
     ``exclude_suspicious`` is the share of bank images, those most unlike the others, that is left out:
     none by default, at most half, for the others are taken to be good.
     """
 
     coreset_share: Share = 0.01
-    min_vectors: Annotated[int, Field(ge=1)] = 1000
+    min_vectors: Annotated[int, Field(ge=1)] = 8000
     max_vectors: Annotated[int, Field(ge=1)] = 20_000
     max_patches: Annotated[int, Field(ge=1000)] = 400_000
     dimensions: Annotated[int, Field(ge=0)] = 64
     whiten: bool = True
     neighbours: Annotated[int, Field(ge=1, le=64)] = 1
+    neighbourhood: Literal[1, 3, 5] | None = None
     smoothing: Annotated[float, Field(ge=0)] = 1.0
     top_share: Share = 0.002
     layer_anomalies: Annotated[int, Field(ge=0)] = 20

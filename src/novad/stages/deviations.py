@@ -140,18 +140,24 @@ def learns(line: Line) -> bool:
 def load_models(line: Line) -> tuple[FamiliarityModel, Explainer]:
     """The line's familiarity and its explainer, on one network where both use the same."""
     settings = line.settings
-    read = read_json(line.output("memory_bank", "bank.json"))["layers"]
-    backbone = line.backbone(settings.backbone, read)
+    read = read_json(line.output("memory_bank", "bank.json"))
+    backbone = line.backbone(settings.backbone, read["layers"])
     explained = backbone if settings.explainer.backbone == settings.backbone else None
     bank = load_bank(line.output("memory_bank", "bank.safetensors"))
     asked, told = settings.calibrate_explainer.targets, settings.memory_bank
     explainer = build_explainer(
         settings.explainer.method,
         explained or line.backbone(settings.explainer.backbone),
-        Memory(bank, settings.anomaly_type) if explained and MEMORY in asked else None,
+        Memory(bank, settings.anomaly_type, read["neighbourhood"]) if explained and MEMORY in asked else None,
     )
     familiarity = FamiliarityModel(
-        backbone, bank, settings.anomaly_type, told.neighbours, told.top_share, told.smoothing
+        backbone,
+        bank,
+        settings.anomaly_type,
+        told.neighbours,
+        told.top_share,
+        read["smoothing"],
+        neighbourhood=read["neighbourhood"],
     )
     return familiarity, explainer
 

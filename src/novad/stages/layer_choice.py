@@ -1,7 +1,7 @@
-"""Which layers familiarity compares: a fixed start, unless labelled anomalies surely ask for others."""
+"""Which layers familiarity compares and how sharply: a fixed start, unless anomalies surely ask otherwise."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -19,17 +19,18 @@ from novad.vision.calibration import fit_normal_scale
 from novad.vision.familiarity import familiarity_scores, feature_grids
 from novad.vision.fusion import Floats, standing
 from novad.vision.memory_bank import MemoryBank
+from novad.vision.patch_features import NEIGHBOURHOOD
 from novad.vision.preprocess import batches, images_at_once, to_batch
 from novad.vision.selection import surely_better
 
-__all__ = ["LayerChoice", "candidate_layers", "choose_layers", "start_layers"]
+__all__ = ["LayerChoice", "Reading", "candidate_layers", "choose_layers", "start_layers"]
 
-# A trial bank of so few images and vectors ranks layers as the whole bank does, at a fraction of its cost.
+# A trial bank of so few images and vectors ranks readings as the whole bank does, at a fraction of its cost.
 TRIAL_IMAGES = 64
-TRIAL_VECTORS = 1000
+TRIAL_VECTORS = 4000
 TRIAL_PATCHES = 50_000
 MOST_SCORED = 96
-# Standard errors of the paired gain in AUROC by which other layers must be better.
+# Standard errors of the paired gain in AUROC by which another reading must be better.
 SURE = 1.0
 # Who scales images to so many pixels looks for defects that stride 16 blurs away.
 FINE_DETAIL_SIZE = 448
@@ -39,40 +40,67 @@ Layers = tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class LayerChoice:
-    """Layers that are compared, and what was known of each candidate when they were chosen.
+class Reading:
+    """What familiarity compares, and how sharply.
 
     Attributes:
         layers: names, fine to coarse.
-        table: per candidate its layers and its AUROC on the tuning split; empty where nothing was compared.
+        neighbourhood: side of the square, in patches, that features are averaged over.
+        smoothing: Gaussian sigma of the distances, in patches.
     """
 
     layers: Layers
+    neighbourhood: int
+    smoothing: float
+
+
+@dataclass(frozen=True)
+class LayerChoice:
+    """The reading, and what was known of each candidate when it was chosen.
+
+    Attributes:
+        reading: chosen.
+        table: per candidate its layers, neighbourhood, smoothing and AUROC on the tuning split; empty where
+            nothing was compared.
+    """
+
+    reading: Reading
     table: list[dict[str, Any]]
 
 
 def choose_layers(line: Line, backbone: Backbone) -> LayerChoice:
-    """Layers by the settings; without a word there the start, or what the tuning split surely prefers."""
+    """The reading of the settings; what they leave open is the start, or what the tuning split prefers."""
     settings = line.settings
-    if settings.backbone.layers:
-        return LayerChoice(backbone.layers, [])
-    start = start_layers(backbone, settings)
-    candidates = candidate_layers(backbone.available, settings.anomaly_type, start)
+    layers = [backbone.layers]
+    if not settings.backbone.layers:
+        start = start_layers(backbone, settings)
+        layers = candidate_layers(backbone.available, settings.anomaly_type, start)
+    candidates = [Reading(each, *sharpness) for sharpness in _sharpness(settings) for each in layers]
     anomalies = int((line.rows("tuning")["label"] == 1).sum())
     if not 0 < settings.memory_bank.layer_anomalies <= anomalies or len(candidates) == 1:
-        return LayerChoice(start, [])
-    wide = line.backbone(
-        settings.backbone, tuple(dict.fromkeys(name for each in candidates for name in each))
-    )
+        return LayerChoice(candidates[0], [])
+    wide = line.backbone(settings.backbone, tuple(dict.fromkeys(name for each in layers for name in each)))
     rows = _judged(line)
     scores = _trial_scores(line, wide, candidates, rows)
     anomalous = (rows["label"] == 1).to_numpy()
-    best = surely_better(scores, candidates.index(start), anomalous, SURE)
+    best = surely_better(scores, 0, anomalous, SURE)
     table = [
-        {"layers": list(each), "auroc": _auroc(column, anomalous)}
+        {**asdict(each), "layers": list(each.layers), "auroc": _auroc(column, anomalous)}
         for each, column in zip(candidates, scores.T, strict=True)
     ]
     return LayerChoice(candidates[best], table)
+
+
+def _sharpness(settings: LineSettings) -> list[tuple[int, float]]:
+    """Neighbourhoods and smoothings to compare, the start first: averaged as PatchCore does, and not at all.
+
+    Averages hide defects of a patch or two, and calm textures (docs/research/familiarity.md).
+    """
+    told = settings.memory_bank
+    start = (told.neighbourhood or NEIGHBOURHOOD, told.smoothing)
+    if told.neighbourhood is not None or settings.anomaly_type != "sensory":
+        return [start]
+    return [start, (1, 0.0)]
 
 
 def start_layers(backbone: Backbone, settings: LineSettings) -> Layers:
@@ -107,20 +135,17 @@ def _spread(rows: pd.DataFrame, most: int) -> pd.DataFrame:
     return rows.iloc[np.arange(count) * len(rows) // max(count, 1)]
 
 
-def _trial_scores(line: Line, backbone: Backbone, candidates: list[Layers], rows: pd.DataFrame) -> Floats:
+def _trial_scores(line: Line, backbone: Backbone, candidates: list[Reading], rows: pd.DataFrame) -> Floats:
     """(n, candidates) familiarity by trial banks, on one scale per candidate."""
     shown = _spread(line.rows("bank"), TRIAL_IMAGES)
     with torch.inference_mode():
         seen = list(_features(line, backbone, shown))
-        banks = [_trial_bank(line, seen, layers) for layers in candidates]
+        banks = [_trial_bank(line, seen, reading) for reading in candidates]
         del seen
-        told = line.settings.memory_bank
         scores = [
             [
-                familiarity_scores(
-                    bank, _grid(line, features, layers), told.neighbours, told.top_share, told.smoothing
-                ).scores
-                for bank, layers in zip(banks, candidates, strict=True)
+                _familiarity(line, bank, features, reading)
+                for bank, reading in zip(banks, candidates, strict=True)
             ]
             for features in _features(line, backbone, rows)
         ]
@@ -129,23 +154,30 @@ def _trial_scores(line: Line, backbone: Backbone, candidates: list[Layers], rows
     return np.stack([fit_normal_scale(column[normal])(column) for column in raw.T], axis=1)
 
 
-def _trial_bank(line: Line, seen: list[dict[str, Tensor]], layers: Layers) -> MemoryBank:
+def _familiarity(line: Line, bank: MemoryBank, features: Mapping[str, Tensor], reading: Reading) -> Tensor:
+    told = line.settings.memory_bank
+    grid = _grid(line, features, reading)
+    return familiarity_scores(bank, grid, told.neighbours, told.top_share, reading.smoothing).scores
+
+
+def _trial_bank(line: Line, seen: list[dict[str, Tensor]], reading: Reading) -> MemoryBank:
     told = line.settings.memory_bank
     smaller = told.model_copy(
         update={
             "min_vectors": min(told.min_vectors, TRIAL_VECTORS),
             "max_vectors": TRIAL_VECTORS,
             "max_patches": TRIAL_PATCHES,
+            "smoothing": reading.smoothing,
         }
     )
-    grids = (grid for features in seen for grid in _grid(line, features, layers))
+    grids = (grid for features in seen for grid in _grid(line, features, reading))
     images = sum(len(next(iter(features.values()))) for features in seen)
     return fit_bank(grids, images, smaller, line.settings.seed).bank
 
 
-def _grid(line: Line, features: Mapping[str, Tensor], layers: Layers) -> Tensor:
-    chosen = {name: features[name].float() for name in layers}
-    return feature_grids(chosen, line.settings.anomaly_type)
+def _grid(line: Line, features: Mapping[str, Tensor], reading: Reading) -> Tensor:
+    chosen = {name: features[name].float() for name in reading.layers}
+    return feature_grids(chosen, line.settings.anomaly_type, reading.neighbourhood)
 
 
 def _features(line: Line, backbone: Backbone, rows: pd.DataFrame) -> Iterator[dict[str, Tensor]]:

@@ -29,7 +29,8 @@ def run(workspace: Workspace, name: str) -> None:
     line = Line.open(workspace, name)
     rows = line.rows("bank")
     choice = choose_layers(line, line.backbone(line.settings.backbone))
-    backbone = line.backbone(line.settings.backbone, choice.layers)
+    reading = choice.reading
+    backbone = line.backbone(line.settings.backbone, reading.layers)
     expected, shape = _estimate(line, backbone, len(rows))
     print(
         f"memory bank of {name}: {len(rows)} images, {expected.patches} patches kept, "
@@ -37,9 +38,12 @@ def run(workspace: Workspace, name: str) -> None:
         file=sys.stderr,
     )
     settings = line.settings
-    guarded = fit_bank(_grids(line, backbone), len(rows), settings.memory_bank, settings.seed)
+    told = settings.memory_bank.model_copy(update={"smoothing": reading.smoothing})
+    grids = _grids(line, backbone, reading.neighbourhood)
+    guarded = fit_bank(grids, len(rows), told, settings.seed)
     bank, excluded = guarded.bank, rows.index.isin(guarded.excluded)
-    bank.appearance = vector_appearance(_images(line, rows[~excluded]), bank.origins, shape)
+    looked_at = _images(line, rows[~excluded])
+    bank.appearance = vector_appearance(looked_at, bank.origins, shape, reading.neighbourhood)
     with stage_output(workspace, name, STAGE) as folder:
         save_bank(bank, folder / "bank.safetensors")
         write_suspicious(line, rows, guarded, folder)
@@ -49,6 +53,8 @@ def run(workspace: Workspace, name: str) -> None:
                 "line": name,
                 "backbone": backbone.architecture,
                 "layers": list(backbone.layers),
+                "neighbourhood": reading.neighbourhood,
+                "smoothing": reading.smoothing,
                 "layer_choice": choice.table,
                 "anomaly_type": line.settings.anomaly_type,
                 "vectors": len(bank.vectors),
@@ -72,9 +78,9 @@ def _images(line: Line, rows: pd.DataFrame) -> Iterator[Tensor]:
     return (to_batch(group, size) for group in batches(line.images(rows), images_at_once(size)))
 
 
-def _grids(line: Line, backbone: Backbone) -> Iterator[Tensor]:
+def _grids(line: Line, backbone: Backbone, neighbourhood: int) -> Iterator[Tensor]:
     for images in _images(line, line.rows("bank")):
-        yield from feature_grids(backbone(images), line.settings.anomaly_type)
+        yield from feature_grids(backbone(images), line.settings.anomaly_type, neighbourhood)
 
 
 def _estimate(line: Line, backbone: Backbone, images: int) -> tuple[BankEstimate, tuple[int, int]]:

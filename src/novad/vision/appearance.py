@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from novad.vision.novelty import JOINT, Candidate, NormalStatistics, StatisticMoments, deviation
+from novad.vision.patch_features import NEIGHBOURHOOD, local_average
 from novad.vision.pooling import smooth
 
 __all__ = [
@@ -30,12 +31,13 @@ SMOOTHING = 1.0
 _AT_ONCE = 8
 
 
-def appearance(images: Tensor, shape: tuple[int, int]) -> Tensor:
+def appearance(images: Tensor, shape: tuple[int, int], neighbourhood: int = NEIGHBOURHOOD) -> Tensor:
     """Mean colour, contrast of each colour, and strength of edges across and down, patch by patch.
 
     Args:
         images: (N, 3, H, W) in [0, 1].
-        shape: h, w of the patches; like features, each is averaged with its neighbours.
+        shape: h, w of the patches.
+        neighbourhood: side of the square that each is averaged over, as features are.
     Returns:
         (N, 8, h, w) in units of the images.
     """
@@ -43,14 +45,17 @@ def appearance(images: Tensor, shape: tuple[int, int]) -> Tensor:
     across = F.pad(grey.diff(dim=3).abs(), (0, 1))
     down = F.pad(grey.diff(dim=2).abs(), (0, 0, 0, 1))
     pooled = F.adaptive_avg_pool2d(torch.cat([images, images.square(), across, down], dim=1), shape)
-    near = F.avg_pool2d(pooled, 3, stride=1, padding=1, count_include_pad=False)
+    near = local_average(pooled, neighbourhood)
     colour, square, edges = near[:, :3], near[:, 3:6], near[:, 6:]
     contrast = (square - colour.square()).clamp_min(0).sqrt()
     return torch.cat([colour, contrast, edges], dim=1)
 
 
 def vector_appearance(
-    batches: Iterable[Tensor], origins: NDArray[np.int32], shape: tuple[int, int]
+    batches: Iterable[Tensor],
+    origins: NDArray[np.int32],
+    shape: tuple[int, int],
+    neighbourhood: int = NEIGHBOURHOOD,
 ) -> Tensor:
     """What the patches looked like that a bank's vectors were seen at.
 
@@ -58,12 +63,13 @@ def vector_appearance(
         batches: (N, 3, H, W) in [0, 1], all images of the bank in their order.
         origins: (k, 3) image, row and column of each vector.
         shape: h, w of the patches.
+        neighbourhood: see ``appearance``.
     Returns:
         (k, 8).
     """
     looks, first = torch.zeros(len(origins), 8), 0
     for images in batches:
-        seen = appearance(images, shape)
+        seen = appearance(images, shape, neighbourhood)
         at = np.flatnonzero((origins[:, 0] >= first) & (origins[:, 0] < first + len(images)))
         number, row, column = torch.from_numpy(origins[at].astype(np.int64)).unbind(1)
         looks[torch.from_numpy(at)] = seen[number - first, :, row, column]

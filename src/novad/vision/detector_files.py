@@ -24,6 +24,7 @@ from novad.vision.maps import MapScale
 from novad.vision.memory_bank import load_bank
 from novad.vision.models import FamiliarityModel, FusionModel, NoveltyModel
 from novad.vision.novelty import Candidate, NormalStatistics
+from novad.vision.patch_features import NEIGHBOURHOOD
 from novad.vision.tensor_files import read_tensors
 
 __all__ = [
@@ -60,7 +61,8 @@ def save_detector(
         image_size: side of the network's input.
         backbone: ``architecture``, ``checkpoint`` (a key of ``checkpoints``), ``layers`` and ``tile``.
         explainer: the same of the explained network, and ``method``.
-        familiarity: ``anomaly_type``, ``neighbours``, ``top_share``, ``smoothing``, ``images``.
+        familiarity: ``anomaly_type``, ``neighbours``, ``top_share``, ``smoothing``, ``neighbourhood``,
+            ``images``.
         novelty: ``shown``, fields of the map's ``Candidate``; ``judged``, of those that the score reads; and
             whether it reads ``residuals``.
         fusion: content of ``fusion.json``.
@@ -73,7 +75,7 @@ def save_detector(
         shutil.copyfile(source, folder / name)
     files = {path.name: file_sha256(path) for path in sorted(folder.iterdir())}
     manifest = {
-        "format": 4,
+        "format": 5,
         "line": line,
         "image_size": image_size,
         "backbone": backbone,
@@ -106,7 +108,8 @@ def load_detector(folder: Path) -> Detector:
     novelty = manifest["novelty"]
     normal, evidence, appearance = load_novelty(folder / CALIBRATION, recorded[CALIBRATION])
     bank = load_bank(folder / BANK, recorded[BANK])
-    memory = Memory(bank, told["anomaly_type"]) if same else None
+    neighbourhood = told.get("neighbourhood", NEIGHBOURHOOD)  # format 4 and before had none
+    memory = Memory(bank, told["anomaly_type"], neighbourhood) if same else None
     return Detector(
         line=manifest["line"],
         image_size=manifest["image_size"],
@@ -118,6 +121,7 @@ def load_detector(folder: Path) -> Detector:
             told["top_share"],
             told["smoothing"],
             tuple((path, sha256) for path, sha256 in told["images"]),
+            neighbourhood,
         ),
         novelty=NoveltyModel(
             build_explainer(explained["method"], explained_backbone, memory),

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from novad.vision.memory_bank import MemoryBank
-from novad.vision.patch_features import global_features, patch_features
+from novad.vision.patch_features import NEIGHBOURHOOD, global_features, patch_features
 from novad.vision.pooling import smooth, top_means
 
 __all__ = ["FamiliarityScores", "familiarity_scores", "feature_grids"]
@@ -29,13 +29,20 @@ class FamiliarityScores:
     nearest: NDArray[np.int64]
 
 
-def feature_grids(features: Mapping[str, Tensor], anomaly_type: str) -> Tensor:
+def feature_grids(
+    features: Mapping[str, Tensor], anomaly_type: str, neighbourhood: int = NEIGHBOURHOOD
+) -> Tensor:
     """What is compared: patches for sensory anomalies, one embedding per image for semantic ones.
+
+    Args:
+        features: (N, C_l, H_l, W_l) per layer.
+        anomaly_type: ``sensory``, ``semantic_near`` or ``semantic_far``.
+        neighbourhood: see ``patch_features``.
 
     Returns:
         (N, C, h, w); h = w = 1 for semantic anomalies.
     """
-    return patch_features(features) if anomaly_type == "sensory" else global_features(features)
+    return patch_features(features, neighbourhood) if anomaly_type == "sensory" else global_features(features)
 
 
 def familiarity_scores(

@@ -28,6 +28,7 @@ from novad.vision.novelty import (
     map_step,
     statistic_maps,
 )
+from novad.vision.patch_features import NEIGHBOURHOOD
 from novad.vision.pooling import smooth, top_means
 from novad.vision.residuals import residual_deviations
 
@@ -46,6 +47,7 @@ class FamiliarityModel:
         top_share: share of patches in the image score.
         smoothing: Gaussian sigma of the distances, in patches.
         images: (path, sha256) of the images that the bank was built from.
+        neighbourhood: side of the square, in patches, that features and appearance are averaged over.
     """
 
     backbone: Backbone
@@ -55,12 +57,13 @@ class FamiliarityModel:
     top_share: float
     smoothing: float = 0.0
     images: tuple[tuple[str, str], ...] = ()
+    neighbourhood: int = NEIGHBOURHOOD
 
     def score(
         self, features: Mapping[str, Tensor], own: NDArray[np.int32] | None = None
     ) -> FamiliarityScores:
         """Score the backbone's feature maps; ``own`` numbers bank images, which must not find themselves."""
-        grids = feature_grids(features, self.anomaly_type)
+        grids = self._grids(features)
         return familiarity_scores(self.bank, grids, self.neighbours, self.top_share, self.smoothing, own)
 
     def differences(self, images: Tensor, found: FamiliarityScores) -> Tensor | None:
@@ -72,7 +75,8 @@ class FamiliarityModel:
             return None
         expected = self.bank.appearance[torch.from_numpy(found.nearest)]
         _, rows, columns = found.nearest.shape
-        return appearance(images, (rows, columns)) - expected.permute(0, 3, 1, 2)
+        seen = appearance(images, (rows, columns), self.neighbourhood)
+        return seen - expected.permute(0, 3, 1, 2)
 
     def residuals(
         self, features: Mapping[str, Tensor], found: FamiliarityScores, differences: Tensor | None
@@ -81,10 +85,13 @@ class FamiliarityModel:
 
         Direction by direction in the features, and in what the patches look like where the bank knows that.
         """
-        left = self.bank.residuals(feature_grids(features, self.anomaly_type), found.nearest)
+        left = self.bank.residuals(self._grids(features), found.nearest)
         if differences is not None:
             left = torch.cat([left, differences.permute(0, 2, 3, 1)], dim=3)
         return residual_deviations(left, found.distances)
+
+    def _grids(self, features: Mapping[str, Tensor]) -> Tensor:
+        return feature_grids(features, self.anomaly_type, self.neighbourhood)
 
 
 @dataclass(frozen=True)

@@ -6,18 +6,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["global_features", "patch_features"]
+__all__ = ["NEIGHBOURHOOD", "global_features", "local_average", "patch_features"]
 
 
-def patch_features(features: Mapping[str, Tensor]) -> Tensor:
-    """Join the layers' maps on the finest grid, each averaged over 3x3 neighbours.
+NEIGHBOURHOOD = 3
+
+
+def patch_features(features: Mapping[str, Tensor], neighbourhood: int = NEIGHBOURHOOD) -> Tensor:
+    """Join the layers' maps on the finest grid, each averaged over its neighbours.
 
     Args:
         features: (N, C_l, H_l, W_l) per layer.
+        neighbourhood: side of the square that is averaged over, odd; 1 leaves features as they are.
     Returns:
         (N, sum of C_l, H, W) with the largest H and W among the layers.
     """
-    maps = [F.avg_pool2d(each, 3, stride=1, padding=1, count_include_pad=False) for each in features.values()]
+    maps = [local_average(each, neighbourhood) for each in features.values()]
     height, width = max(each.shape[-2] for each in maps), max(each.shape[-1] for each in maps)
     return torch.cat(
         [
@@ -28,6 +32,13 @@ def patch_features(features: Mapping[str, Tensor]) -> Tensor:
         ],
         dim=1,
     )
+
+
+def local_average(maps: Tensor, neighbourhood: int) -> Tensor:
+    """Mean of (N, C, H, W) maps over a square around each position, as far as it lies in the map."""
+    if neighbourhood == 1:
+        return maps
+    return F.avg_pool2d(maps, neighbourhood, 1, neighbourhood // 2, count_include_pad=False)
 
 
 def global_features(features: Mapping[str, Tensor]) -> Tensor:

@@ -13,7 +13,7 @@ from novad.config import LineSettings, Workspace
 from novad.config.settings import BUNDLED_ARCHITECTURE, BUNDLED_CHECKPOINT
 from novad.stages import layer_choice
 from novad.stages.guarded_bank import fit_bank
-from novad.stages.layer_choice import candidate_layers, choose_layers, start_layers
+from novad.stages.layer_choice import Reading, candidate_layers, choose_layers, start_layers
 from novad.stages.line import Line
 from novad.vision.backbones import file_sha256
 from novad.vision.suspicion import GuardedBank
@@ -85,10 +85,29 @@ def test_candidates_are_single_layers_and_neighbours_with_the_start_first() -> N
     assert ("layer1",) not in candidate_layers(RESNET.available, "semantic_far", ("layer4",))
 
 
-def test_layers_of_the_settings_are_kept(images: tuple[Workspace, pd.DataFrame]) -> None:
+def test_what_the_settings_say_is_kept(images: tuple[Workspace, pd.DataFrame]) -> None:
+    line = open_line(images, layers=["layer3"], memory_bank={"neighbourhood": 5, "smoothing": 0.5})
+    choice = choose_layers(line, line.backbone(line.settings.backbone))
+    assert (choice.reading, choice.table) == (Reading(("layer3",), 5, 0.5), [])
+
+
+def test_only_what_the_settings_leave_open_is_compared(images: tuple[Workspace, pd.DataFrame]) -> None:
     line = open_line(images, layers=["layer3"])
     choice = choose_layers(line, line.backbone(line.settings.backbone))
-    assert (choice.layers, choice.table) == (("layer3",), [])
+    assert [(row["layers"], row["neighbourhood"], row["smoothing"]) for row in choice.table] == [
+        (["layer3"], 3, 1.0),
+        (["layer3"], 1, 0.0),
+    ]
+    line = open_line(images, memory_bank={"neighbourhood": 1})
+    choice = choose_layers(line, line.backbone(line.settings.backbone))
+    assert {(row["neighbourhood"], row["smoothing"]) for row in choice.table} == {(1, 1.0)}
+    assert len(choice.table) == 5
+
+
+def test_meaning_has_no_neighbourhood(images: tuple[Workspace, pd.DataFrame]) -> None:
+    line = open_line(images, anomaly_type="semantic_near")
+    choice = choose_layers(line, line.backbone(line.settings.backbone))
+    assert {row["neighbourhood"] for row in choice.table} == {3}
 
 
 def test_trial_banks_leave_out_the_share_that_the_bank_will(
@@ -103,7 +122,7 @@ def test_trial_banks_leave_out_the_share_that_the_bank_will(
     monkeypatch.setattr(layer_choice, "fit_bank", fit)
     line = open_line(images, memory_bank={"exclude_suspicious": 0.25})
     choose_layers(line, line.backbone(line.settings.backbone))
-    assert len(built) == 5
+    assert len(built) == 2 * 5
     assert {len(each.excluded) for each in built} == {3}
     assert {int(each.bank.origins[:, 0].max()) for each in built} == {8}
 
@@ -114,7 +133,7 @@ def test_with_too_few_anomalies_nothing_is_compared(
 ) -> None:
     line = open_line(images, memory_bank={"layer_anomalies": wanted})
     choice = choose_layers(line, line.backbone(line.settings.backbone))
-    assert (choice.layers, choice.table) == (("layer2",), [])
+    assert (choice.reading, choice.table) == (Reading(("layer2",), 3, 1.0), [])
 
 
 def test_other_layers_win_where_anomalies_show_there(
@@ -122,14 +141,26 @@ def test_other_layers_win_where_anomalies_show_there(
 ) -> None:
     """Four pixels vanish at stride 16: from there the choice goes to finer layers."""
     monkeypatch.setattr("novad.stages.layer_choice.start_layers", lambda *_: ("layer3",))
-    line = open_line(images)
+    line = open_line(images, memory_bank={"neighbourhood": 3})
     choice = choose_layers(line, line.backbone(line.settings.backbone))
     auroc = {tuple(row["layers"]): row["auroc"] for row in choice.table}
-    assert "layer1" in choice.layers
-    assert auroc[choice.layers] > auroc[("layer3",)] + 0.05
+    assert "layer1" in choice.reading.layers
+    assert auroc[choice.reading.layers] > auroc[("layer3",)] + 0.05
     assert set(auroc) == {
         ("layer1",), ("layer2",), ("layer3",), ("layer1", "layer2"), ("layer2", "layer3"),
     }  # fmt: skip
+
+
+def test_features_are_not_averaged_where_defects_of_one_patch_ask_for_that(
+    images: tuple[Workspace, pd.DataFrame], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checker of four pixels is one patch of layer1: averages blur it. How sure that is, others test."""
+    monkeypatch.setattr(layer_choice, "SURE", 0.0)
+    line = open_line(images, layers=["layer1"])
+    choice = choose_layers(line, line.backbone(line.settings.backbone))
+    auroc = {row["neighbourhood"]: row["auroc"] for row in choice.table}
+    assert auroc[1] > auroc[3]
+    assert (choice.reading.neighbourhood, choice.reading.smoothing) == (1, 0.0)
 
 
 def test_labels_that_say_nothing_leave_the_start(images: tuple[Workspace, pd.DataFrame]) -> None:
@@ -139,8 +170,8 @@ def test_labels_that_say_nothing_leave_the_start(images: tuple[Workspace, pd.Dat
     doubled = pd.concat([same, mirrored, mirrored], ignore_index=True)
     line = Line(workspace, "fine", line_settings(), doubled)
     choice = choose_layers(line, line.backbone(line.settings.backbone))
-    assert choice.layers == ("layer2",)
-    assert len(choice.table) == 5
+    assert choice.reading == Reading(("layer2",), 3, 1.0)
+    assert len(choice.table) == 2 * 5
 
 
 def test_the_choice_reads_no_test_image(images: tuple[Workspace, pd.DataFrame]) -> None:

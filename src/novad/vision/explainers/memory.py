@@ -8,6 +8,7 @@ from torch import Tensor
 
 from novad.vision.familiarity import feature_grids
 from novad.vision.memory_bank import MemoryBank
+from novad.vision.patch_features import NEIGHBOURHOOD
 
 __all__ = ["MEMORY", "Memory"]
 
@@ -21,12 +22,14 @@ class Memory:
     Attributes:
         bank: of the explained network's own features.
         anomaly_type: how features become patches.
+        neighbourhood: side of the square that features are averaged over.
         own: bank image that each image of the next batch is, and whose vectors it must not meet; empty for
             images that the bank has not seen.
     """
 
     bank: MemoryBank
     anomaly_type: str
+    neighbourhood: int = NEIGHBOURHOOD
     own: tuple[int, ...] = ()
 
     def without(self, images: Sequence[int]) -> "Memory":
@@ -41,7 +44,7 @@ class Memory:
         Returns:
             (N, h w, D) patches, linear in the features and not centred, and (N, h w, D) gaps, detached.
         """
-        grids = feature_grids(features, self.anomaly_type)
+        grids = feature_grids(features, self.anomaly_type, self.neighbourhood)
         whitening = self.bank.whitening
         patches = grids.flatten(2).transpose(1, 2) @ whitening.matrix
         seen = (patches.detach() - whitening.mean @ whitening.matrix).flatten(0, 1)
