@@ -156,11 +156,34 @@ def test_features_are_not_averaged_where_defects_of_one_patch_ask_for_that(
 ) -> None:
     """A checker of four pixels is one patch of layer1: averages blur it. How sure that is, others test."""
     monkeypatch.setattr(layer_choice, "SURE", 0.0)
+    monkeypatch.setattr(layer_choice, "WORTH", 0.0)
     line = open_line(images, layers=["layer1"])
     choice = choose_layers(line, line.backbone(line.settings.backbone))
     auroc = {row["neighbourhood"]: row["auroc"] for row in choice.table}
     assert auroc[1] > auroc[3]
     assert (choice.reading.neighbourhood, choice.reading.smoothing) == (1, 0.0)
+
+
+def test_a_sure_gain_that_is_small_is_not_worth_a_finer_grid(
+    images: tuple[Workspace, pd.DataFrame], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two readings of 200 anomalies and 100 normals: one finds two more of 40 that the start misses."""
+    label = np.repeat([0, 1], [100, 200])
+    start = np.concatenate([np.linspace(0, 1, 100), np.full(160, 2.0), np.full(40, 0.5)])
+    rows = pd.DataFrame({"label": label})
+    for found, chosen in ((2, "layer2"), (20, "layer1")):
+        other = start.copy()
+        other[260 : 260 + found] = 2.0
+        columns = {("layer2",): start, ("layer1",): other}
+        monkeypatch.setattr(layer_choice, "candidate_layers", lambda *_, told=columns: list(told))
+        monkeypatch.setattr(layer_choice, "_judged", lambda _: rows)
+        monkeypatch.setattr(
+            layer_choice, "_trial_scores", lambda *_, told=columns: np.stack(list(told.values()), axis=1)
+        )
+        line = open_line(images, memory_bank={"neighbourhood": 3})
+        choice = choose_layers(line, line.backbone(line.settings.backbone))
+        assert choice.table[1]["auroc"] > choice.table[0]["auroc"]
+        assert choice.reading.layers == (chosen,)
 
 
 def test_labels_that_say_nothing_leave_the_start(images: tuple[Workspace, pd.DataFrame]) -> None:
