@@ -25,7 +25,7 @@ from novad.vision.calibration import fit_normal_scale
 from novad.vision.fusion import hybrid_scores
 from novad.vision.novelty import Candidate
 
-__all__ = ["measure"]
+__all__ = ["measure", "novelty_of", "part_of"]
 
 ROUNDS = 20
 Floats = NDArray[np.float64]
@@ -48,15 +48,18 @@ class _Case:
     normal: BankDeviations | None
 
     def of(self, rows: NDArray[np.bool_]) -> "_Case":
-        told = self.scored
-        part = Scored(
-            told.rows[rows],
-            told.candidates,
-            told.familiarity[rows],
-            told.novelty[rows],
-            told.residuals[rows],
-        )
-        return replace(self, scored=part)
+        return replace(self, scored=part_of(self.scored, rows))
+
+
+def part_of(scored: Scored, rows: NDArray[np.bool_]) -> Scored:
+    """Some of the images."""
+    return Scored(
+        scored.rows[rows],
+        scored.candidates,
+        scored.familiarity[rows],
+        scored.novelty[rows],
+        scored.residuals[rows],
+    )
 
 
 def measure(request: Request) -> Report:
@@ -105,14 +108,15 @@ def _judge(option: Option, weight: float, scored: Scored, part: NDArray[np.bool_
     """AUROC and misses of the hybrid, and AUROC of its novelty, on what is not in ``part``."""
     normal = part & scored.calibration
     known, unknown = (
-        fit_normal_scale(raw[normal])(raw[~part]) for raw in (scored.familiarity, _novelty(option, scored))
+        fit_normal_scale(raw[normal])(raw[~part]) for raw in (scored.familiarity, novelty_of(option, scored))
     )
     hybrid, labels = hybrid_scores(known, unknown, weight), scored.anomalous[~part].astype(int)
     figures = image_auroc(hybrid, labels), fnr_at_fpr(hybrid, labels, 0.05), image_auroc(unknown, labels)
     return tuple(np.nan if figure is None else figure for figure in figures)
 
 
-def _novelty(option: Option, scored: Scored) -> Floats:
+def novelty_of(option: Option, scored: Scored) -> Floats:
+    """(n,) what the option says about every image."""
     columns = scored.novelty[:, [scored.candidates.index(each) for each in option.judged]]
     if option.evidence is None:
         return columns[:, 0].astype(np.float64)

@@ -360,7 +360,9 @@ def test_what_is_missing_is_said_and_skipped(
         "detection",
         "drift",
         "explainers",
+        "few_anomalies",
         "parts",
+        "readings",
         "selection",
         "usual_distances",
     )

@@ -20,6 +20,7 @@ from novad.evaluation.overlays import overlay
 from novad.images import decode_image
 from novad.images.demo import make_demo_line
 from novad.pipeline.graph import stale_stages
+from novad.stages.line import Line
 from novad.vision import Detector
 from novad.vision.backbones import file_sha256
 
@@ -294,3 +295,29 @@ def test_the_registered_model_judges_like_the_detector(trained: Workspace) -> No
     assert told["hybrid"] == pytest.approx(expected.hybrid, abs=1e-4)
     assert told["decision"] == expected.decision
     assert told["digest"] == detector.digest
+
+
+def test_benchmarks_of_trained_lines_open_no_test_image(
+    trained: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(REPOSITORY)
+    main = importlib.import_module("benchmarks.__main__").main
+    for name, few in (
+        ("readings", {"VECTORS": (50, 200)}),
+        ("few_anomalies", {"VECTORS": 200, "ANOMALIES": (5, 99), "DRAWS": 2}),
+    ):
+        for constant, value in few.items():
+            monkeypatch.setattr(importlib.import_module(f"benchmarks.{name}"), constant, value)
+    opened = set()
+    images = Line.images
+    monkeypatch.setattr(Line, "images", lambda line, rows: opened.update(rows["split"]) or images(line, rows))
+    asked = ["--artifacts", str(trained.root / "artifacts"), "--results", str(tmp_path), "--threads", "1"]
+    assert main(["readings", "few_anomalies", *asked]) == 0
+    assert opened == {"bank", "calibration", "tuning"}
+    told = [json.loads((tmp_path / f"{name}.json").read_text()) for name in ("readings", "few_anomalies")]
+    rows, few = (each["rows"] for each in told)
+    assert len(rows) == 5 * 2 * 2
+    assert {row["vectors"] for row in rows if row["chosen"]} == {50, 200}
+    assert all(0 <= row["AUROC"] <= 1 and 0 < row["AUPRO"] <= 1 for row in rows)
+    assert [row["anomalies"] for row in few] == [5]
+    assert few[0]["familiarity"] != few[0]["with evidence"]

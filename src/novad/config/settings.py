@@ -140,7 +140,7 @@ class MemoryBankSettings(Section):
     neighbourhood: Literal[1, 3, 5] | None = None
     smoothing: Annotated[float, Field(ge=0)] = 1.0
     top_share: Share = 0.002
-    layer_anomalies: Annotated[int, Field(ge=0)] = 20
+    layer_anomalies: Annotated[int, Field(ge=0)] = 8
     exclude_suspicious: Annotated[float, Field(ge=0, le=0.5)] = 0.0
 
 
@@ -174,7 +174,7 @@ class CalibrateExplainerSettings(Section):
     max_normals: Annotated[int, Field(ge=2)] = 128
     smoothing: tuple[Annotated[float, Field(ge=0)], ...] = (0.0, 2.0, 4.0)
     top_shares: tuple[Share, ...] = (0.002, 0.01, 0.05, 0.2)
-    evidence_anomalies: Annotated[int, Field(ge=0)] = 20
+    evidence_anomalies: Annotated[int, Field(ge=0)] = 8
     evidence_strength: Annotated[float, Field(gt=0)] = 100.0
     residuals: bool = True
 

@@ -23,7 +23,16 @@ from novad.vision.patch_features import NEIGHBOURHOOD
 from novad.vision.preprocess import batches, images_at_once, to_batch
 from novad.vision.selection import surely_better
 
-__all__ = ["LayerChoice", "Reading", "candidate_layers", "choose_layers", "start_layers"]
+__all__ = [
+    "LayerChoice",
+    "Reading",
+    "best_reading",
+    "candidate_layers",
+    "candidate_readings",
+    "choose_layers",
+    "start_layers",
+    "trial_scores",
+]
 
 # A trial bank of so few images and vectors ranks readings as the whole bank does, at a fraction of its cost.
 TRIAL_IMAGES = 64
@@ -73,26 +82,34 @@ class LayerChoice:
 def choose_layers(line: Line, backbone: Backbone) -> LayerChoice:
     """The reading of the settings; what they leave open is the start, or what the tuning split prefers."""
     settings = line.settings
+    candidates = candidate_readings(backbone, settings)
+    anomalies = int((line.rows("tuning")["label"] == 1).sum())
+    if not 0 < settings.memory_bank.layer_anomalies <= anomalies or len(candidates) == 1:
+        return LayerChoice(candidates[0], [])
+    rows = _judged(line)
+    scores = trial_scores(line, candidates, rows)
+    anomalous = (rows["label"] == 1).to_numpy()
+    table = [
+        {**asdict(each), "layers": list(each.layers), "auroc": _auroc(column, anomalous)}
+        for each, column in zip(candidates, scores.T, strict=True)
+    ]
+    return LayerChoice(candidates[best_reading(scores, anomalous)], table)
+
+
+def candidate_readings(backbone: Backbone, settings: LineSettings) -> list[Reading]:
+    """What the settings leave open, the start first."""
     layers = [backbone.layers]
     if not settings.backbone.layers:
         start = start_layers(backbone, settings)
         layers = candidate_layers(backbone.available, settings.anomaly_type, start)
-    candidates = [Reading(each, *sharpness) for sharpness in _sharpness(settings) for each in layers]
-    anomalies = int((line.rows("tuning")["label"] == 1).sum())
-    if not 0 < settings.memory_bank.layer_anomalies <= anomalies or len(candidates) == 1:
-        return LayerChoice(candidates[0], [])
-    wide = line.backbone(settings.backbone, tuple(dict.fromkeys(name for each in layers for name in each)))
-    rows = _judged(line)
-    scores = _trial_scores(line, wide, candidates, rows)
-    anomalous = (rows["label"] == 1).to_numpy()
+    return [Reading(each, *sharpness) for sharpness in _sharpness(settings) for each in layers]
+
+
+def best_reading(scores: Floats, anomalous: NDArray[np.bool_]) -> int:
+    """The first column of (n, readings) scores, unless another is surely better and worth it."""
     aurocs = [_auroc(column, anomalous) for column in scores.T]
     worthy = [0, *(at for at, auroc in enumerate(aurocs) if 1 - auroc < (1 - WORTH) * (1 - aurocs[0]))]
-    best = worthy[surely_better(scores[:, worthy], 0, anomalous, SURE)]
-    table = [
-        {**asdict(each), "layers": list(each.layers), "auroc": auroc}
-        for each, auroc in zip(candidates, aurocs, strict=True)
-    ]
-    return LayerChoice(candidates[best], table)
+    return worthy[surely_better(scores[:, worthy], 0, anomalous, SURE)]
 
 
 def _sharpness(settings: LineSettings) -> list[tuple[int, float]]:
@@ -139,8 +156,10 @@ def _spread(rows: pd.DataFrame, most: int) -> pd.DataFrame:
     return rows.iloc[np.arange(count) * len(rows) // max(count, 1)]
 
 
-def _trial_scores(line: Line, backbone: Backbone, candidates: list[Reading], rows: pd.DataFrame) -> Floats:
-    """(n, candidates) familiarity by trial banks, on one scale per candidate."""
+def trial_scores(line: Line, candidates: list[Reading], rows: pd.DataFrame) -> Floats:
+    """(n, candidates) familiarity of the images of ``rows`` by trial banks, on one scale per candidate."""
+    names = tuple(dict.fromkeys(name for each in candidates for name in each.layers))
+    backbone = line.backbone(line.settings.backbone, names)
     shown = _spread(line.rows("bank"), TRIAL_IMAGES)
     with torch.inference_mode():
         seen = list(_features(line, backbone, shown))

@@ -13,9 +13,17 @@ from novad.config import LineSettings, Workspace
 from novad.config.settings import BUNDLED_ARCHITECTURE, BUNDLED_CHECKPOINT
 from novad.stages import layer_choice
 from novad.stages.guarded_bank import fit_bank
-from novad.stages.layer_choice import Reading, candidate_layers, choose_layers, start_layers
+from novad.stages.layer_choice import (
+    SURE,
+    Reading,
+    best_reading,
+    candidate_layers,
+    choose_layers,
+    start_layers,
+)
 from novad.stages.line import Line
 from novad.vision.backbones import file_sha256
+from novad.vision.selection import surely_better
 from novad.vision.suspicion import GuardedBank
 
 ROOT = Path(__file__).parents[3]
@@ -164,26 +172,15 @@ def test_features_are_not_averaged_where_defects_of_one_patch_ask_for_that(
     assert (choice.reading.neighbourhood, choice.reading.smoothing) == (1, 0.0)
 
 
-def test_a_sure_gain_that_is_small_is_not_worth_a_finer_grid(
-    images: tuple[Workspace, pd.DataFrame], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Two readings of 200 anomalies and 100 normals: one finds two more of 40 that the start misses."""
-    label = np.repeat([0, 1], [100, 200])
+@pytest.mark.parametrize(("found", "chosen"), [(2, 0), (20, 1)])
+def test_a_sure_gain_that_is_small_is_not_worth_a_finer_grid(found: int, chosen: int) -> None:
+    """Of 200 anomalies the start misses 40, as no normal scores above 1; another finds some of these."""
     start = np.concatenate([np.linspace(0, 1, 100), np.full(160, 2.0), np.full(40, 0.5)])
-    rows = pd.DataFrame({"label": label})
-    for found, chosen in ((2, "layer2"), (20, "layer1")):
-        other = start.copy()
-        other[260 : 260 + found] = 2.0
-        columns = {("layer2",): start, ("layer1",): other}
-        monkeypatch.setattr(layer_choice, "candidate_layers", lambda *_, told=columns: list(told))
-        monkeypatch.setattr(layer_choice, "_judged", lambda _: rows)
-        monkeypatch.setattr(
-            layer_choice, "_trial_scores", lambda *_, told=columns: np.stack(list(told.values()), axis=1)
-        )
-        line = open_line(images, memory_bank={"neighbourhood": 3})
-        choice = choose_layers(line, line.backbone(line.settings.backbone))
-        assert choice.table[1]["auroc"] > choice.table[0]["auroc"]
-        assert choice.reading.layers == (chosen,)
+    other = start.copy()
+    other[260 : 260 + found] = 2.0
+    scores, anomalous = np.stack([start, other], axis=1), np.arange(300) >= 100
+    assert surely_better(scores, 0, anomalous, SURE) == 1
+    assert best_reading(scores, anomalous) == chosen
 
 
 def test_labels_that_say_nothing_leave_the_start(images: tuple[Workspace, pd.DataFrame]) -> None:
