@@ -37,6 +37,15 @@ def test_figures_of_a_patch_and_its_neighbours_equal_loops() -> None:
     assert torch.allclose(found[1, :, 2, 4], torch.stack(by_hand), atol=1e-5)
 
 
+def test_a_patch_by_itself_equals_loops() -> None:
+    images = _random(2, 3, 24, 24)
+    part = images[1, :, 8:12, 16:20]
+    found = appearance(images, (6, 6), 1)[1, :, 2, 4]
+    assert torch.allclose(
+        found[:6], torch.cat([part.mean((1, 2)), part.std((1, 2), correction=0)]), atol=1e-5
+    )
+
+
 def test_a_flat_image_has_its_colour_and_nothing_else() -> None:
     flat = torch.tensor([0.2, 0.5, 0.9]).reshape(1, 3, 1, 1).expand(1, 3, 30, 30)
     found = appearance(flat, (4, 4))

@@ -103,6 +103,9 @@ def test_patch_features_average_neighbours_and_join_layers() -> None:
     assert joined.shape == (1, 5, 6, 6)
     assert torch.allclose(joined[0, :2, 2, 3], fine[0, :, 1:4, 2:5].mean(dim=(1, 2)), atol=1e-6)
     assert torch.allclose(joined[0, :2, 0, 0], fine[0, :, :2, :2].mean(dim=(1, 2)), atol=1e-6)
+    wide = patch_features({"a": fine, "b": coarse}, 5)
+    assert torch.allclose(wide[0, :2, 2, 3], fine[0, :, 0:5, 1:6].mean(dim=(1, 2)), atol=1e-6)
+    assert torch.equal(patch_features({"a": fine, "b": coarse}, 1)[:, :2], fine)
     pooled = global_features({"a": fine, "b": coarse})
     assert torch.allclose(pooled[0, 2:, 0, 0], coarse.mean(dim=(2, 3))[0], atol=1e-6)
 

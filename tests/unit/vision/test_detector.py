@@ -13,11 +13,16 @@ from safetensors.torch import save_file
 from novad.benchmarking.scoring_cost import _scorer
 from novad.errors import CalibrationError, IntegrityError
 from novad.vision import Detector, detector_files
-from novad.vision.appearance import AppearanceNovelty, appearance_candidate, fit_appearance_novelty
+from novad.vision.appearance import (
+    AppearanceNovelty,
+    appearance,
+    appearance_candidate,
+    fit_appearance_novelty,
+)
 from novad.vision.backbones import file_sha256
 from novad.vision.detector_files import load_novelty, save_detector, save_novelty
 from novad.vision.evidence import Evidence
-from novad.vision.explainers import BcosExplainer
+from novad.vision.explainers import BcosExplainer, Memory
 from novad.vision.familiarity import feature_grids
 from novad.vision.maps import fit_map_scale, fuse_maps
 from novad.vision.memory_bank import fit_memory_bank, load_bank, save_bank
@@ -150,6 +155,41 @@ def test_a_detector_with_a_tile_scores_as_one_without(saved: Path, tmp_path: Pat
     parted = Detector.load(copy)
     assert parted.novelty.explainer.backbone.tiling.side == 64
     assert parted.familiarity.backbone.tiling.side == 32
+
+
+def test_a_detector_averages_features_as_it_was_told(saved: Path, tmp_path: Path, pictures: Any) -> None:
+    """Those of before say nothing of it and average over 3 x 3; its memory and appearance do as it does."""
+    assert Detector.load(saved).familiarity.neighbourhood == 3
+    copy = _copy(saved, tmp_path)
+    manifest = json.loads((copy / "detector.json").read_text("utf-8"))
+    manifest["familiarity"] |= {"neighbourhood": 1, "smoothing": 0.0}
+    (copy / "detector.json").write_text(json.dumps(manifest), "utf-8")
+    sharp = Detector.load(copy)
+    memory = sharp.novelty.explainer.memory
+    assert isinstance(memory, Memory)
+    assert (sharp.familiarity.neighbourhood, memory.neighbourhood) == (1, 1)
+    images = to_batch(pictures, SIZE)
+    with torch.inference_mode():
+        features = sharp.familiarity.backbone(images)
+        (name,) = features
+        raw = features[name].permute(0, 2, 3, 1).flatten(0, 2)
+        bank = sharp.familiarity.bank
+        by_hand = (
+            torch.cdist(bank.whitening(raw), bank.vectors).amin(1).reshape(len(images), *raw_shape(features))
+        )
+        found = sharp.familiarity.score(features)
+        gaps = memory.gaps(features)[1].square().sum(2).sqrt().reshape(by_hand.shape)
+    assert torch.allclose(found.distances, bank.usual(by_hand), atol=1e-3)
+    assert torch.allclose(gaps, by_hand, atol=1e-3)
+    bank.appearance = torch.zeros(len(bank.vectors), 8)
+    looks = sharp.familiarity.differences(images, found)
+    assert looks is not None
+    assert torch.equal(looks, appearance(images, raw_shape(features), 1))
+
+
+def raw_shape(features: dict[str, torch.Tensor]) -> tuple[int, int]:
+    _, _, height, width = next(iter(features.values())).shape
+    return height, width
 
 
 def test_large_images_are_judged_fewer_at_once(
