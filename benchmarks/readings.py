@@ -24,7 +24,7 @@ from novad.vision.pooling import resize_maps
 
 __all__ = ["ReadLine", "measure"]
 
-VECTORS = (1000, 4000, 8000)
+VECTORS = (1000, 8000)
 Features = list[dict[str, Tensor]]
 
 
