@@ -23,7 +23,7 @@ from novad.vision.fusion import hybrid_scores
 __all__ = ["measure"]
 
 ANOMALIES = (5, 8, 14, 20)
-DRAWS = 24
+DRAWS = 8
 VECTORS = 8000
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
