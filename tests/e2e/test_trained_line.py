@@ -83,6 +83,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
             "validate": {"calibration_share": 0.4, "tuning_share": 0.5},
             "backbone": network,
             "explainer": {"backbone": network},
+            "memory_bank": {"min_vectors": 1000},
             "calibrate_explainer": {
                 "targets": ["layer1", "layer2"],
                 "smoothing": [2.0],
