@@ -14,12 +14,11 @@ from benchmarks.inputs import Request, read_mask, trained_lines
 from benchmarks.report import MissingInput, Report
 from novad.evaluation.metrics import fnr_at_fpr, image_auroc
 from novad.evaluation.pixels import PixelFigures
-from novad.stages.deviations import image_tensors
 from novad.stages.guarded_bank import fit_bank
-from novad.stages.layer_choice import Reading, candidate_readings
+from novad.stages.layer_choice import Reading, candidate_readings, half_features, wide_backbone
 from novad.stages.line import Line
 from novad.stages.runner import read_json
-from novad.vision.familiarity import FamiliarityScores, familiarity_scores, feature_grids
+from novad.vision.familiarity import FamiliarityScores, familiarity_scores
 from novad.vision.pooling import resize_maps
 
 __all__ = ["ReadLine", "measure"]
@@ -78,18 +77,13 @@ class ReadLine:
     @classmethod
     def _read(cls, line: Line) -> "ReadLine":
         readings = candidate_readings(line.backbone(line.settings.backbone), line.settings)
-        names = tuple(dict.fromkeys(name for each in readings for name in each.layers))
-        backbone = line.backbone(line.settings.backbone, names)
-
-        def features(*splits: str) -> Features:
-            images = line.images(line.rows(*splits))
-            with torch.inference_mode():
-                return [
-                    {name: each.half() for name, each in backbone(batch).items()}
-                    for batch in image_tensors(line, images)
-                ]
-
-        return cls(line, readings, features("bank"), features("calibration", "tuning"))
+        backbone = wide_backbone(line, readings)
+        with torch.inference_mode():
+            bank, judged = (
+                list(half_features(line, backbone, line.rows(*splits)))
+                for splits in (("bank",), ("calibration", "tuning"))
+            )
+        return cls(line, readings, bank, judged)
 
     def score(self, reading: Reading, vectors: int) -> FamiliarityScores:
         """The judged images by a bank of so many vectors."""
@@ -97,12 +91,18 @@ class ReadLine:
             update={"min_vectors": vectors, "max_vectors": vectors, "smoothing": reading.smoothing}
         )
         images = sum(len(next(iter(each.values()))) for each in self.bank)
-        grids = (grid for batch in self._grids(self.bank, reading) for grid in batch)
+        grids = (grid for features in self.bank for grid in reading.grids(features, "sensory"))
         bank = fit_bank(grids, images, told, self.line.settings.seed).bank
         with torch.inference_mode():
             parts = [
-                familiarity_scores(bank, grid, told.neighbours, told.top_share, reading.smoothing)
-                for grid in self._grids(self.judged, reading)
+                familiarity_scores(
+                    bank,
+                    reading.grids(features, "sensory"),
+                    told.neighbours,
+                    told.top_share,
+                    reading.smoothing,
+                )
+                for features in self.judged
             ]
         return FamiliarityScores(
             torch.cat([each.scores for each in parts]),
@@ -114,11 +114,6 @@ class ReadLine:
     def labels(self) -> NDArray[np.int64]:
         """Of the judged images, 1 for anomalous."""
         return self.line.rows("calibration", "tuning")["label"].to_numpy()
-
-    def _grids(self, features: Features, reading: Reading) -> Iterator[Tensor]:
-        for batch in features:
-            chosen = {name: batch[name].float() for name in reading.layers}
-            yield feature_grids(chosen, "sensory", reading.neighbourhood)
 
 
 def _rows(read: ReadLine) -> Iterator[dict[str, Any]]:

@@ -30,8 +30,10 @@ __all__ = [
     "candidate_layers",
     "candidate_readings",
     "choose_layers",
+    "half_features",
     "start_layers",
     "trial_scores",
+    "wide_backbone",
 ]
 
 # A trial bank of so few images and vectors ranks readings as the whole bank does, at a fraction of its cost.
@@ -63,6 +65,11 @@ class Reading:
     layers: Layers
     neighbourhood: int
     smoothing: float
+
+    def grids(self, features: Mapping[str, Tensor], anomaly_type: str) -> Tensor:
+        """What is compared of feature maps (N, C_l, H_l, W_l) of any precision: (N, C, h, w)."""
+        chosen = {name: features[name].float() for name in self.layers}
+        return feature_grids(chosen, anomaly_type, self.neighbourhood)
 
 
 @dataclass(frozen=True)
@@ -158,11 +165,10 @@ def _spread(rows: pd.DataFrame, most: int) -> pd.DataFrame:
 
 def trial_scores(line: Line, candidates: list[Reading], rows: pd.DataFrame) -> Floats:
     """(n, candidates) familiarity of the images of ``rows`` by trial banks, on one scale per candidate."""
-    names = tuple(dict.fromkeys(name for each in candidates for name in each.layers))
-    backbone = line.backbone(line.settings.backbone, names)
+    backbone = wide_backbone(line, candidates)
     shown = _spread(line.rows("bank"), TRIAL_IMAGES)
     with torch.inference_mode():
-        seen = list(_features(line, backbone, shown))
+        seen = list(half_features(line, backbone, shown))
         banks = [_trial_bank(line, seen, reading) for reading in candidates]
         del seen
         scores = [
@@ -170,7 +176,7 @@ def trial_scores(line: Line, candidates: list[Reading], rows: pd.DataFrame) -> F
                 _familiarity(line, bank, features, reading)
                 for bank, reading in zip(banks, candidates, strict=True)
             ]
-            for features in _features(line, backbone, rows)
+            for features in half_features(line, backbone, rows)
         ]
     raw = torch.stack([torch.cat(column) for column in zip(*scores, strict=True)], dim=1).double().numpy()
     normal = (rows["label"] == 0).to_numpy()
@@ -179,8 +185,8 @@ def trial_scores(line: Line, candidates: list[Reading], rows: pd.DataFrame) -> F
 
 def _familiarity(line: Line, bank: MemoryBank, features: Mapping[str, Tensor], reading: Reading) -> Tensor:
     told = line.settings.memory_bank
-    grid = _grid(line, features, reading)
-    return familiarity_scores(bank, grid, told.neighbours, told.top_share, reading.smoothing).scores
+    grids = reading.grids(features, line.settings.anomaly_type)
+    return familiarity_scores(bank, grids, told.neighbours, told.top_share, reading.smoothing).scores
 
 
 def _trial_bank(line: Line, seen: list[dict[str, Tensor]], reading: Reading) -> MemoryBank:
@@ -193,18 +199,19 @@ def _trial_bank(line: Line, seen: list[dict[str, Tensor]], reading: Reading) -> 
             "smoothing": reading.smoothing,
         }
     )
-    grids = (grid for features in seen for grid in _grid(line, features, reading))
+    grids = (grid for features in seen for grid in reading.grids(features, line.settings.anomaly_type))
     images = sum(len(next(iter(features.values()))) for features in seen)
     return fit_bank(grids, images, smaller, line.settings.seed).bank
 
 
-def _grid(line: Line, features: Mapping[str, Tensor], reading: Reading) -> Tensor:
-    chosen = {name: features[name].float() for name in reading.layers}
-    return feature_grids(chosen, line.settings.anomaly_type, reading.neighbourhood)
+def wide_backbone(line: Line, readings: Sequence[Reading]) -> Backbone:
+    """The line's network with every layer that one of the readings compares."""
+    names = tuple(dict.fromkeys(name for each in readings for name in each.layers))
+    return line.backbone(line.settings.backbone, names)
 
 
-def _features(line: Line, backbone: Backbone, rows: pd.DataFrame) -> Iterator[dict[str, Tensor]]:
-    """Feature maps of every batch, in half precision: the trial keeps those of its bank in memory."""
+def half_features(line: Line, backbone: Backbone, rows: pd.DataFrame) -> Iterator[dict[str, Tensor]]:
+    """Feature maps of every batch, in half precision: who compares keeps those of a bank in memory."""
     size = line.settings.backbone.image_size
     for group in batches(line.images(rows), images_at_once(size)):
         yield {name: each.half() for name, each in backbone(to_batch(group, size)).items()}

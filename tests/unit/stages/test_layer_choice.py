@@ -1,5 +1,6 @@
 """Which layers familiarity compares: by the settings, by kind and size, by what labelled anomalies show."""
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -7,11 +8,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 from novad.config import LineSettings, Workspace
 from novad.config.settings import BUNDLED_ARCHITECTURE, BUNDLED_CHECKPOINT
 from novad.stages import layer_choice
+from novad.stages.deviations import image_tensors, load_models
 from novad.stages.guarded_bank import fit_bank
 from novad.stages.layer_choice import (
     SURE,
@@ -22,9 +25,12 @@ from novad.stages.layer_choice import (
     start_layers,
 )
 from novad.stages.line import Line
+from novad.vision import Detector
+from novad.vision.appearance import appearance
 from novad.vision.backbones import file_sha256
 from novad.vision.selection import surely_better
 from novad.vision.suspicion import GuardedBank
+from small_line import LINE, STAGES, untrained_line
 
 ROOT = Path(__file__).parents[3]
 SIZE = 64
@@ -200,3 +206,33 @@ def test_the_choice_reads_no_test_image(images: tuple[Workspace, pd.DataFrame]) 
     ghost = pd.DataFrame([{"path": "not-there.png", "split": "test", "label": 1}])
     line = Line(workspace, "fine", line_settings(), pd.concat([manifest, ghost], ignore_index=True))
     assert choose_layers(line, line.backbone(line.settings.backbone)).table
+
+
+def test_a_sharp_reading_goes_into_the_bank_the_models_and_the_detector(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The settings say nothing of the neighbourhood and smooth distances by 1: what was chosen counts."""
+    monkeypatch.setattr(layer_choice, "_sharpness", lambda _: [(1, 0.0)])
+    workspace = untrained_line(tmp_path, train=16, test_good=4, per_defect=2)
+    for stage in STAGES:
+        stage.run(workspace, LINE)
+    line = Line.open(workspace, LINE)
+    told = json.loads(line.output("memory_bank", "bank.json").read_text())
+    assert (told["neighbourhood"], told["smoothing"]) == (1, 0.0)
+    detector = Detector.load(line.output("evaluate", "detector"))
+    for model in (load_models(line)[0], detector.familiarity):
+        assert (model.neighbourhood, model.smoothing) == (1, 0.0)
+    images = torch.cat(list(image_tensors(line, line.images(line.rows("bank")))))
+    bank, (_, _, rows, columns) = detector.familiarity.bank, patches_of(detector, images).shape
+    at = bank.origins[:, 0]
+    looks = appearance(images, (rows, columns), 1).permute(0, 2, 3, 1)
+    assert torch.allclose(bank.appearance, looks[at, bank.origins[:, 1], bank.origins[:, 2]], atol=1e-6)
+    raw = patches_of(detector, images)[at, :, bank.origins[:, 1], bank.origins[:, 2]]
+    assert torch.allclose(bank.whitening(raw), bank.vectors, atol=0.05)
+
+
+def patches_of(detector: Detector, images: torch.Tensor) -> torch.Tensor:
+    """Features as the network gives them, of its only layer."""
+    with torch.inference_mode():
+        (features,) = detector.familiarity.backbone(images).values()
+    return features
