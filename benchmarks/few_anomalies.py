@@ -44,7 +44,7 @@ def _rows(read: ReadLine) -> Iterator[dict[str, Any]]:
     line, labels = read.line, read.labels
     rows = line.rows("calibration", "tuning")
     trial = trial_scores(line, read.readings, rows)
-    full = np.stack([read.score(each, VECTORS).scores.double().numpy() for each in read.readings], axis=1)
+    full = np.stack([read.score(each, VECTORS)[0].double().numpy() for each in read.readings], axis=1)
     deviations = Deviations.fit(line)
     scored, normal = deviations.score(*tuning_images(line)), deviations.bank()
     for count in ANOMALIES:

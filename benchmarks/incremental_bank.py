@@ -128,7 +128,7 @@ def _rows(
     seen = list(ways[first].grids.values())
     alike = {name: _in_space(bank, ways[name].grids, start.whitening) for name, bank in banks.items()}
     reached = {name: _reach(bank, seen) for name, bank in alike.items()}
-    nearest = {name: bank.search(scored)[0] for name, bank in alike.items()}
+    nearest = {name: bank.search(bank.patches(scored))[0] for name, bank in alike.items()}
     spread = float(scores[first].std())
     full = {name: seconds[name] + way.read * per_image for name, way in ways.items()}
     rows = []
@@ -187,7 +187,7 @@ def _in_space(bank: MemoryBank, grids: Grids, whitening: Whitening) -> MemoryBan
 
 def _reach(bank: MemoryBank, grids: list[Tensor]) -> float:
     """Covering radius over all patches."""
-    return max(float(bank.search(grid[None])[0].max()) for grid in grids)
+    return max(float(bank.search(bank.patches(grid[None]))[0].max()) for grid in grids)
 
 
 def _apart(bank: MemoryBank, radius: float) -> int:

@@ -18,7 +18,7 @@ from novad.stages.guarded_bank import fit_bank
 from novad.stages.layer_choice import Reading, candidate_readings, half_features, wide_backbone
 from novad.stages.line import Line
 from novad.stages.runner import read_json
-from novad.vision.familiarity import FamiliarityScores, familiarity_scores
+from novad.vision.familiarity import familiarity_scores
 from novad.vision.pooling import resize_maps
 
 __all__ = ["ReadLine", "measure"]
@@ -85,8 +85,8 @@ class ReadLine:
             )
         return cls(line, readings, bank, judged)
 
-    def score(self, reading: Reading, vectors: int) -> FamiliarityScores:
-        """The judged images by a bank of so many vectors."""
+    def score(self, reading: Reading, vectors: int) -> tuple[Tensor, Tensor]:
+        """Scores and distance maps of the judged images by a bank of so many vectors."""
         told = self.line.settings.memory_bank.model_copy(
             update={"min_vectors": vectors, "max_vectors": vectors, "smoothing": reading.smoothing}
         )
@@ -104,11 +104,7 @@ class ReadLine:
                 )
                 for features in self.judged
             ]
-        return FamiliarityScores(
-            torch.cat([each.scores for each in parts]),
-            torch.cat([each.distances for each in parts]),
-            np.concatenate([each.nearest for each in parts]),
-        )
+        return torch.cat([each.scores for each in parts]), torch.cat([each.distances for each in parts])
 
     @property
     def labels(self) -> NDArray[np.int64]:
@@ -121,8 +117,8 @@ def _rows(read: ReadLine) -> Iterator[dict[str, Any]]:
     chosen = (tuple(told["layers"]), told["neighbourhood"])
     for reading in read.readings:
         for vectors in VECTORS:
-            found = read.score(reading, vectors)
-            scores = found.scores.double().numpy()
+            raw, distances = read.score(reading, vectors)
+            scores = raw.double().numpy()
             yield {
                 "line": read.line.name,
                 "layers": "+".join(reading.layers),
@@ -131,7 +127,7 @@ def _rows(read: ReadLine) -> Iterator[dict[str, Any]]:
                 "vectors": vectors,
                 "AUROC": image_auroc(scores, read.labels),
                 "missed at 5 % FPR": fnr_at_fpr(scores, read.labels, 0.05),
-                "AUPRO": _aupro(read.line, found.distances),
+                "AUPRO": _aupro(read.line, distances),
                 "chosen": "yes" if (reading.layers, reading.neighbourhood) == chosen else "",
             }
 

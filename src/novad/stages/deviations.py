@@ -35,12 +35,10 @@ class Remembered:
 
     Attributes:
         found: familiarity and nearest vectors.
-        features: feature maps that were asked about.
         differences: (N, 8, h, w) in appearance; empty where the bank does not know it.
     """
 
     found: FamiliarityScores
-    features: Mapping[str, Tensor]
     differences: Tensor
 
 
@@ -120,7 +118,7 @@ class Deviations:
             features = {}
         seen = _remember(self.familiarity, images, features, own)
         with torch.inference_mode():
-            residuals = self.familiarity.residuals(seen.features, seen.found, seen.differences)
+            residuals = self.familiarity.residuals(seen.found, seen.differences)
         if self.appearance is not None:
             looks = self.appearance(seen.differences)
             novelty = np.concatenate([novelty, top_means(looks, [self.look.top_share]).numpy()], axis=1)
@@ -174,11 +172,10 @@ def _remember(
 ) -> Remembered:
     """Ask the memory; ``features`` as they were seen before, empty where nobody saw any."""
     with torch.inference_mode():
-        features = features or familiarity.backbone(images)
-        found = familiarity.score(features, own)
+        found = familiarity.score(features or familiarity.backbone(images), own)
         differences = familiarity.differences(images, found)
     nothing = images.new_empty(len(images), 0, *found.distances.shape[1:])
-    return Remembered(found, features, nothing if differences is None else differences)
+    return Remembered(found, nothing if differences is None else differences)
 
 
 def _bank_parts(line: Line) -> tuple[Places, Places]:

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from novad.vision.torchvision_import import import_torchvision
+
 __all__ = ["ARCHITECTURE", "BLOCKS", "WIDTH", "bcos_encoding", "build_bcos_network"]
 
 ARCHITECTURE = "novad-bcos"
@@ -20,6 +22,7 @@ def build_bcos_network(num_classes: int = 0, width: int = WIDTH) -> nn.Module:
         width: channels of the first stage; the shipped network has ``WIDTH``.
     """
     # Imported here: with torchvision it takes seconds, which reading a layer's name need not cost.
+    import_torchvision()
     from bcos.models.resnet import BasicBlock, BcosResNet
     from bcos.modules import norms
 

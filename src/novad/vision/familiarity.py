@@ -22,11 +22,13 @@ class FamiliarityScores:
         scores: (N,) mean distance of the least familiar patches.
         distances: (N, h, w) of every patch to the bank, less what is usual at its place, smoothed.
         nearest: (N, h, w) position in the bank of the nearest vector.
+        patches: (N, h, w, D) what was compared, in the bank's space.
     """
 
     scores: Tensor
     distances: Tensor
     nearest: NDArray[np.int64]
+    patches: Tensor
 
 
 def feature_grids(
@@ -63,7 +65,8 @@ def familiarity_scores(
         smoothing: Gaussian sigma in patches; one odd patch alone then says less than several together.
         own: (N,) numbers of bank images; each is compared with the nearest vector of another image.
     """
-    raw, nearest = bank.search(grids, neighbours) if own is None else bank.search_foreign(grids, own)
+    patches = bank.patches(grids)
+    raw, nearest = bank.search(patches, neighbours) if own is None else bank.search_foreign(patches, own)
     placed = raw if bank.usual is None else bank.usual(raw)
     distances = smooth(placed[:, None], smoothing)[:, 0]
-    return FamiliarityScores(top_means(distances, [top_share])[:, 0], distances, nearest)
+    return FamiliarityScores(top_means(distances, [top_share])[:, 0], distances, nearest, patches)

@@ -107,49 +107,46 @@ class MemoryBank:
         """Lists of vectors that a search goes through, and how many there are; zeros where it is exact."""
         return self._index.lists
 
-    def search(self, grids: Tensor, neighbours: int = 1) -> tuple[Tensor, NDArray[np.int64]]:
+    def patches(self, grids: Tensor) -> Tensor:
+        """(N, C, H, W) raw patch features to (N, H, W, D) in the bank's space."""
+        return self.whitening(grids.permute(0, 2, 3, 1))
+
+    def search(self, patches: Tensor, neighbours: int = 1) -> tuple[Tensor, NDArray[np.int64]]:
         """Distance of every patch to its normal neighbours, and which they are.
 
         Args:
-            grids: (N, C, H, W) raw patch features.
+            patches: (N, H, W, D) in the bank's space.
             neighbours: how many; distances are averaged over them.
         Returns:
             (N, H, W) mean Euclidean distance and (N, H, W) position of the nearest vector in the bank.
         """
-        batch, _, height, width = grids.shape
-        queries = self._queries(grids)
-        squared, nearest = self._index.search(queries.numpy(), min(neighbours, len(self.vectors)))
+        shape = patches.shape[:3]
+        most = min(neighbours, len(self.vectors))
+        squared, nearest = self._index.search(patches.flatten(0, 2).numpy(), most)
         distances = torch.from_numpy(np.sqrt(np.maximum(squared, 0)).mean(axis=1))
-        shape = (batch, height, width)
         return distances.reshape(shape), np.asarray(nearest[:, 0]).reshape(shape)
 
-    def search_foreign(self, grids: Tensor, images: NDArray[np.int32]) -> tuple[Tensor, NDArray[np.int64]]:
+    def search_foreign(self, patches: Tensor, images: NDArray[np.int32]) -> tuple[Tensor, NDArray[np.int64]]:
         """``search`` for bank images, each of which must not find its own vectors.
 
         Args:
-            grids: (N, C, H, W) raw patch features.
+            patches: (N, H, W, D) in the bank's space.
             images: (N,) number of each in the bank.
         """
-        batch, _, height, width = grids.shape
-        distances, nearest = self.nearest_foreign(self._queries(grids), images.repeat(height * width))
-        shape = (batch, height, width)
+        shape = patches.shape[:3]
+        distances, nearest = self.nearest_foreign(patches.flatten(0, 2), images.repeat(shape[1] * shape[2]))
         return torch.from_numpy(distances).reshape(shape), nearest.reshape(shape)
 
-    def residuals(self, grids: Tensor, nearest: NDArray[np.int64]) -> Tensor:
-        """What the nearest vector does not explain of every patch, in the bank's space.
+    def residuals(self, patches: Tensor, nearest: NDArray[np.int64]) -> Tensor:
+        """What the nearest vector does not explain of every patch.
 
         Args:
-            grids: (N, C, H, W) raw patch features.
+            patches: (N, H, W, D) in the bank's space.
             nearest: (N, H, W) positions in the bank.
         Returns:
             (N, H, W, D); its Euclidean norm is the distance.
         """
-        found = self.vectors[torch.from_numpy(nearest.reshape(-1))]
-        return (self._queries(grids) - found).reshape(*nearest.shape, -1)
-
-    def _queries(self, grids: Tensor) -> Tensor:
-        """(N, C, H, W) raw features to (N * H * W, D) in the bank's space."""
-        return self.whitening(grids.permute(0, 2, 3, 1).reshape(-1, grids.shape[1]))
+        return patches - self.vectors[torch.from_numpy(nearest)]
 
     def nearest_foreign(
         self, patches: Tensor, images: NDArray[np.int32]

@@ -63,7 +63,7 @@ class FamiliarityModel:
         self, features: Mapping[str, Tensor], own: NDArray[np.int32] | None = None
     ) -> FamiliarityScores:
         """Score the backbone's feature maps; ``own`` numbers bank images, which must not find themselves."""
-        grids = self._grids(features)
+        grids = feature_grids(features, self.anomaly_type, self.neighbourhood)
         return familiarity_scores(self.bank, grids, self.neighbours, self.top_share, self.smoothing, own)
 
     def differences(self, images: Tensor, found: FamiliarityScores) -> Tensor | None:
@@ -78,20 +78,15 @@ class FamiliarityModel:
         seen = appearance(images, (rows, columns), self.neighbourhood)
         return seen - expected.permute(0, 3, 1, 2)
 
-    def residuals(
-        self, features: Mapping[str, Tensor], found: FamiliarityScores, differences: Tensor | None
-    ) -> Tensor:
+    def residuals(self, found: FamiliarityScores, differences: Tensor | None) -> Tensor:
         """(N, K) deviations of images from the patches of their nearest vectors.
 
         Direction by direction in the features, and in what the patches look like where the bank knows that.
         """
-        left = self.bank.residuals(self._grids(features), found.nearest)
+        left = self.bank.residuals(found.patches, found.nearest)
         if differences is not None:
             left = torch.cat([left, differences.permute(0, 2, 3, 1)], dim=3)
         return residual_deviations(left, found.distances)
-
-    def _grids(self, features: Mapping[str, Tensor]) -> Tensor:
-        return feature_grids(features, self.anomaly_type, self.neighbourhood)
 
 
 @dataclass(frozen=True)
@@ -234,7 +229,7 @@ def raw_scores(familiarity: FamiliarityModel, novelty: NoveltyModel, images: Ten
         features = explained.features if shared else familiarity.backbone(images)
         found = familiarity.score(features)
         differences = familiarity.differences(images, found) if novelty.remembers else None
-        residuals = familiarity.residuals(features, found, differences) if novelty.residuals else None
+        residuals = familiarity.residuals(found, differences) if novelty.residuals else None
         if novelty.appearance is None:
             return RawScores(found, novelty.score(explained.deviations, residuals), explained.maps)
         if differences is None:

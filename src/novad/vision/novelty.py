@@ -10,7 +10,7 @@ from torch import Tensor
 
 from novad.errors import CalibrationError
 from novad.vision.explainers import Explanation
-from novad.vision.pooling import smooth, top_means
+from novad.vision.pooling import extreme_means, smooth
 
 __all__ = [
     "Candidate",
@@ -231,10 +231,14 @@ def deviation_scores(
     columns = torch.empty(len(maps), len(candidates))
     alike: dict[float, dict[tuple[str, bool, str], list[int]]] = defaultdict(lambda: defaultdict(list))
     for at, each in enumerate(candidates):
-        alike[each.smoothing][each.statistic, each.located, each.side].append(at)
+        # Both ends of one map are read at once: what is low there is high in the map of the other side.
+        read = "high" if each.side == "low" else each.side
+        alike[each.smoothing][each.statistic, each.located, read].append(at)
     for smoothing, kinds in alike.items():
         smoothed = smooth(maps, smoothing)
-        for (statistic, located, side), places in kinds.items():
-            deviating = deviation(smoothed, names, normal[smoothing], statistic, located, side)
-            columns[:, places] = top_means(deviating, [candidates[at].top_share for at in places])
+        for (statistic, located, read), places in kinds.items():
+            deviating = deviation(smoothed, names, normal[smoothing], statistic, located, read)
+            ends = extreme_means(deviating, [candidates[at].top_share for at in places])
+            for number, at in enumerate(places):
+                columns[:, at] = ends[candidates[at].side == "low"][:, number]
     return columns

@@ -31,7 +31,7 @@ class Whitening:
     matrix: Tensor
 
     def __call__(self, patches: Tensor) -> Tensor:
-        """(n, C) patches to (n, D) float32."""
+        """(..., C) patches to (..., D) float32."""
         return (patches.float() - self.mean) @ self.matrix
 
 

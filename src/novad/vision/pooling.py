@@ -2,28 +2,36 @@
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["resize_maps", "smooth", "top_means"]
+__all__ = ["extreme_means", "resize_maps", "smooth", "top_means"]
 
 
 def top_means(maps: Tensor, shares: Sequence[float]) -> Tensor:
-    """Mean of the highest values of each map, for several shares of its positions at once.
+    """Mean of the highest values of each map (N, H, W), for several shares of its positions: (N, shares)."""
+    return extreme_means(maps, shares)[0]
+
+
+def extreme_means(maps: Tensor, shares: Sequence[float]) -> tuple[Tensor, Tensor]:
+    """Means of the highest and of the lowest values of each map, for several shares of its positions at once.
 
     Args:
         maps: (N, H, W).
         shares: each in (0, 1]; at least one position is taken.
     Returns:
-        (N, len(shares)).
+        (N, len(shares)) each; the lowest ones negated, as the highest of the negated map.
     """
     # NumPy's vectorised sort of all values takes a quarter of the time of torch's top k of a fifth of them.
     ordered = np.sort(maps.flatten(1).numpy(), axis=1)
     counts = [max(1, round(share * ordered.shape[1])) for share in shares]
-    return torch.from_numpy(np.stack([ordered[:, -count:].mean(axis=1) for count in counts], axis=1))
+    highest = np.stack([ordered[:, -count:].mean(axis=1) for count in counts], axis=1)
+    lowest = np.stack([-ordered[:, :count].mean(axis=1) for count in counts], axis=1)
+    return torch.from_numpy(highest), torch.from_numpy(lowest)
 
 
 def smooth(maps: Tensor, sigma: float) -> Tensor:
@@ -31,13 +39,21 @@ def smooth(maps: Tensor, sigma: float) -> Tensor:
     radius = min(math.ceil(3 * sigma), maps.shape[-1] - 1, maps.shape[-2] - 1)
     if sigma == 0 or radius < 1:
         return maps
-    offsets = torch.arange(-radius, radius + 1, dtype=maps.dtype)
-    kernel = torch.exp(-(offsets**2) / (2 * sigma**2))
-    kernel = kernel / kernel.sum()
-    channels = maps.shape[1]
-    rows = kernel.reshape(1, 1, -1, 1).expand(channels, 1, -1, 1)
-    padded = F.pad(maps, (radius, radius, radius, radius), mode="reflect")
-    return F.conv2d(F.conv2d(padded, rows, groups=channels), rows.transpose(2, 3), groups=channels)
+    # As matrix products: torch's convolution of a channel each takes two to five times as long.
+    down, across = (_blur(length, sigma, radius, maps.dtype) for length in maps.shape[-2:])
+    return down @ (maps @ across.T)
+
+
+@lru_cache(maxsize=64)
+def _blur(length: int, sigma: float, radius: int, dtype: torch.dtype) -> Tensor:
+    """(length, length) Gaussian blur of a row of values, reflected at both ends."""
+    offsets = torch.arange(-radius, radius + 1)
+    kernel = torch.exp(-(offsets.to(dtype) ** 2) / (2 * sigma**2))
+    near = (torch.arange(length)[:, None] + offsets).abs()
+    reflected = (length - 1) - ((length - 1) - near).abs()
+    return torch.zeros(length, length, dtype=dtype).scatter_add_(
+        1, reflected, (kernel / kernel.sum()).expand(length, -1).contiguous()
+    )
 
 
 def resize_maps(maps: Tensor, size: tuple[int, int]) -> Tensor:

@@ -7,7 +7,7 @@ directions matter and to which side, once each direction has figures of its own.
 import torch
 from torch import Tensor
 
-from novad.vision.pooling import smooth, top_means
+from novad.vision.pooling import extreme_means, smooth
 
 __all__ = ["FIGURES", "residual_deviations"]
 
@@ -33,8 +33,8 @@ def residual_deviations(residuals: Tensor, distances: Tensor) -> Tensor:
     columns = []
     for sigma in SMOOTHING:
         blurred = smooth(maps, sigma).reshape(batch * directions, height, width)
-        for side in (blurred, -blurred):
-            columns += list(top_means(side, SHARES).reshape(batch, directions, -1).unbind(2))
+        for side in extreme_means(blurred, SHARES):
+            columns += list(side.reshape(batch, directions, -1).unbind(2))
     flat = residuals.reshape(batch, height * width, directions)
     count = max(1, round(LEAST_FAMILIAR * height * width))
     worst = distances.reshape(batch, -1).topk(count, dim=1).indices

@@ -75,12 +75,12 @@ def test_a_colour_that_the_network_does_not_see_is_what_the_memory_leaves_unexpl
     features, images = {"layer": torch.zeros(2, 1, 4, 4)}, torch.full((2, 3, 16, 16), 0.25)
     images[1, 2] = 0.75
     found = model.score(features)
-    left = model.residuals(features, found, model.differences(images, found)).reshape(2, FIGURES, 9)
+    left = model.residuals(found, model.differences(images, found)).reshape(2, FIGURES, 9)
     assert torch.allclose(left[0, 8], torch.tensor([0.0, 0, 0, 0, -0.25, -0.25, -0.25, -0.25, -0.25]))
     assert torch.allclose(left[1, 8] - left[0, 8], torch.tensor([0.0, 0, 0, 0.5, 0, 0, 0, 0, 0]), atol=1e-5)
     blind = replace(model, bank=MemoryBank(whitening, torch.zeros(1, 1), origins))
     assert blind.differences(images, found) is None
-    alike = blind.residuals(features, found, None)
+    alike = blind.residuals(found, None)
     assert torch.equal(alike[0], alike[1])
 
 

@@ -358,7 +358,9 @@ def test_evidence_weighs_what_the_memory_leaves_unexplained_after_the_explanatio
     with torch.inference_mode():
         grids = feature_grids(familiarity.backbone(images), "sensory")
         nearest = found.familiarity.nearest
-        left = residual_deviations(familiarity.bank.residuals(grids, nearest), found.familiarity.distances)
+        left = residual_deviations(
+            familiarity.bank.residuals(familiarity.bank.patches(grids), nearest), found.familiarity.distances
+        )
     alone = raw_scores(familiarity, plain, images).novelty[:, None]
     seen = torch.cat([alone, left], dim=1).double()
     by_hand = (4 * torch.tanh((seen - numbers[0]) / (4 * numbers[1]))) @ numbers[2].double()

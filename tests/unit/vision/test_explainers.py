@@ -38,7 +38,7 @@ def test_what_the_memory_leaves_unexplained_is_divided_among_the_pixels(
     with torch.no_grad():
         patches, gaps = memory.gaps(backbone(IMAGES))
         normal = patches - memory.bank.whitening.mean @ memory.bank.whitening.matrix - gaps
-        distances, _ = memory.bank.search(feature_grids(backbone(IMAGES), "sensory"))
+        distances, _ = memory.bank.search(memory.bank.patches(feature_grids(backbone(IMAGES), "sensory")))
     assert torch.allclose(gaps.norm(dim=2).flatten(), distances.flatten(), atol=1e-2)
     brought = (gaps * (normal + memory.bank.whitening.mean @ memory.bank.whitening.matrix)).sum(dim=(1, 2))
     gap = gaps.square().sum(dim=(1, 2))

@@ -31,7 +31,7 @@ def grids(images: int = 12, seed: int = 0) -> list[torch.Tensor]:
 def test_distances_and_neighbours_equal_brute_force() -> None:
     bank = fit_memory_bank(iter(grids()), 12, **OPTIONS)
     query = torch.stack(grids(3, seed=9))
-    distances, nearest = bank.search(query)
+    distances, nearest = bank.search(bank.patches(query))
     mapped = bank.whitening(query.permute(0, 2, 3, 1).reshape(-1, 5))
     brute = torch.cdist(mapped, bank.vectors)
     assert torch.allclose(distances.reshape(-1), brute.amin(1), atol=1e-3)
@@ -43,7 +43,7 @@ def test_several_neighbours_are_averaged() -> None:
     query = torch.stack(grids(1, seed=9))
     brute = torch.cdist(bank.whitening(query.permute(0, 2, 3, 1).reshape(-1, 5)), bank.vectors)
     expected = brute.topk(3, largest=False).values.mean(1)
-    assert torch.allclose(bank.search(query, 3)[0].reshape(-1), expected, atol=1e-3)
+    assert torch.allclose(bank.search(bank.patches(query), 3)[0].reshape(-1), expected, atol=1e-3)
 
 
 def test_the_nearest_foreign_vector_is_of_another_image() -> None:
@@ -130,7 +130,7 @@ def test_a_saved_bank_answers_alike(tmp_path: Path) -> None:
     save_bank(bank, tmp_path / "bank.safetensors")
     again = load_bank(tmp_path / "bank.safetensors")
     query = torch.stack(grids(2, seed=4))
-    assert torch.equal(bank.search(query)[0], again.search(query)[0])
+    assert torch.equal(bank.search(bank.patches(query))[0], again.search(again.patches(query))[0])
     assert np.array_equal(bank.origins, again.origins)
 
 
@@ -176,6 +176,6 @@ def test_the_kept_patches_are_those_of_every_step_and_more_than_told_are_refused
 def test_a_vector_of_the_bank_is_perfectly_familiar() -> None:
     whitening = Whitening(torch.zeros(3), torch.eye(3))
     bank = MemoryBank(whitening, torch.tensor([[1.0, 2, 3], [4, 5, 6]]), np.zeros((2, 3), np.int32))
-    distances, nearest = bank.search(torch.tensor([4.0, 5, 6]).reshape(1, 3, 1, 1))
+    distances, nearest = bank.search(bank.patches(torch.tensor([4.0, 5, 6]).reshape(1, 3, 1, 1)))
     assert float(distances) == 0
     assert nearest.tolist() == [[[1]]]

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 
 from novad.errors import CalibrationError, ConfigError
 from novad.vision.backbones import BcosBackbone
@@ -10,7 +11,7 @@ from novad.vision.candidates import CandidateGrid, candidate_scores, fit_normal_
 from novad.vision.explainers import BcosExplainer, Explanation
 from novad.vision.models import NoveltyModel
 from novad.vision.novelty import Candidate, StatisticMoments, deviation, map_step, statistic_maps
-from novad.vision.pooling import smooth, top_means
+from novad.vision.pooling import extreme_means, smooth, top_means
 from novad.vision.selection import candidate_table, choose
 
 NAMES = ("contribution", "weight_norm")
@@ -135,6 +136,21 @@ def test_top_means_equal_sorting() -> None:
         assert torch.allclose(found[:, column], ordered[:, :count].mean(1), atol=1e-5)
 
 
+@pytest.mark.parametrize(("shape", "sigma"), [((9, 14), 1.0), ((40, 33), 2.0), ((5, 60), 4.0)])
+def test_smoothing_is_a_gaussian_filter_with_reflected_borders(shape: tuple[int, int], sigma: float) -> None:
+    values = torch.randn(2, 3, *shape, generator=torch.Generator().manual_seed(5))
+    radius = min(round(3 * sigma), min(shape) - 1)
+    expected = gaussian_filter(values.double().numpy(), sigma, mode="mirror", axes=(2, 3), radius=radius)
+    assert np.allclose(smooth(values, sigma).numpy(), expected, atol=1e-5)
+
+
+def test_lowest_means_are_the_highest_of_the_other_side() -> None:
+    values, shares = torch.randn(3, 8, 7, generator=torch.Generator().manual_seed(1)), [0.01, 0.2, 1.0]
+    highest, lowest = extreme_means(values, shares)
+    assert torch.equal(highest, top_means(values, shares))
+    assert torch.allclose(lowest, top_means(-values, shares), atol=1e-6)
+
+
 def test_maps_of_large_images_stay_near_128_wide() -> None:
     assert [map_step(size) for size in (64, 224, 256, 640, 1024)] == [2, 2, 2, 5, 8]
 
@@ -154,7 +170,7 @@ def test_the_chosen_candidate_scores_alike_alone_and_in_the_grid(random_backbone
         model = NoveltyModel(explainer, candidate, (candidate,), None, normal)
         found = model.explain(images)
         alone = model.score(found.deviations)
-        assert torch.equal(alone, top_means(found.maps, [candidate.top_share])[:, 0])
+        assert torch.allclose(alone, top_means(found.maps, [candidate.top_share])[:, 0], atol=1e-6)
         assert np.allclose(scores[:, at], alone.numpy(), rtol=1e-4, atol=1e-4)
 
 

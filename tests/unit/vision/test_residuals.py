@@ -52,8 +52,9 @@ def _bank() -> MemoryBank:
 
 def test_a_residual_is_as_long_as_the_distance() -> None:
     bank, grids = _bank(), torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(1))
-    distances, nearest = bank.search(grids)
-    residuals = bank.residuals(grids, nearest)
+    patches = bank.patches(grids)
+    distances, nearest = bank.search(patches)
+    residuals = bank.residuals(patches, nearest)
     assert residuals.shape == (2, 4, 5, 2)
     assert torch.allclose(residuals.norm(dim=3), distances, atol=1e-5)
     vector = bank.vectors[int(nearest[1, 2, 3])]
@@ -63,6 +64,6 @@ def test_a_residual_is_as_long_as_the_distance() -> None:
 def test_a_bank_image_is_compared_with_the_others() -> None:
     bank, grids = _bank(), torch.zeros(2, 3, 1, 2)
     grids[:, 0] = 1  # every patch lies on the vector of image 0
-    distances, nearest = bank.search_foreign(grids, np.array([0, 1], np.int32))
+    distances, nearest = bank.search_foreign(bank.patches(grids), np.array([0, 1], np.int32))
     assert nearest.tolist() == [[[2, 2]], [[0, 0]]]
     assert distances.tolist() == [[[1, 1]], [[0, 0]]]

@@ -92,8 +92,8 @@ def test_a_bank_answers_by_lists_as_it_does_exactly(neighbours: int) -> None:
     origins = np.stack([np.arange(4000) // 20, *np.zeros((2, 4000), int)], 1).astype(np.int32)
     exact, listed = bank(vectors, origins, 4000), bank(vectors, origins, 100)
     assert exact.lists == (0, 0) != listed.lists
-    grids = torch.from_numpy(clustered(300, 2)).T.reshape(1, 12, 15, 20)
-    for one, other in zip(exact.search(grids, neighbours), listed.search(grids, neighbours), strict=True):
+    patches = torch.from_numpy(clustered(300, 2)).reshape(1, 15, 20, 12)
+    for one, other in zip(exact.search(patches, neighbours), listed.search(patches, neighbours), strict=True):
         assert np.isclose(np.asarray(one), np.asarray(other), atol=1e-3).mean() >= 0.98
 
 

@@ -64,7 +64,7 @@ def test_familiarity_is_judged_by_what_is_unusual_at_its_place_also_after_saving
     save_bank(bank, tmp_path / "bank.safetensors")
     again = load_bank(tmp_path / "bank.safetensors")
     images = torch.randn(3, 4, *SHAPE, generator=generator)
-    raw, _ = bank.search(images)
+    raw, _ = bank.search(bank.patches(images))
     assert bank.usual is not None
     placed = bank.usual(raw)
     assert not torch.allclose(placed, raw, atol=0.1)
