@@ -20,7 +20,7 @@ import novad.serving.console
 from browser import Browser, needs_chromium, opened, running
 from hostile_requests import SECRET, png
 from novad.config import Workspace
-from novad.evaluation.overlays import overlay
+from novad.evaluation.overlays import judged_overlay
 from novad.images import decode_image
 from novad.serving.app import build_app
 from novad.serving.image_store import ImageStore
@@ -238,7 +238,8 @@ def test_an_image_shows_the_maps_that_the_version_computes(console: Console, tes
     for kind in KINDS:
         assert view[kind] == pytest.approx(row[kind], abs=1e-4)
         threshold = detector.thresholds.map[kind]
-        drawn = overlay(pixels, getattr(detection, f"{kind}_map"), threshold, max(1.0, abs(threshold)))
+        passed = kind != "hybrid" or detection.decision == "PASS"
+        drawn = judged_overlay(pixels, getattr(detection, f"{kind}_map"), threshold, passed)
         assert np.array_equal(_pixels(view["maps"][kind]), drawn)
     nearest = view["nearest"]
     assert (nearest["image"], nearest["sha256"]) == (detection.nearest.image, detection.nearest.sha256)

@@ -146,7 +146,8 @@ def _draw(folder: Path, path: Path, image: Any, detection: Any, detector: Any) -
     target = folder / f"{path.stem}-{mark}.png"
     caption = f"{path.name}: {detection.decision}, hybrid {detection.hybrid:.2f}, p {detection.p_value:.3f}"
     maps = {kind: getattr(detection, f"{kind}_map") for kind in KINDS}
-    panel(image, maps, detector.thresholds.map, None, caption).save(target)
+    passed = detection.decision == "PASS"
+    panel(image, maps, detector.thresholds.map, None, caption, passed).save(target)
     return target
 
 

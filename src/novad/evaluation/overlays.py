@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-__all__ = ["fitting", "outlined", "overlay", "panel", "to_uint8"]
+__all__ = ["fitting", "judged_overlay", "outlined", "overlay", "panel", "to_uint8"]
 
 Picture = NDArray[np.uint8]
 
@@ -43,6 +43,39 @@ def overlay(image: NDArray[Any], heat: NDArray[np.floating], threshold: float, s
     return np.asarray(np.round(base * (1 - opacity) + colour * opacity), np.uint8)
 
 
+def judged_overlay(
+    image: NDArray[Any], heat: NDArray[np.floating], threshold: float, passed: bool = True
+) -> Picture:
+    """The overlay of a judged part on the scale of its line: full glow one threshold's height above it.
+
+    A score averages many places and may fail a part whose map stays below the map's threshold everywhere.
+    On a part that did not pass, and only there, a ring then says where the map is highest.
+
+    Args:
+        image: (H, W, 3) uint8 or uint16.
+        heat: (H, W) map.
+        threshold: of the map.
+        passed: whether the part did.
+    Returns:
+        (H, W, 3) uint8.
+    """
+    drawn = overlay(image, heat, threshold, max(1.0, abs(threshold)))
+    if passed or (heat > heat.dtype.type(threshold)).any():
+        return drawn
+    return _ringed(drawn, np.unravel_index(int(np.argmax(heat)), heat.shape))
+
+
+def _ringed(picture: Picture, place: tuple[np.intp, ...]) -> Picture:
+    """A white ring, edged black, around a row and a column."""
+    image, width = Image.fromarray(picture), max(1, round(max(picture.shape[:2]) / 160))
+    row, column, radius = int(place[0]), int(place[1]), max(picture.shape[:2]) / 16
+    for grown, colour, stroke in ((width, "black", 3 * width), (0, "white", width)):
+        reach = radius + grown
+        box = (column - reach, row - reach, column + reach, row + reach)
+        ImageDraw.Draw(image).ellipse(box, outline=colour, width=stroke)
+    return np.asarray(image)
+
+
 def _strength(heat: NDArray[np.floating], threshold: float, span: float) -> NDArray[np.float64]:
     """Glow of each pixel, 0 to 1; none above an infinite threshold, none where the map has no value."""
     # Compared in the map's own precision: a float32 map may reach a threshold that was rounded from it.
@@ -58,6 +91,7 @@ def panel(
     thresholds: Mapping[str, float],
     mask: NDArray[np.bool_] | None = None,
     caption: str = "",
+    passed: bool = True,
 ) -> Image.Image:
     """The image and its overlays side by side, with names above and a caption below.
 
@@ -67,10 +101,11 @@ def panel(
         thresholds: per name; the glow is full at one threshold's height above it, at least 1.
         mask: true defect, outlined on the first picture.
         caption: one line of text.
+        passed: whether the part did; where it did not, the hybrid map always points (``judged_overlay``).
     """
     pictures = {"image": outlined(to_uint8(image), mask)}
     for name, heat in maps.items():
-        pictures[name] = overlay(image, heat, thresholds[name], max(1.0, abs(thresholds[name])))
+        pictures[name] = judged_overlay(image, heat, thresholds[name], passed or name != "hybrid")
     scale = _SIDE / max(image.shape[:2])
     width, height = (max(1, round(side * scale)) for side in (image.shape[1], image.shape[0]))
     font = ImageFont.load_default(13)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw
 
-from novad.evaluation.overlays import overlay, to_uint8
+from novad.evaluation.overlays import judged_overlay, to_uint8
 from novad.images.decode import Pixels
 
 if TYPE_CHECKING:
@@ -33,13 +33,14 @@ def heatmap(
 ) -> Image.Image:
     """The image under one of its maps, at most ``side`` pixels wide or high: maps are coarser than that.
 
-    The scale is the detector's, the same for all its images.
+    The scale is the detector's, the same for all its images; how parts that did not pass are shown tells
+    ``judged_overlay``.
     """
     image = small(pixels, side)
     shown = replace(detection, size=(image.height, image.width))
-    threshold = detector.thresholds.map[kind]
-    drawn = overlay(np.asarray(image), getattr(shown, f"{kind}_map"), threshold, max(1.0, abs(threshold)))
-    return Image.fromarray(drawn)
+    passed = kind != "hybrid" or detection.decision == "PASS"
+    heat, threshold = getattr(shown, f"{kind}_map"), detector.thresholds.map[kind]
+    return Image.fromarray(judged_overlay(np.asarray(image), heat, threshold, passed))
 
 
 def patch(pixels: Pixels, grid: tuple[int, int], place: tuple[int, int]) -> Image.Image:

@@ -37,5 +37,5 @@ class HeatmapGallery:
             f"(familiarity {detection.familiarity:.2f}, novelty {detection.novelty:.2f}), "
             f"p {detection.p_value:.3f}"
         )
-        picture = panel(image, maps, self.thresholds.map, mask, caption)
+        picture = panel(image, maps, self.thresholds.map, mask, caption, detection.decision == "PASS")
         picture.save(self.folder / f"{row.defect_type}-{Path(row.path).stem}-{row.sha256[:8]}.png")

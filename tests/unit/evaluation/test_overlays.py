@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from novad.evaluation.overlays import overlay, panel
+from novad.evaluation.overlays import judged_overlay, overlay, panel
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)
 RAMP = np.broadcast_to(np.linspace(-2, 4, 32), (24, 32))
@@ -51,6 +51,31 @@ def test_sixteen_bit_images_are_shown_by_their_high_byte() -> None:
 def test_a_wrong_span_or_size_is_refused(shape: tuple[int, int], span: float) -> None:
     with pytest.raises(ValueError, match="span"):
         overlay(IMAGE, np.zeros(shape), 1.0, span)
+
+
+@pytest.mark.parametrize("passed", [True, False])
+def test_a_failed_part_whose_map_stays_dark_is_ringed_where_the_map_is_highest(passed: bool) -> None:
+    grey, heat = np.full((160, 240, 3), 128, np.uint8), np.zeros((160, 240), np.float32)
+    heat[70, 180] = 0.5
+    shown = judged_overlay(grey, heat, 1.0, passed)
+    changed = (shown != grey).any(axis=2)
+    assert changed.any() != passed
+    if not passed:
+        rows, columns = np.nonzero(changed)
+        assert (rows.min() + rows.max(), columns.min() + columns.max()) == pytest.approx((140, 360), abs=2)
+        assert not changed[65:76, 175:186].any()  # the place itself stays to be seen
+        assert {0, 255} <= set(shown[changed].ravel().tolist())
+
+
+def test_where_a_map_glows_no_ring_is_drawn() -> None:
+    np.testing.assert_array_equal(judged_overlay(IMAGE, RAMP, 1.0, False), overlay(IMAGE, RAMP, 1.0))
+
+
+def test_the_hybrid_map_alone_points_on_a_failed_part() -> None:
+    first, familiarity, novelty, hybrid = tiles(np.asarray(panel(IMAGE, maps(-3.0), LIMITS, passed=False)))
+    np.testing.assert_array_equal(familiarity, first)
+    np.testing.assert_array_equal(novelty, first)
+    assert (hybrid != first).any()
 
 
 def maps(value: float) -> dict[str, np.ndarray]:
