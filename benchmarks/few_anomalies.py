@@ -1,6 +1,7 @@
 """How many labelled anomalies it takes to choose how familiarity reads, and to learn novelty from."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from novad.stages.calibrate_explainer import tuning_images
 from novad.stages.deviations import Deviations
 from novad.stages.layer_choice import best_reading, trial_scores
 from novad.stages.line import Line
-from novad.stages.options import BankDeviations, Scored, evidence_option, single_option
+from novad.stages.options import Examples, Scored, evidence_option, single_option
 from novad.vision.appearance import APPEARANCE
 from novad.vision.calibration import fit_normal_scale
 from novad.vision.fusion import hybrid_scores
@@ -46,7 +47,8 @@ def _rows(read: ReadLine) -> Iterator[dict[str, Any]]:
     trial = trial_scores(line, read.readings, rows)
     full = np.stack([read.score(each, VECTORS)[0].double().numpy() for each in read.readings], axis=1)
     deviations = Deviations.fit(line)
-    scored, normal = deviations.score(*tuning_images(line)), deviations.bank()
+    scored = deviations.with_mirrored(deviations.score(*tuning_images(line)))
+    normal = deviations.bank()
     for count in ANOMALIES:
         if count > 2 * (labels == 1).sum() // 3:
             continue
@@ -60,6 +62,7 @@ def _rows(read: ReadLine) -> Iterator[dict[str, Any]]:
         yield {
             "line": line.name,
             "anomalies": count,
+            "mirrored": ", ".join(scored.mirrored),
             "familiarity as it starts": start,
             "familiarity as chosen": chosen,
             **{name: _told([each[name] for each in fused]) for name in fused[0]},
@@ -75,9 +78,7 @@ def _drawn(labels: NDArray[np.int64], count: int, draw: int) -> Mask:
     return taught
 
 
-def _fused(
-    line: Line, scored: Scored, normal: BankDeviations, taught: Mask
-) -> dict[str, tuple[float, float]]:
+def _fused(line: Line, scored: Scored, normal: Examples, taught: Mask) -> dict[str, tuple[float, float]]:
     """AUROC and misses on what was not taught, by familiarity alone and fused with appearance or evidence."""
     part = part_of(scored, taught)
     look = next(each for each in scored.candidates if each.target == APPEARANCE)
@@ -86,6 +87,9 @@ def _fused(
         "familiarity": None,
         "with appearance": single_option(line.settings, part, look),
         "with evidence": evidence_option(line.settings, part, normal, target),
+        "with evidence, nothing mirrored": evidence_option(
+            line.settings, replace(part, mirrored={}), normal, target
+        ),
     }
     labels, scale = scored.anomalous[~taught].astype(int), taught & scored.calibration
     known = fit_normal_scale(scored.familiarity[scale])(scored.familiarity[~taught])

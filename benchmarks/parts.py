@@ -17,7 +17,7 @@ from novad.evaluation.metrics import fnr_at_fpr, image_auroc
 from novad.stages.calibrate_explainer import tuning_images
 from novad.stages.deviations import Deviations, learns
 from novad.stages.line import Line
-from novad.stages.options import BankDeviations, Scored, learned
+from novad.stages.options import Examples, Scored, learned
 from novad.vision.appearance import APPEARANCE
 from novad.vision.calibration import fit_normal_scale
 from novad.vision.evidence import evidence_candidates
@@ -55,7 +55,8 @@ def measure(request: Request) -> Report:
 
 def _rows(line: Line) -> list[dict[str, Any]]:
     deviations = Deviations.fit(line)
-    told, normal = deviations.score(*tuning_images(line)), deviations.bank()
+    told = deviations.with_mirrored(deviations.score(*tuning_images(line)))
+    normal = deviations.bank()
     shown = line.rows("test")
     test = deviations.score(shown, line.images(shown))
     scale = fit_normal_scale(told.familiarity[told.calibration])
@@ -101,7 +102,7 @@ def _parts(deviations: Deviations) -> dict[str, Part]:
 
 
 def _learned(
-    line: Line, part: Part, told: Scored, normal: BankDeviations, test: Scored
+    line: Line, part: Part, told: Scored, normal: Examples, test: Scored
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Calibrated novelty of calibration and tuning images, cross-fitted, and of test images."""
     evidence, scores = learned(
@@ -110,6 +111,7 @@ def _learned(
         part.read(told.novelty, told.residuals),
         line.settings.calibrate_explainer.evidence_strength,
         part.free,
+        tuple(part.read(each.novelty, each.residuals) for each in told.mirrored.values()),
     )
     judged = evidence(torch.from_numpy(part.read(test.novelty, test.residuals))).double().numpy()
     scale = fit_normal_scale(scores[told.calibration])

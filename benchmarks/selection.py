@@ -20,7 +20,7 @@ from novad.evaluation.metrics import fnr_at_fpr, image_auroc
 from novad.stages.calibrate_explainer import tuning_images
 from novad.stages.deviations import Deviations, learns
 from novad.stages.line import Line
-from novad.stages.options import BankDeviations, Option, Scored, best_option, offered_options, single_option
+from novad.stages.options import Examples, Option, Scored, best_option, offered_options, single_option
 from novad.vision.calibration import fit_normal_scale
 from novad.vision.fusion import hybrid_scores
 from novad.vision.novelty import Candidate
@@ -45,7 +45,7 @@ class _Case:
     settings: LineSettings
     scored: Scored
     reference: Candidate
-    normal: BankDeviations | None
+    normal: Examples | None
 
     def of(self, rows: NDArray[np.bool_]) -> "_Case":
         return replace(self, scored=part_of(self.scored, rows))
@@ -53,12 +53,17 @@ class _Case:
 
 def part_of(scored: Scored, rows: NDArray[np.bool_]) -> Scored:
     """Some of the images."""
+    tuning = rows[~scored.calibration]
     return Scored(
         scored.rows[rows],
         scored.candidates,
         scored.familiarity[rows],
         scored.novelty[rows],
         scored.residuals[rows],
+        {
+            name: Examples(each.novelty[tuning], each.residuals[tuning])
+            for name, each in scored.mirrored.items()
+        },
     )
 
 
@@ -79,8 +84,10 @@ def measure(request: Request) -> Report:
 
 def _case(line: Line) -> _Case:
     deviations = Deviations.fit(line)
-    normal = deviations.bank() if learns(line) else None
-    return _Case(line.settings, deviations.score(*tuning_images(line)), deviations.reference, normal)
+    scored, normal = deviations.score(*tuning_images(line)), None
+    if learns(line):
+        scored, normal = deviations.with_mirrored(scored), deviations.bank()
+    return _Case(line.settings, scored, deviations.reference, normal)
 
 
 def _rows(line: str, case: _Case) -> list[dict[str, Any]]:

@@ -166,7 +166,8 @@ class CalibrateExplainerSettings(Section):
 
     From ``evidence_anomalies`` labelled anomalies on, all deviations are weighed instead of one chosen (0:
     never); ``evidence_strength`` is the inverse ridge penalty of that. Evidence also weighs, direction by
-    direction, what the memory bank leaves unexplained, unless ``residuals`` is off.
+    direction, what the memory bank leaves unexplained, unless ``residuals`` is off. It learns from tuning
+    images in the mirror, too, where mirrored normal images look normal, unless ``mirrored`` is off.
     """
 
     targets: tuple[str, ...] = ()
@@ -177,6 +178,7 @@ class CalibrateExplainerSettings(Section):
     evidence_anomalies: Annotated[int, Field(ge=0)] = 8
     evidence_strength: Annotated[float, Field(gt=0)] = 100.0
     residuals: bool = True
+    mirrored: bool = True
 
 
 class TuneFusionSettings(Section):

@@ -44,7 +44,9 @@ def run(workspace: Workspace, name: str) -> None:
         line.settings.tune_fusion.max_false_positive_rate,
         line.settings.tune_fusion.equal_weight_prior,
     )
-    normal = deviations.bank() if learns(line) else None
+    normal = None
+    if learns(line):
+        scored, normal = deviations.with_mirrored(scored), deviations.bank()
     options = offered_options(line.settings, scored, deviations.reference, normal)
     best = best_option(options, scored.anomalous)
     masked = masked_images(line)
@@ -62,7 +64,8 @@ def run(workspace: Workspace, name: str) -> None:
             }
         save_file(kept, folder / "maps.safetensors")
         scores.to_parquet(folder / "scores.parquet", index=False)
-        write_json(folder / "candidates.json", _report(line, novelty, options, table, scores))
+        report = _report(line, novelty, options, table, scores)
+        write_json(folder / "candidates.json", {**report, "mirrored": list(scored.mirrored)})
 
 
 def _memory_maps(deviations: Deviations, masked: MaskedImages | None) -> tuple[Tensor | None, Tensor | None]:

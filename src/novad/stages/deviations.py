@@ -1,7 +1,7 @@
 """How a line's images deviate from its normal ones, by every candidate and from what the memory expects."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from novad.stages.line import Line
-from novad.stages.options import BankDeviations, Scored
+from novad.stages.options import Examples, Scored
 from novad.stages.runner import read_json
 from novad.vision.appearance import AppearanceNovelty, appearance_candidate, fit_appearance_novelty
 from novad.vision.candidates import CandidateGrid, Fits, candidate_scores, fit_normal_statistics
 from novad.vision.explainers import MEMORY, Explainer, Memory, build_explainer
 from novad.vision.familiarity import FamiliarityScores
+from novad.vision.fusion import standing
 from novad.vision.memory_bank import load_bank
 from novad.vision.models import FamiliarityModel
 from novad.vision.novelty import Candidate
@@ -27,6 +28,13 @@ __all__ = ["Deviations", "Remembered", "image_tensors", "learns", "load_models"]
 
 Numbers = NDArray[np.int32]
 Places = NDArray[np.int64]
+
+# Axes of (N, 3, H, W) images that are turned round.
+FLIPS = {"left-right": (3,), "upside-down": (2,), "both": (2, 3)}
+# A flip is of use while mirrored normals stand out from plain ones in familiarity by an AUROC below this: on
+# lines where it helped they did by 0.51 to 0.69, on one where it did harm by 1 (docs/research/evidence.md).
+STANDS_OUT = 0.75
+MOST_MIRRORED = 64
 
 
 @dataclass(frozen=True)
@@ -99,12 +107,39 @@ class Deviations:
         known, novelty, residuals = (np.concatenate(each) for each in zip(*parts, strict=True))
         return Scored(rows, self.candidates, known.astype(np.float64), novelty, residuals)
 
-    def bank(self) -> BankDeviations:
+    def bank(self) -> Examples:
         """Of bank images that nothing was fitted on, each as if the bank did not hold it."""
         _, rest = _bank_parts(self.line)
         parts = [self._batch(images, own) for own, images in _bank_batches(self.line, rest)]
         _, novelty, residuals = (np.concatenate(each) for each in zip(*parts, strict=True))
-        return BankDeviations(novelty, residuals)
+        return Examples(novelty, residuals)
+
+    def with_mirrored(self, scored: Scored) -> Scored:
+        """The same with the tuning images mirrored, as far as this leaves normal images normal."""
+        rows = self.line.rows("tuning")
+        mirrored = {}
+        for name in self.flips():
+            images = image_tensors(self.line, self.line.images(rows))
+            parts = [self._batch(batch.flip(FLIPS[name])) for batch in images]
+            _, novelty, residuals = (np.concatenate(each) for each in zip(*parts, strict=True))
+            mirrored[name] = Examples(novelty, residuals)
+        return replace(scored, mirrored=mirrored)
+
+    def flips(self) -> list[str]:
+        """Names of the flips after which bank images look as familiar as before."""
+        if not self.line.settings.calibrate_explainer.mirrored:
+            return []
+        _, rest = _bank_parts(self.line)
+        asked = rest[_spread(len(rest), min(MOST_MIRRORED, len(rest)))]
+        plain = self._bank_familiarity(asked)
+        apart = {name: standing(self._bank_familiarity(asked, axes), plain) for name, axes in FLIPS.items()}
+        return [name for name, each in apart.items() if each.mean() < STANDS_OUT]
+
+    def _bank_familiarity(self, places: Places, axes: tuple[int, ...] = ()) -> NDArray[np.float32]:
+        """Raw familiarity of bank images turned round along ``axes``, each without its own vectors."""
+        batches = _bank_batches(self.line, places)
+        seen = [_remember(self.familiarity, images.flip(axes), {}, own) for own, images in batches]
+        return torch.cat([each.found.scores for each in seen]).numpy()
 
     def remember(self, images: Tensor) -> Remembered:
         """What the memory says about images (N, 3, H, W)."""

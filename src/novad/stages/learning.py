@@ -30,6 +30,7 @@ class Lessons:
         calibration: (c, K) of calibration normals: they set offset and spread and teach nothing, so that
             thresholds taken from them still hold.
         free: columns that are weighed without a penalty: those that tell anomalies without any label.
+        mirrored: (n, K) of the same tuning images, once per flip; they teach with their image, or not at all.
     """
 
     normal: NDArray[np.float32]
@@ -38,6 +39,7 @@ class Lessons:
     order: NDArray[np.str_]
     calibration: NDArray[np.float32]
     free: tuple[int, ...] = ()
+    mirrored: tuple[NDArray[np.float32], ...] = ()
 
 
 def learn_evidence(lessons: Lessons, strength: float, taught: Mask | None = None) -> Evidence:
@@ -49,7 +51,8 @@ def learn_evidence(lessons: Lessons, strength: float, taught: Mask | None = None
         taught: (n,) tuning images to learn from; all when omitted.
     """
     taught = np.ones(len(lessons.anomalous), bool) if taught is None else taught
-    normal = np.concatenate([lessons.normal, lessons.tuning[taught & ~lessons.anomalous]])
+    views = (lessons.tuning, *lessons.mirrored)
+    normal = np.concatenate([lessons.normal, *(each[taught & ~lessons.anomalous] for each in views)])
     centre, scale = (torch.from_numpy(each).float() for each in normal_scales(normal))
     share = np.full(normal.shape[1], np.sqrt(normal.shape[1]))
     share[list(lessons.free)] = 1.0
@@ -57,7 +60,7 @@ def learn_evidence(lessons: Lessons, strength: float, taught: Mask | None = None
     def seen(deviations: NDArray[np.float32]) -> NDArray[np.float64]:
         return np.asarray(squashed(torch.from_numpy(deviations), centre, scale).double().numpy() / share)
 
-    images = np.concatenate([normal, lessons.tuning[taught & lessons.anomalous]])
+    images = np.concatenate([normal, *(each[taught & lessons.anomalous] for each in views)])
     labels = np.arange(len(images)) >= len(normal)
     model = LogisticRegression(C=strength, class_weight="balanced", max_iter=5000)
     weight: NDArray[np.float64] = model.fit(seen(images), labels).coef_[0] / share

@@ -1,6 +1,7 @@
 """Ways to ask for novelty on one line: a single deviation, or all of an explanation weighed by evidence."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from novad.vision.novelty import Candidate
 from novad.vision.selection import choose, surely_better
 
 __all__ = [
-    "BankDeviations",
+    "Examples",
     "Option",
     "Scored",
     "best_option",
@@ -32,6 +33,19 @@ SURE = 1.0
 
 
 @dataclass(frozen=True)
+class Examples:
+    """Deviations of images that evidence learns from besides those that it is judged on.
+
+    Attributes:
+        novelty: (b, K).
+        residuals: (b, R).
+    """
+
+    novelty: NDArray[np.float32]
+    residuals: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
 class Scored:
     """Raw scores of images by every candidate.
 
@@ -41,6 +55,7 @@ class Scored:
         familiarity: (n,).
         novelty: (n, K).
         residuals: (n, R) deviations from the memory bank, direction by direction.
+        mirrored: of the t tuning images in their order, by the name of each flip that leaves normals normal.
     """
 
     rows: pd.DataFrame
@@ -48,6 +63,7 @@ class Scored:
     familiarity: NDArray[np.float64]
     novelty: NDArray[np.float32]
     residuals: NDArray[np.float32]
+    mirrored: Mapping[str, Examples] = field(default_factory=dict)
 
     @property
     def calibration(self) -> NDArray[np.bool_]:
@@ -58,19 +74,6 @@ class Scored:
     def anomalous(self) -> NDArray[np.bool_]:
         """Which are anomalies, labelled or synthetic."""
         return (self.rows["label"] == 1).to_numpy()
-
-
-@dataclass(frozen=True)
-class BankDeviations:
-    """Deviations of bank images that the normal statistics were not fitted on, without their own vectors.
-
-    Attributes:
-        novelty: (b, K).
-        residuals: (b, R).
-    """
-
-    novelty: NDArray[np.float32]
-    residuals: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,7 @@ class Option:
 
 
 def offered_options(
-    settings: LineSettings, scored: Scored, reference: Candidate, normal: BankDeviations | None
+    settings: LineSettings, scored: Scored, reference: Candidate, normal: Examples | None
 ) -> list[Option]:
     """Single deviations, appearance last, and with labelled anomalies enough the evidence of every target.
 
@@ -108,7 +111,7 @@ def offered_options(
         settings: of the line.
         scored: calibration and tuning images.
         reference: where the search for a single deviation starts.
-        normal: None where there are too few anomalies to learn from.
+        normal: bank images; None where there are too few anomalies to learn from.
     """
     known = [single_option(settings, scored, each) for each in scored.candidates if each.target == APPEARANCE]
     if normal is None:
@@ -137,26 +140,28 @@ def single_option(settings: LineSettings, scored: Scored, chosen: Candidate) -> 
     return _option(settings, scored, f"{chosen.statistic} of {chosen.target}", (chosen,), None, raw)
 
 
-def evidence_option(settings: LineSettings, scored: Scored, normal: BankDeviations, target: str) -> Option:
+def evidence_option(settings: LineSettings, scored: Scored, normal: Examples, target: str) -> Option:
     """All deviations of one target, and from the memory, weighed by what labelled anomalies show.
 
     Args:
         settings: of the line.
         scored: calibration and tuning images.
-        normal: bank images.
+        normal: bank images that the normal statistics were not fitted on, without their own vectors.
         target: explained layer or layers.
     """
     own = [at for at, each in enumerate(scored.candidates) if each.target == target]
     columns = [own[at] for at in evidence_candidates([scored.candidates[at] for at in own])]
     columns += [at for at, each in enumerate(scored.candidates) if each.target == APPEARANCE]
     told = settings.calibrate_explainer
-    taught, seen = normal.novelty[:, columns], scored.novelty[:, columns]
-    if told.residuals:
-        taught = np.concatenate([taught, normal.residuals], axis=1)
-        seen = np.concatenate([seen, scored.residuals], axis=1)
+
+    def read(each: Examples | Scored) -> NDArray[np.float32]:
+        picked = each.novelty[:, columns]
+        return np.concatenate([picked, each.residuals], axis=1) if told.residuals else picked
+
     judged = tuple(scored.candidates[at] for at in columns)
     free = tuple(at for at, each in enumerate(judged) if each.target == APPEARANCE)
-    evidence, scores = learned(scored, taught, seen, told.evidence_strength, free)
+    mirrored = tuple(read(each) for each in scored.mirrored.values())
+    evidence, scores = learned(scored, read(normal), read(scored), told.evidence_strength, free, mirrored)
     return _option(settings, scored, f"evidence of {target}", judged, evidence, scores)
 
 
@@ -166,6 +171,7 @@ def learned(
     seen: NDArray[np.float32],
     strength: float,
     free: tuple[int, ...] = (),
+    mirrored: tuple[NDArray[np.float32], ...] = (),
 ) -> tuple[Evidence, NDArray[np.float64]]:
     """Evidence of some deviations, and what it says about each image without having learned from it.
 
@@ -175,6 +181,7 @@ def learned(
         seen: (n, K) of ``scored``.
         strength: inverse ridge penalty, see ``learn_evidence``.
         free: columns without one, see ``Lessons``.
+        mirrored: (t, K) of the tuning images of ``scored``, once per flip.
     """
     tuning = ~scored.calibration
     lessons = Lessons(
@@ -184,6 +191,7 @@ def learned(
         scored.rows["sha256"].to_numpy(str)[tuning],
         seen[scored.calibration],
         free,
+        mirrored,
     )
     evidence = learn_evidence(lessons, strength)
     scores = np.zeros(len(scored.rows))

@@ -15,7 +15,7 @@ from novad.config import BackboneSettings, LineSettings
 from novad.config.settings import CalibrateExplainerSettings, ExplainerSettings
 from novad.stages.learning import DRAWS, Lessons, cross_fitted, folds, learn_evidence, score_held_out
 from novad.stages.map_weight import map_weight, pixel_auroc
-from novad.stages.options import BankDeviations, Scored, best_option, evidence_option, offered_options
+from novad.stages.options import Examples, Scored, best_option, evidence_option, offered_options
 from novad.vision.appearance import appearance_candidate
 from novad.vision.calibration import fit_normal_scale
 from novad.vision.evidence import evidence_candidates, squashed
@@ -51,6 +51,31 @@ def test_weights_are_those_of_a_balanced_ridge_logistic_regression() -> None:
     model = LogisticRegression(C=30.0 / WIDTH, class_weight="balanced", max_iter=5000, tol=1e-8)
     model.fit(seen, np.arange(len(images)) >= len(normal))
     assert np.allclose(evidence.weight.numpy(), model.coef_[0], atol=0.02)
+
+
+def test_mirrored_images_teach_like_further_ones_of_their_label() -> None:
+    told, noise = lessons(3, gain=1.0), np.random.default_rng(4)
+    turned = (told.tuning + noise.normal(size=told.tuning.shape, scale=0.3)).astype(np.float32)
+    twice = replace(
+        told,
+        tuning=np.concatenate([told.tuning, turned]),
+        anomalous=np.tile(told.anomalous, 2),
+        order=np.tile(told.order, 2),
+    )
+    mirrored, plain = (learn_evidence(each, 100.0) for each in (replace(told, mirrored=(turned,)), told))
+    assert torch.allclose(mirrored.weight, learn_evidence(twice, 100.0).weight, atol=0.02)
+    assert not torch.allclose(mirrored.weight, plain.weight, atol=0.02)
+
+
+def test_what_is_held_out_does_not_teach_in_the_mirror_either() -> None:
+    told = lessons(5, gain=1.0)
+    for held_out in folds(told, 0):
+        spoilt = told.tuning.copy()
+        spoilt[held_out] = 1000.0
+        whole, other = (
+            score_held_out(replace(told, mirrored=(each,)), 100.0, held_out) for each in (told.tuning, spoilt)
+        )
+        np.testing.assert_array_equal(whole, other)
 
 
 def test_scores_of_calibration_normals_have_median_zero_and_unit_spread() -> None:
@@ -170,7 +195,7 @@ def test_evidence_weighs_memory_residuals_unless_the_line_says_no(residuals: boo
     left = rng.normal(size=(90, 5)).astype(np.float32)
     left[60:, 3] += 3  # only the memory tells these anomalies
     scored = Scored(_rows(), candidates, rng.normal(size=90), rng.normal(size=(90, 3)).astype("f4"), left)
-    normal = BankDeviations(*(rng.normal(size=(40, width)).astype(np.float32) for width in (3, 5)))
+    normal = Examples(*(rng.normal(size=(40, width)).astype(np.float32) for width in (3, 5)))
     option = evidence_option(_line(residuals=residuals), scored, normal, "layer1")
     assert option.residuals is residuals
     assert option.evidence is not None
@@ -180,7 +205,7 @@ def test_evidence_weighs_memory_residuals_unless_the_line_says_no(residuals: boo
         assert int(option.evidence.weight.argmax()) == 2 + 3
 
 
-def _looks(telling: int, strength: float) -> tuple[Scored, BankDeviations, Candidate]:
+def _looks(telling: int, strength: float) -> tuple[Scored, Examples, Candidate]:
     """One statistic of an explanation on both sides, and appearance; column ``telling`` shifts anomalies."""
     rng = np.random.default_rng(1)
     reference = Candidate("layer1", "norm", 0.0, True, "high", 0.01)
@@ -188,7 +213,7 @@ def _looks(telling: int, strength: float) -> tuple[Scored, BankDeviations, Candi
     novelty = rng.normal(size=(90, 3)).astype("f4")
     novelty[60:, telling] += strength
     left = rng.normal(size=(90, 40)).astype("f4")
-    normal = BankDeviations(rng.normal(size=(40, 3)).astype("f4"), rng.normal(size=(40, 40)).astype("f4"))
+    normal = Examples(rng.normal(size=(40, 3)).astype("f4"), rng.normal(size=(40, 40)).astype("f4"))
     return Scored(_rows(), candidates, rng.normal(size=90), novelty, left), normal, reference
 
 
