@@ -167,7 +167,8 @@ class CalibrateExplainerSettings(Section):
     From ``evidence_anomalies`` labelled anomalies on, all deviations are weighed instead of one chosen (0:
     never); ``evidence_strength`` is the inverse ridge penalty of that. Evidence also weighs, direction by
     direction, what the memory bank leaves unexplained, unless ``residuals`` is off. It learns from tuning
-    images in the mirror, too, where mirrored normal images look normal, unless ``mirrored`` is off.
+    images in the mirror, too, while these are few and mirrored normal images look normal, unless
+    ``mirrored`` is off.
     """
 
     targets: tuple[str, ...] = ()

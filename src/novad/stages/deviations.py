@@ -34,7 +34,9 @@ FLIPS = {"left-right": (3,), "upside-down": (2,), "both": (2, 3)}
 # A flip is of use while mirrored normals stand out from plain ones in familiarity by an AUROC below this: on
 # lines where it helped they did by 0.51 to 0.69, on one where it did harm by 1 (docs/research/evidence.md).
 STANDS_OUT = 0.75
-MOST_MIRRORED = 64
+ASKED_MIRRORED = 64
+# More tuning images than this teach enough as they are: half as many gained nothing from flips.
+MOST_MIRRORED = 256
 
 
 @dataclass(frozen=True)
@@ -126,11 +128,14 @@ class Deviations:
         return replace(scored, mirrored=mirrored)
 
     def flips(self) -> list[str]:
-        """Names of the flips after which bank images look as familiar as before."""
-        if not self.line.settings.calibrate_explainer.mirrored:
+        """Names of the flips by which to learn: those after which bank images look as familiar as before."""
+        if (
+            not self.line.settings.calibrate_explainer.mirrored
+            or len(self.line.rows("tuning")) > MOST_MIRRORED
+        ):
             return []
         _, rest = _bank_parts(self.line)
-        asked = rest[_spread(len(rest), min(MOST_MIRRORED, len(rest)))]
+        asked = rest[_spread(len(rest), min(ASKED_MIRRORED, len(rest)))]
         plain = self._bank_familiarity(asked)
         apart = {name: standing(self._bank_familiarity(asked, axes), plain) for name, axes in FLIPS.items()}
         return [name for name, each in apart.items() if each.mean() < STANDS_OUT]

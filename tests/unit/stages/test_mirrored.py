@@ -55,6 +55,16 @@ def test_parts_that_have_a_top_and_a_left_are_not_mirrored(tmp_path: Path) -> No
     assert deviations.with_mirrored(_scored(deviations)).mirrored == {}
 
 
+def test_where_there_are_many_tuning_images_they_teach_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deviations = _fitted(tmp_path)
+    images = len(deviations.line.rows("tuning"))
+    for most in (images - 1, images):
+        monkeypatch.setattr("novad.stages.deviations.MOST_MIRRORED", most)
+        assert bool(deviations.flips()) == (most == images)
+
+
 @pytest.mark.parametrize("mirrored", [True, False])
 def test_the_settings_may_forbid_it_and_the_report_tells(tmp_path: Path, mirrored: bool) -> None:
     deviations = _fitted(tmp_path, mirrored=mirrored)
