@@ -47,8 +47,7 @@ def _rows(read: ReadLine) -> Iterator[dict[str, Any]]:
     trial = trial_scores(line, read.readings, rows)
     full = np.stack([read.score(each, VECTORS)[0].double().numpy() for each in read.readings], axis=1)
     deviations = Deviations.fit(line)
-    scored = deviations.with_mirrored(deviations.score(*tuning_images(line)))
-    normal = deviations.bank()
+    scored, normal = deviations.lessons(deviations.score(*tuning_images(line)))
     for count in ANOMALIES:
         if count > 2 * (labels == 1).sum() // 3:
             continue

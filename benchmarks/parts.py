@@ -55,8 +55,7 @@ def measure(request: Request) -> Report:
 
 def _rows(line: Line) -> list[dict[str, Any]]:
     deviations = Deviations.fit(line)
-    told = deviations.with_mirrored(deviations.score(*tuning_images(line)))
-    normal = deviations.bank()
+    told, normal = deviations.lessons(deviations.score(*tuning_images(line)))
     shown = line.rows("test")
     test = deviations.score(shown, line.images(shown))
     scale = fit_normal_scale(told.familiarity[told.calibration])

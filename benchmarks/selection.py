@@ -86,7 +86,7 @@ def _case(line: Line) -> _Case:
     deviations = Deviations.fit(line)
     scored, normal = deviations.score(*tuning_images(line)), None
     if learns(line):
-        scored, normal = deviations.with_mirrored(scored), deviations.bank()
+        scored, normal = deviations.lessons(scored)
     return _Case(line.settings, scored, deviations.reference, normal)
 
 

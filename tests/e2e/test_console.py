@@ -238,8 +238,8 @@ def test_an_image_shows_the_maps_that_the_version_computes(console: Console, tes
     for kind in KINDS:
         assert view[kind] == pytest.approx(row[kind], abs=1e-4)
         threshold = detector.thresholds.map[kind]
-        passed = kind != "hybrid" or detection.decision == "PASS"
-        drawn = judged_overlay(pixels, getattr(detection, f"{kind}_map"), threshold, passed)
+        heat, passed = getattr(detection, f"{kind}_map"), detection.decision == "PASS"
+        drawn = judged_overlay(kind, pixels, heat, threshold, passed)
         assert np.array_equal(_pixels(view["maps"][kind]), drawn)
     nearest = view["nearest"]
     assert (nearest["image"], nearest["sha256"]) == (detection.nearest.image, detection.nearest.sha256)

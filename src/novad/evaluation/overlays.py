@@ -44,14 +44,15 @@ def overlay(image: NDArray[Any], heat: NDArray[np.floating], threshold: float, s
 
 
 def judged_overlay(
-    image: NDArray[Any], heat: NDArray[np.floating], threshold: float, passed: bool = True
+    kind: str, image: NDArray[Any], heat: NDArray[np.floating], threshold: float, passed: bool
 ) -> Picture:
     """The overlay of a judged part on the scale of its line: full glow one threshold's height above it.
 
     A score averages many places and may fail a part whose map stays below the map's threshold everywhere.
-    On a part that did not pass, and only there, a ring then says where the map is highest.
+    On the hybrid map of a part that did not pass, and only there, a ring then says where it is highest.
 
     Args:
+        kind: of the map.
         image: (H, W, 3) uint8 or uint16.
         heat: (H, W) map.
         threshold: of the map.
@@ -60,7 +61,7 @@ def judged_overlay(
         (H, W, 3) uint8.
     """
     drawn = overlay(image, heat, threshold, max(1.0, abs(threshold)))
-    if passed or (heat > heat.dtype.type(threshold)).any():
+    if passed or kind != "hybrid" or _glows(heat, threshold).any():
         return drawn
     return _ringed(drawn, np.unravel_index(int(np.argmax(heat)), heat.shape))
 
@@ -78,11 +79,15 @@ def _ringed(picture: Picture, place: tuple[np.intp, ...]) -> Picture:
 
 def _strength(heat: NDArray[np.floating], threshold: float, span: float) -> NDArray[np.float64]:
     """Glow of each pixel, 0 to 1; none above an infinite threshold, none where the map has no value."""
-    # Compared in the map's own precision: a float32 map may reach a threshold that was rounded from it.
-    glows = heat > heat.dtype.type(threshold)
+    glows = _glows(heat, threshold)
     above = np.zeros(heat.shape)
     above[glows] = heat[glows].astype(np.float64) - threshold
     return np.asarray(np.clip(above / span, 0, 1), np.float64)
+
+
+def _glows(heat: NDArray[np.floating], threshold: float) -> NDArray[np.bool_]:
+    # Compared in the map's own precision: a float32 map may reach a threshold that was rounded from it.
+    return np.asarray(heat > heat.dtype.type(threshold))
 
 
 def panel(
@@ -101,11 +106,11 @@ def panel(
         thresholds: per name; the glow is full at one threshold's height above it, at least 1.
         mask: true defect, outlined on the first picture.
         caption: one line of text.
-        passed: whether the part did; where it did not, the hybrid map always points (``judged_overlay``).
+        passed: whether the part did, see ``judged_overlay``.
     """
     pictures = {"image": outlined(to_uint8(image), mask)}
     for name, heat in maps.items():
-        pictures[name] = judged_overlay(image, heat, thresholds[name], passed or name != "hybrid")
+        pictures[name] = judged_overlay(name, image, heat, thresholds[name], passed)
     scale = _SIDE / max(image.shape[:2])
     width, height = (max(1, round(side * scale)) for side in (image.shape[1], image.shape[0]))
     font = ImageFont.load_default(13)

@@ -38,9 +38,9 @@ def heatmap(
     """
     image = small(pixels, side)
     shown = replace(detection, size=(image.height, image.width))
-    passed = kind != "hybrid" or detection.decision == "PASS"
     heat, threshold = getattr(shown, f"{kind}_map"), detector.thresholds.map[kind]
-    return Image.fromarray(judged_overlay(np.asarray(image), heat, threshold, passed))
+    passed = detection.decision == "PASS"
+    return Image.fromarray(judged_overlay(kind, np.asarray(image), heat, threshold, passed))
 
 
 def patch(pixels: Pixels, grid: tuple[int, int], place: tuple[int, int]) -> Image.Image:

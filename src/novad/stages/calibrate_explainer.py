@@ -15,7 +15,7 @@ from novad.errors import CalibrationError
 from novad.stages.deviations import Deviations, image_tensors, learns
 from novad.stages.line import Line
 from novad.stages.localisation import MaskedImages, best_map, masked_images
-from novad.stages.options import Option, best_option, offered_options
+from novad.stages.options import Option, Scored, best_option, offered_options
 from novad.stages.runner import main, stage_output, write_json
 from novad.vision.appearance import APPEARANCE
 from novad.vision.detector_files import save_novelty
@@ -46,7 +46,7 @@ def run(workspace: Workspace, name: str) -> None:
     )
     normal = None
     if learns(line):
-        scored, normal = deviations.with_mirrored(scored), deviations.bank()
+        scored, normal = deviations.lessons(scored)
     options = offered_options(line.settings, scored, deviations.reference, normal)
     best = best_option(options, scored.anomalous)
     masked = masked_images(line)
@@ -64,8 +64,7 @@ def run(workspace: Workspace, name: str) -> None:
             }
         save_file(kept, folder / "maps.safetensors")
         scores.to_parquet(folder / "scores.parquet", index=False)
-        report = _report(line, novelty, options, table, scores)
-        write_json(folder / "candidates.json", {**report, "mirrored": list(scored.mirrored)})
+        write_json(folder / "candidates.json", _report(line, novelty, options, table, scored))
 
 
 def _memory_maps(deviations: Deviations, masked: MaskedImages | None) -> tuple[Tensor | None, Tensor | None]:
@@ -148,9 +147,9 @@ def _report(
     novelty: NoveltyModel,
     options: list[Option],
     table: list[dict[str, object]],
-    scores: pd.DataFrame,
+    scored: Scored,
 ) -> dict[str, Any]:
-    anomalies, explainer, evidence = scores[scores["label"] == 1], novelty.explainer, novelty.evidence
+    anomalies, explainer, evidence = scored.rows[scored.anomalous], novelty.explainer, novelty.evidence
     weights = [round(weight, 6) for weight in evidence.weight.tolist()] if evidence else [1.0]
     return {
         "line": line.name,
@@ -165,9 +164,10 @@ def _report(
         "options": [{"option": option.name, **_rounded(option.figures)} for option in options],
         "tuned_on": {
             "split": "synthetic" if (anomalies["split"] == "synthetic").any() else "tuning",
-            "normals": int((scores["label"] == 0).sum()),
+            "normals": int((~scored.anomalous).sum()),
             "anomalies": len(anomalies),
         },
+        "mirrored": list(scored.mirrored),
         "candidates": [_rounded(row) for row in table],
     }
 

@@ -1,6 +1,6 @@
 """How a line's images deviate from its normal ones, by every candidate and from what the memory expects."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -35,7 +35,7 @@ FLIPS = {"left-right": (3,), "upside-down": (2,), "both": (2, 3)}
 # lines where it helped they did by 0.51 to 0.69, on one where it did harm by 1 (docs/research/evidence.md).
 STANDS_OUT = 0.75
 ASKED_MIRRORED = 64
-# More tuning images teach enough as they are: 44 to 78 gained from flips, 129 did not.
+# More tuning images teach enough as they are: 46 to 78 gained from flips, 129 did not.
 MOST_MIRRORED = 100
 
 
@@ -105,16 +105,18 @@ class Deviations:
 
     def score(self, rows: pd.DataFrame, images: Iterator[Any]) -> Scored:
         """Raw scores of the decoded ``images`` of ``rows``, by familiarity and by every candidate."""
-        parts = [self._batch(batch) for batch in image_tensors(self.line, images)]
-        known, novelty, residuals = (np.concatenate(each) for each in zip(*parts, strict=True))
+        known, examples = _joined(self._batch(batch) for batch in image_tensors(self.line, images))
+        novelty, residuals = examples.novelty, examples.residuals
         return Scored(rows, self.candidates, known.astype(np.float64), novelty, residuals)
+
+    def lessons(self, scored: Scored) -> tuple[Scored, Examples]:
+        """What evidence learns from: the scored images, mirrored where that helps, and bank images."""
+        return self.with_mirrored(scored), self.bank()
 
     def bank(self) -> Examples:
         """Of bank images that nothing was fitted on, each as if the bank did not hold it."""
         _, rest = _bank_parts(self.line)
-        parts = [self._batch(images, own) for own, images in _bank_batches(self.line, rest)]
-        _, novelty, residuals = (np.concatenate(each) for each in zip(*parts, strict=True))
-        return Examples(novelty, residuals)
+        return _joined(self._batch(images, own) for own, images in _bank_batches(self.line, rest))[1]
 
     def with_mirrored(self, scored: Scored) -> Scored:
         """The same with the tuning images mirrored, as far as this leaves normal images normal."""
@@ -122,9 +124,7 @@ class Deviations:
         mirrored = {}
         for name in self.flips():
             images = image_tensors(self.line, self.line.images(rows))
-            parts = [self._batch(batch.flip(FLIPS[name])) for batch in images]
-            _, novelty, residuals = (np.concatenate(each) for each in zip(*parts, strict=True))
-            mirrored[name] = Examples(novelty, residuals)
+            _, mirrored[name] = _joined(self._batch(batch.flip(FLIPS[name])) for batch in images)
         return replace(scored, mirrored=mirrored)
 
     def flips(self) -> list[str]:
@@ -163,6 +163,12 @@ class Deviations:
             looks = self.appearance(seen.differences)
             novelty = np.concatenate([novelty, top_means(looks, [self.look.top_share]).numpy()], axis=1)
         return seen.found.scores.numpy(), novelty, residuals.numpy()
+
+
+def _joined(batches: Iterable[tuple[NDArray[np.float32], ...]]) -> tuple[NDArray[np.float32], Examples]:
+    """Familiarity (n,) and deviations of all images, from those of their batches."""
+    known, novelty, residuals = (np.concatenate(each) for each in zip(*batches, strict=True))
+    return known, Examples(novelty, residuals)
 
 
 def learns(line: Line) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import nn
 
 from novad.errors import ConfigError
+from novad.vision.torchvision_import import import_torchvision
 
 __all__ = ["PREFIX", "ZooNetwork", "named_after", "zoo_network", "zoo_networks"]
 
@@ -33,6 +34,7 @@ class ZooNetwork:
 
     def build(self) -> nn.Module:
         """The architecture as it was trained, with random weights."""
+        import_torchvision()
         from bcos.experiments.utils import Experiment
 
         network: nn.Module = Experiment("ImageNet", self.recipe, self.experiment).get_model()
@@ -41,6 +43,7 @@ class ZooNetwork:
 
 def zoo_networks() -> list[ZooNetwork]:
     """All that can be a backbone."""
+    import_torchvision()
     from bcos.models.pretrained import URLS
 
     return [

@@ -238,7 +238,7 @@ def deviation_scores(
         smoothed = smooth(maps, smoothing)
         for (statistic, located, read), places in kinds.items():
             deviating = deviation(smoothed, names, normal[smoothing], statistic, located, read)
-            ends = extreme_means(deviating, [candidates[at].top_share for at in places])
+            highest, lowest = extreme_means(deviating, [candidates[at].top_share for at in places])
             for number, at in enumerate(places):
-                columns[:, at] = ends[candidates[at].side == "low"][:, number]
+                columns[:, at] = (lowest if candidates[at].side == "low" else highest)[:, number]
     return columns

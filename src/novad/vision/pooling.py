@@ -30,7 +30,9 @@ def extreme_means(maps: Tensor, shares: Sequence[float]) -> tuple[Tensor, Tensor
     ordered = np.sort(maps.flatten(1).numpy(), axis=1)
     counts = [max(1, round(share * ordered.shape[1])) for share in shares]
     highest = np.stack([ordered[:, -count:].mean(axis=1) for count in counts], axis=1)
-    lowest = np.stack([-ordered[:, :count].mean(axis=1) for count in counts], axis=1)
+    # Turned round, so that sums are those of the negated map to the last bit.
+    turned = np.ascontiguousarray(-ordered[:, : max(counts)][:, ::-1])
+    lowest = np.stack([turned[:, -count:].mean(axis=1) for count in counts], axis=1)
     return torch.from_numpy(highest), torch.from_numpy(lowest)
 
 
@@ -45,6 +47,7 @@ def smooth(maps: Tensor, sigma: float) -> Tensor:
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(mode=False)  # kept for callers that want gradients, whoever asks first
 def _blur(length: int, sigma: float, radius: int, dtype: torch.dtype) -> Tensor:
     """(length, length) Gaussian blur of a row of values, reflected at both ends."""
     offsets = torch.arange(-radius, radius + 1)

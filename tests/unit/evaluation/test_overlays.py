@@ -57,7 +57,7 @@ def test_a_wrong_span_or_size_is_refused(shape: tuple[int, int], span: float) ->
 def test_a_failed_part_whose_map_stays_dark_is_ringed_where_the_map_is_highest(passed: bool) -> None:
     grey, heat = np.full((160, 240, 3), 128, np.uint8), np.zeros((160, 240), np.float32)
     heat[70, 180] = 0.5
-    shown = judged_overlay(grey, heat, 1.0, passed)
+    shown = judged_overlay("hybrid", grey, heat, 1.0, passed)
     changed = (shown != grey).any(axis=2)
     assert changed.any() != passed
     if not passed:
@@ -68,7 +68,9 @@ def test_a_failed_part_whose_map_stays_dark_is_ringed_where_the_map_is_highest(p
 
 
 def test_where_a_map_glows_no_ring_is_drawn() -> None:
-    np.testing.assert_array_equal(judged_overlay(IMAGE, RAMP, 1.0, False), overlay(IMAGE, RAMP, 1.0))
+    np.testing.assert_array_equal(
+        judged_overlay("hybrid", IMAGE, RAMP, 1.0, False), overlay(IMAGE, RAMP, 1.0)
+    )
 
 
 def test_the_hybrid_map_alone_points_on_a_failed_part() -> None:
