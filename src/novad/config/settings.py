@@ -124,7 +124,8 @@ class MemoryBankSettings(Section):
     From ``layer_anomalies`` labelled anomalies on, the tuning split has a say in which layers are compared
     (0: never). Features are averaged over squares of ``neighbourhood`` patches, distances smoothed by
     ``smoothing`` patches before the top share is averaged. Without a ``neighbourhood`` it is 3, unless the
-    tuning split asks for 1; then distances are not smoothed either.
+    tuning split asks for 1; then distances are not smoothed either. The tuning split can also ask for the
+    stem of a B-cos network, which nothing else but ``backbone.layers`` brings in.
 
     ``exclude_suspicious`` is the share of bank images, those most unlike the others, that is left out:
     none by default, at most half, for the others are taken to be good.

@@ -33,4 +33,5 @@ COMPARED = (
     DEFAULT,
     Recipe("whitened", whitened=True),
     Recipe("wide", width=56),
+    Recipe("wide-whitened", whitened=True, width=56),
 )

@@ -1,7 +1,7 @@
 """Which layers familiarity compares and how sharply: a fixed start, unless anomalies surely ask otherwise."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -26,12 +26,16 @@ from novad.vision.selection import surely_better
 __all__ = [
     "LayerChoice",
     "Reading",
+    "auroc",
     "best_reading",
     "candidate_layers",
     "candidate_readings",
     "choose_layers",
+    "compared",
     "half_features",
+    "sharpness",
     "start_layers",
+    "trial_banks",
     "trial_scores",
     "wide_backbone",
 ]
@@ -80,10 +84,12 @@ class LayerChoice:
         reading: chosen.
         table: per candidate its layers, neighbourhood, smoothing and AUROC on the tuning split; empty where
             nothing was compared.
+        stem_table: the same of its hybrid with evidence, for the best of them and the stem.
     """
 
     reading: Reading
     table: list[dict[str, Any]]
+    stem_table: list[dict[str, Any]] = field(default_factory=list)
 
 
 def choose_layers(line: Line, backbone: Backbone) -> LayerChoice:
@@ -93,11 +99,11 @@ def choose_layers(line: Line, backbone: Backbone) -> LayerChoice:
     anomalies = int((line.rows("tuning")["label"] == 1).sum())
     if not 0 < settings.memory_bank.layer_anomalies <= anomalies or len(candidates) == 1:
         return LayerChoice(candidates[0], [])
-    rows = _judged(line)
+    rows = compared(line)
     scores = trial_scores(line, candidates, rows)
     anomalous = (rows["label"] == 1).to_numpy()
     table = [
-        {**asdict(each), "layers": list(each.layers), "auroc": _auroc(column, anomalous)}
+        {**asdict(each), "layers": list(each.layers), "auroc": auroc(column, anomalous)}
         for each, column in zip(candidates, scores.T, strict=True)
     ]
     return LayerChoice(candidates[best_reading(scores, anomalous)], table)
@@ -109,17 +115,17 @@ def candidate_readings(backbone: Backbone, settings: LineSettings) -> list[Readi
     if not settings.backbone.layers:
         start = start_layers(backbone, settings)
         layers = candidate_layers(backbone.available, settings.anomaly_type, start)
-    return [Reading(each, *sharpness) for sharpness in _sharpness(settings) for each in layers]
+    return [Reading(each, *sharpness) for sharpness in sharpness(settings) for each in layers]
 
 
 def best_reading(scores: Floats, anomalous: NDArray[np.bool_]) -> int:
     """The first column of (n, readings) scores, unless another is surely better and worth it."""
-    aurocs = [_auroc(column, anomalous) for column in scores.T]
+    aurocs = [auroc(column, anomalous) for column in scores.T]
     worthy = [0, *(at for at, auroc in enumerate(aurocs) if 1 - auroc < (1 - WORTH) * (1 - aurocs[0]))]
     return worthy[surely_better(scores[:, worthy], 0, anomalous, SURE)]
 
 
-def _sharpness(settings: LineSettings) -> list[tuple[int, float]]:
+def sharpness(settings: LineSettings) -> list[tuple[int, float]]:
     """Neighbourhoods and smoothings to compare, the start first: averaged as PatchCore does, and not at all.
 
     Averages hide defects of a patch or two, and calm textures (docs/research/familiarity.md).
@@ -151,7 +157,7 @@ def _at(available: Mapping[str, int], strides: Sequence[int]) -> Layers:
     return tuple(name for name, stride in available.items() if stride in strides)
 
 
-def _judged(line: Line) -> pd.DataFrame:
+def compared(line: Line) -> pd.DataFrame:
     """At most so many anomalies of the tuning split, and so many normals of calibration and tuning split."""
     rows = line.rows("calibration", "tuning")
     kinds = [_spread(rows[rows["label"] == label], MOST_SCORED) for label in (0, 1)]
@@ -166,11 +172,8 @@ def _spread(rows: pd.DataFrame, most: int) -> pd.DataFrame:
 def trial_scores(line: Line, candidates: list[Reading], rows: pd.DataFrame) -> Floats:
     """(n, candidates) familiarity of the images of ``rows`` by trial banks, on one scale per candidate."""
     backbone = wide_backbone(line, candidates)
-    shown = _spread(line.rows("bank"), TRIAL_IMAGES)
     with torch.inference_mode():
-        seen = list(half_features(line, backbone, shown))
-        banks = [_trial_bank(line, seen, reading) for reading in candidates]
-        del seen
+        banks = trial_banks(line, candidates)
         scores = [
             [
                 _familiarity(line, bank, features, reading)
@@ -187,6 +190,13 @@ def _familiarity(line: Line, bank: MemoryBank, features: Mapping[str, Tensor], r
     told = line.settings.memory_bank
     grids = reading.grids(features, line.settings.anomaly_type)
     return familiarity_scores(bank, grids, told.neighbours, told.top_share, reading.smoothing).scores
+
+
+def trial_banks(line: Line, readings: Sequence[Reading]) -> list[MemoryBank]:
+    """Small banks, one per reading, of the same bank images."""
+    backbone = wide_backbone(line, readings)
+    seen = list(half_features(line, backbone, _spread(line.rows("bank"), TRIAL_IMAGES)))
+    return [_trial_bank(line, seen, reading) for reading in readings]
 
 
 def _trial_bank(line: Line, seen: list[dict[str, Tensor]], reading: Reading) -> MemoryBank:
@@ -217,5 +227,5 @@ def half_features(line: Line, backbone: Backbone, rows: pd.DataFrame) -> Iterato
         yield {name: each.half() for name, each in backbone(to_batch(group, size)).items()}
 
 
-def _auroc(scores: Floats, anomalous: NDArray[np.bool_]) -> float:
+def auroc(scores: Floats, anomalous: NDArray[np.bool_]) -> float:
     return round(float(standing(scores[anomalous], scores[~anomalous]).mean()), 6)

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from novad.config import Workspace
 from novad.stages.guarded_bank import fit_bank
-from novad.stages.layer_choice import choose_layers
 from novad.stages.line import Line
 from novad.stages.runner import main, stage_output, write_json
+from novad.stages.stem_choice import choose_reading
 from novad.stages.suspicious_images import write_suspicious
 from novad.vision.appearance import vector_appearance
 from novad.vision.backbones import Backbone
@@ -28,7 +28,7 @@ def run(workspace: Workspace, name: str) -> None:
     """Build and save the bank of one line."""
     line = Line.open(workspace, name)
     rows = line.rows("bank")
-    choice = choose_layers(line, line.backbone(line.settings.backbone))
+    choice = choose_reading(line, line.backbone(line.settings.backbone))
     reading = choice.reading
     backbone = line.backbone(line.settings.backbone, reading.layers)
     expected, shape = _estimate(line, backbone, len(rows))
@@ -56,6 +56,7 @@ def run(workspace: Workspace, name: str) -> None:
                 "neighbourhood": reading.neighbourhood,
                 "smoothing": reading.smoothing,
                 "layer_choice": choice.table,
+                "stem_choice": choice.stem_table,
                 "anomaly_type": line.settings.anomaly_type,
                 "vectors": len(bank.vectors),
                 "dimensions": int(bank.vectors.shape[1]),

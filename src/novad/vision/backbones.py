@@ -46,6 +46,11 @@ class Backbone(nn.Module):
     tiling: Tiling | None = None
 
     @property
+    def readable(self) -> Mapping[str, int]:
+        """Layers that can be named: those available, and the stem of a network that has one."""
+        return self.available
+
+    @property
     def runnable(self) -> tuple[str, ...]:
         """Names of the layers that ``run`` can give."""
         return self.layers
@@ -70,7 +75,7 @@ class Backbone(nn.Module):
         Raises:
             ConfigError: features depend on the whole image or on their place; names network and layer.
         """
-        strides = {name: self.available[name] for name in self.runnable}
+        strides = {name: self.readable[name] for name in self.runnable}
         exactly = copy.deepcopy(self).double()
         margins = measure_margins(
             lambda images: exactly.run(exactly.encode(images), tuple(strides)), strides, self.architecture
@@ -96,10 +101,11 @@ class BcosBackbone(Backbone):
         self.architecture = architecture
         self.network = network.requires_grad_(False).eval()
         self._steps = _bcos_steps(network)
-        self.available = self._stages()
+        strides = self._strides()
+        self.available, self._stem = _stages(strides), _stem(strides)
         # The bundled network's deepest stage makes familiarity worse (docs/research/familiarity.md).
         default = ["layer2"] if architecture == ARCHITECTURE else _middle(self.available)
-        self.layers = _chosen(layers, tuple(self.available), default)
+        self.layers = _chosen(layers, self.runnable, default)
         self._explain(True)
 
     def ordinary(self) -> "BcosBackbone":
@@ -112,19 +118,23 @@ class BcosBackbone(Backbone):
             if hasattr(module, "set_explanation_mode"):
                 module.set_explanation_mode(mode)  # type: ignore[operator]
 
-    def _stages(self) -> dict[str, int]:
-        """The deepest step at each of the strides 4, 8, 16 and 32, measured on a black image."""
-        side, deepest = 64, {}
+    def _strides(self) -> dict[str, int]:
+        """Pixels per position after each step, measured on a black image."""
+        side, strides = 64, {}
         x = self.encode(torch.zeros(1, 3, side, side))
         with torch.inference_mode():
             for name, step in self._steps.items():
                 x = step(x)
-                deepest[side // x.shape[-1]] = name
-        return {deepest[stride]: stride for stride in (4, 8, 16, 32) if stride in deepest}
+                strides[name] = side // x.shape[-1]
+        return strides
+
+    @property
+    def readable(self) -> Mapping[str, int]:
+        return self._stem | dict(self.available)
 
     @property
     def runnable(self) -> tuple[str, ...]:
-        return tuple(self.available)
+        return tuple(self.readable)
 
     def encode(self, images: Tensor) -> Tensor:
         return bcos_encoding(images)
@@ -296,6 +306,17 @@ def _bcos_steps(network: nn.Module) -> dict[str, nn.Module]:
         return {f"features.{name}": step for name, step in features.named_children()}
     names = ("conv1", "bn1", "pool", "layer1", "layer2", "layer3", "layer4")
     return {name: step for name in names if (step := getattr(network, name, None)) is not None}
+
+
+def _stages(strides: Mapping[str, int]) -> dict[str, int]:
+    """The deepest step at each of the strides 4, 8, 16 and 32."""
+    deepest = {stride: name for name, stride in strides.items()}
+    return {deepest[stride]: stride for stride in (4, 8, 16, 32) if stride in deepest}
+
+
+def _stem(strides: Mapping[str, int]) -> dict[str, int]:
+    """The first step at stride 4, which sees a few pixels around each position and no more."""
+    return dict([(name, stride) for name, stride in strides.items() if stride == 4][:1])
 
 
 def _metadata(checkpoint: Path) -> dict[str, str]:

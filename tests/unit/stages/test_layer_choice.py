@@ -212,7 +212,7 @@ def test_a_sharp_reading_goes_into_the_bank_the_models_and_the_detector(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The settings say nothing of the neighbourhood and smooth distances by 1: what was chosen counts."""
-    monkeypatch.setattr(layer_choice, "_sharpness", lambda _: [(1, 0.0)])
+    monkeypatch.setattr(layer_choice, "sharpness", lambda _: [(1, 0.0)])
     workspace = untrained_line(tmp_path, train=16, test_good=4, per_defect=2)
     for stage in STAGES:
         stage.run(workspace, LINE)

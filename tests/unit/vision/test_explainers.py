@@ -54,6 +54,24 @@ def test_a_bank_image_is_not_explained_by_itself(random_backbone: BcosBackbone) 
         BcosExplainer(random_backbone).explain(IMAGES, "memory")
 
 
+def test_the_stem_is_there_to_compare_and_is_not_explained(bundled_backbone: BcosBackbone) -> None:
+    """Seven pixels at stride 2, then an average of three at stride 2: five to either side of a position."""
+    assert list(bundled_backbone.readable) == ["pool", *bundled_backbone.available]
+    assert list(bundled_backbone.available) == ["layer1", "layer2", "layer3"]
+    assert BcosExplainer(bundled_backbone).targets == ("layer1", "layer2", "layer3", "layer1+layer2+layer3")
+    touched = IMAGES[:1].clone()
+    touched[..., 32, 40] = 1 - touched[..., 32, 40]
+    with torch.no_grad():
+        before, after = (
+            bundled_backbone.stage_features(bundled_backbone.encode(each), ["pool", "layer1"])
+            for each in (IMAGES[:1], touched)
+        )
+    moved = {name: (before[name] != after[name]).any(dim=1)[0].nonzero() * 4 for name in before}
+    away = {name: (at - torch.tensor([32, 40])).abs().max() for name, at in moved.items()}
+    assert away["pool"] == 4
+    assert away["layer1"] == 20
+
+
 def bank_of(backbone: BcosBackbone) -> MemoryBank:
     """Every patch of the two images, and of others."""
     others = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(1))

@@ -183,11 +183,12 @@ def test_margins_are_the_receptive_field_in_closed_form(
     stem, block = [(7, 2), (3, 2)], [(3, 1)] * 4
     layer2, layer3 = ([(3, 2)] + [(3, 1)] * 3 for _ in range(2))
     expected = {
+        "pool": closed_form(stem),
         "layer1": closed_form(stem + block),
         "layer2": closed_form(stem + block + layer2),
         "layer3": closed_form(stem + block + layer2 + layer3),
     }
-    assert expected == {"layer1": 24, "layer2": 56, "layer3": 112}
+    assert expected == {"pool": 8, "layer1": 24, "layer2": 56, "layer3": 112}
     trained, random = (cut(each, 64).tiling for each in (bundled_backbone, random_backbone))
     assert trained is not None
     assert random is not None

@@ -1,0 +1,99 @@
+"""Whether familiarity reads the stem instead of deeper layers: where evidence of the memory gains by it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from novad.stages.layer_choice import (
+    LayerChoice,
+    Reading,
+    auroc,
+    choose_layers,
+    compared,
+    half_features,
+    sharpness,
+    trial_banks,
+    wide_backbone,
+)
+from novad.stages.learning import Lessons, cross_fitted
+from novad.stages.line import Line
+from novad.vision.backbones import Backbone
+from novad.vision.calibration import fit_normal_scale
+from novad.vision.familiarity import familiarity_scores
+from novad.vision.fusion import Floats, hybrid_scores
+from novad.vision.memory_bank import MemoryBank
+from novad.vision.residuals import residual_deviations
+from novad.vision.selection import surely_better
+
+__all__ = ["choose_reading", "stem_readings", "trial_hybrids"]
+
+# Standard errors of the paired gain in AUROC. What the stem sees the explanation sees too: on lines drawn
+# anew a stem that won by less made the hybrid worse (docs/research/familiarity.md).
+SURELY = 3.0
+# Inverse ridge penalty of the trial evidence, see ``learn_evidence``.
+STRENGTH = 100.0
+
+
+def choose_reading(line: Line, backbone: Backbone) -> LayerChoice:
+    """The layers' choice, unless the stem with evidence of the memory is far better on the tuning split."""
+    choice = choose_layers(line, backbone)
+    stems = stem_readings(line, backbone)
+    if not stems or not choice.table:
+        return choice
+    readings, rows = [choice.reading, *stems], compared(line)
+    anomalous = (rows["label"] == 1).to_numpy()
+    hybrids = trial_hybrids(line, readings, rows)
+    table = [
+        {**asdict(each), "layers": list(each.layers), "auroc": auroc(column, anomalous)}
+        for each, column in zip(readings, hybrids.T, strict=True)
+    ]
+    chosen = readings[surely_better(hybrids, 0, anomalous, SURELY)]
+    return LayerChoice(chosen, choice.table, table)
+
+
+def stem_readings(line: Line, backbone: Backbone) -> list[Reading]:
+    """The stem alone, as sharply as the settings leave open; none where they name layers, or for meaning."""
+    if line.settings.backbone.layers or line.settings.anomaly_type != "sensory":
+        return []
+    stem = tuple(name for name in backbone.readable if name not in backbone.available)
+    return [Reading(stem, *each) for each in sharpness(line.settings)] if stem else []
+
+
+def trial_hybrids(line: Line, readings: Sequence[Reading], rows: pd.DataFrame) -> Floats:
+    """(n, readings) familiarity and evidence of the memory alone, half and half, of the images of ``rows``.
+
+    By trial banks; evidence is learned from the residuals of these images, each judged without its own label.
+    """
+    with torch.inference_mode():
+        banks = trial_banks(line, readings)
+        seen = [
+            [_remembered(line, *each, features) for each in zip(banks, readings, strict=True)]
+            for features in half_features(line, wide_backbone(line, readings), rows)
+        ]
+    return np.stack([_hybrid(list(column), rows) for column in zip(*seen, strict=True)], axis=1)
+
+
+def _remembered(
+    line: Line, bank: MemoryBank, reading: Reading, features: Mapping[str, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Familiarity (N,) and residuals (N, R) of one batch."""
+    told = line.settings.memory_bank
+    grids = reading.grids(features, line.settings.anomaly_type)
+    found = familiarity_scores(bank, grids, told.neighbours, told.top_share, reading.smoothing)
+    left = bank.residuals(found.patches, found.nearest)
+    return found.scores, residual_deviations(left, found.distances)
+
+
+def _hybrid(batches: list[tuple[Tensor, Tensor]], rows: pd.DataFrame) -> Floats:
+    known, left = (torch.cat(each).float().numpy() for each in zip(*batches, strict=True))
+    anomalous = (rows["label"] == 1).to_numpy()
+    nothing: NDArray[np.float32] = np.empty((0, left.shape[1]), np.float32)
+    lessons = Lessons(nothing, left, anomalous, rows["sha256"].to_numpy(str), left[~anomalous])
+    both = known.astype(np.float64), cross_fitted(lessons, STRENGTH)
+    familiarity, evidence = (fit_normal_scale(each[~anomalous])(each) for each in both)
+    return hybrid_scores(familiarity, evidence, 0.5)
