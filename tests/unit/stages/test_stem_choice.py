@@ -1,5 +1,6 @@
 """Whether familiarity reads the stem: only where evidence of the memory surely gains by it."""
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,9 @@ from novad.stages import stem_choice
 from novad.stages.layer_choice import LayerChoice, Reading, auroc, choose_layers, compared
 from novad.stages.line import Line
 from novad.stages.stem_choice import choose_reading, stem_readings, trial_hybrids
+from novad.vision import Detector
 from novad.vision.backbones import file_sha256
+from small_line import LINE, STAGES, untrained_line
 
 ROOT = Path(__file__).parents[3]
 SIZE = 64
@@ -148,6 +151,34 @@ def test_the_stem_is_not_asked_for_where_settings_or_labels_say_enough(
     for changed in ({"layers": ["layer2"]}, {"memory_bank": {"layer_anomalies": 25}}):
         line = open_line(tracks, **changed)
         assert choose_reading(line, network).stem_table == []
+
+
+def test_a_chosen_stem_goes_into_the_bank_and_the_detector(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Figures are given and need not be sure, for an untrained network sees nothing; all else is done."""
+
+    def hybrids(line: Line, readings: Any, rows: pd.DataFrame) -> np.ndarray:
+        chance = np.random.default_rng(0).random(len(rows))
+        found = (rows["label"] == 1).to_numpy() + chance / 2
+        return np.stack([chance if each.layers != ("pool",) else found for each in readings], axis=1)
+
+    monkeypatch.setattr(stem_choice, "trial_hybrids", hybrids)
+    monkeypatch.setattr(stem_choice, "SURELY", 0.0)
+    workspace = untrained_line(
+        tmp_path, train=16, test_good=8, per_defect=4, memory_bank={"layer_anomalies": 4, "min_vectors": 50}
+    )
+    for stage in STAGES:
+        stage.run(workspace, LINE)
+    line = Line.open(workspace, LINE)
+    told = json.loads(line.output("memory_bank", "bank.json").read_text())
+    assert told["layers"] == ["pool"]
+    assert [row["layers"] for row in told["stem_choice"]][1:] == [["pool"], ["pool"]]
+    assert [row["auroc"] for row in told["stem_choice"]][1:] == [1.0, 1.0]
+    detector = Detector.load(line.output("evaluate", "detector"))
+    assert detector.familiarity.backbone.layers == ("pool",)
+    assert detector.familiarity.bank.vectors.shape[1] == told["dimensions"]
+    assert "pool" not in detector.novelty.target
 
 
 def test_the_stem_can_be_named(tracks: tuple[Workspace, pd.DataFrame]) -> None:
