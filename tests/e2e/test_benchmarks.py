@@ -366,6 +366,7 @@ def test_what_is_missing_is_said_and_skipped(
         "parts",
         "readings",
         "selection",
+        "stem",
         "usual_distances",
     )
     asked = ("--data", tmp_path / "nowhere", "--artifacts", tmp_path / "none", "--results", results)

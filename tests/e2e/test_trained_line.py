@@ -313,12 +313,17 @@ def test_benchmarks_of_trained_lines_open_no_test_image(
     images = Line.images
     monkeypatch.setattr(Line, "images", lambda line, rows: opened.update(rows["split"]) or images(line, rows))
     asked = ["--artifacts", str(trained.root / "artifacts"), "--results", str(tmp_path), "--threads", "1"]
-    assert main(["readings", "few_anomalies", *asked]) == 0
+    names = ("readings", "few_anomalies", "stem")
+    assert main([*names, *asked]) == 0
     assert opened == {"bank", "calibration", "tuning"}
-    told = [json.loads((tmp_path / f"{name}.json").read_text()) for name in ("readings", "few_anomalies")]
-    rows, few = (each["rows"] for each in told)
+    rows, few, stem = (json.loads((tmp_path / f"{name}.json").read_text())["rows"] for name in names)
     assert len(rows) == 5 * 2 * 2
     assert {row["vectors"] for row in rows if row["chosen"]} == {50, 200}
     assert all(0 <= row["AUROC"] <= 1 and 0 < row["AUPRO"] <= 1 for row in rows)
     assert [row["anomalies"] for row in few] == [5]
     assert few[0]["familiarity"] != few[0]["with evidence"]
+    assert [row["layers"] for row in stem][1:] == ["pool", "pool"]
+    assert stem[0]["standard errors"] is None
+    bank = json.loads((trained.artifacts(LINE, "memory_bank") / "bank.json").read_text())
+    known = [row["auroc"] for row in bank["stem_choice"]]
+    assert [row["AUROC of the hybrid"] for row in stem] == pytest.approx(known, abs=0.02)

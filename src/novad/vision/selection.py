@@ -9,7 +9,7 @@ from novad.vision.calibration import fit_normal_scale, normal_scales
 from novad.vision.fusion import Floats, standing, tune_weight
 from novad.vision.novelty import Candidate
 
-__all__ = ["candidate_table", "choose", "surely_better"]
+__all__ = ["candidate_table", "choose", "paired_gains", "surely_better"]
 
 
 def candidate_table(
@@ -88,13 +88,24 @@ def surely_better(
     scores: NDArray[np.floating], start: int, anomalous: NDArray[np.bool_], confidence: float
 ) -> int:
     """Column of (n, K) scores with the surest gain in AUROC over column ``start``, or ``start``."""
+    gain, error = paired_gains(scores, start, anomalous)
+    sure = gain - confidence * error
+    best = int(sure.argmax())
+    return best if sure[best] > 0 else start
+
+
+def paired_gains(
+    scores: NDArray[np.floating], start: int, anomalous: NDArray[np.bool_]
+) -> tuple[Floats, Floats]:
+    """Gain in AUROC of each column of (n, K) scores over column ``start``, and its standard error: (K,) each.
+
+    Of the same images, so that what is common to both counts for nothing (DeLong et al. 1988).
+    """
     among_normals, among_anomalies = _placements(scores, anomalous)
     gain = among_normals.mean(0) - among_normals[:, start].mean()
     spread = _variance(among_normals - among_normals[:, [start]])
     spread += _variance(among_anomalies - among_anomalies[:, [start]])
-    sure = gain - confidence * np.sqrt(spread)
-    best = int(sure.argmax())
-    return best if sure[best] > 0 else start
+    return gain, np.sqrt(spread)
 
 
 def _placements(novelty: NDArray[np.floating], anomalous: NDArray[np.bool_]) -> tuple[Floats, Floats]:
