@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from novad.config import BackboneSettings, LineSettings, Workspace, add_line
+from novad.config.settings import BUNDLED_ARCHITECTURE, BUNDLED_CHECKPOINT
 from novad.images.demo import make_demo_line
 from novad.pipeline.tracked_data import track
 from novad.stages import calibrate_explainer, evaluate, memory_bank, tune_fusion, validate
@@ -21,6 +22,7 @@ from novad.vision.bcos_network import ARCHITECTURE, build_bcos_network
 __all__ = [
     "LINE",
     "STAGES",
+    "bundled_line_settings",
     "network_settings",
     "small_line",
     "small_plant",
@@ -86,6 +88,20 @@ def train_again(workspace: Workspace, before: str, after: str) -> None:
     for stage in (memory_bank, calibrate_explainer, tune_fusion, evaluate):
         stage.run(workspace, LINE)
     publish(workspace, LINE)
+
+
+def bundled_line_settings(image_size: int, **changed: Any) -> LineSettings:
+    """Of a line in ``images`` whose features and explanations are the shipped network's."""
+    checkpoint = _REPOSITORY / BUNDLED_CHECKPOINT
+    network = {
+        "architecture": BUNDLED_ARCHITECTURE,
+        "checkpoint": str(checkpoint),
+        "sha256": file_sha256(checkpoint),
+        "image_size": image_size,
+        "layers": changed.pop("layers", []),
+    }
+    told = {"data": "images", "layout": "mvtec", "backbone": network, "explainer": {"backbone": network}}
+    return LineSettings.model_validate({**told, **changed})
 
 
 def network_settings(root: Path) -> BackboneSettings:

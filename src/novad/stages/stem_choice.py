@@ -43,10 +43,12 @@ def choose_reading(line: Line, backbone: Backbone) -> LayerChoice:
     """The layers' choice, unless the stem with evidence of the memory is far better on the tuning split."""
     choice = choose_layers(line, backbone)
     stems = stem_readings(line, backbone)
-    if not stems or not choice.table:
-        return choice
-    readings, rows = [choice.reading, *stems], compared(line)
+    rows = compared(line)
     anomalous = (rows["label"] == 1).to_numpy()
+    # One image of a kind leaves none to learn from while it is held out.
+    if not stems or not choice.table or min(anomalous.sum(), (~anomalous).sum()) < 2:
+        return choice
+    readings = [choice.reading, *stems]
     hybrids = trial_hybrids(line, readings, rows)
     table = [
         {**asdict(each), "layers": list(each.layers), "auroc": auroc(column, anomalous)}

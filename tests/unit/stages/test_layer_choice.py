@@ -12,7 +12,6 @@ import torch
 from PIL import Image
 
 from novad.config import LineSettings, Workspace
-from novad.config.settings import BUNDLED_ARCHITECTURE, BUNDLED_CHECKPOINT
 from novad.stages import layer_choice
 from novad.stages.deviations import image_tensors, load_models
 from novad.stages.guarded_bank import fit_bank
@@ -27,10 +26,9 @@ from novad.stages.layer_choice import (
 from novad.stages.line import Line
 from novad.vision import Detector
 from novad.vision.appearance import appearance
-from novad.vision.backbones import file_sha256
 from novad.vision.selection import surely_better
 from novad.vision.suspicion import GuardedBank
-from small_line import LINE, STAGES, untrained_line
+from small_line import LINE, STAGES, bundled_line_settings, untrained_line
 
 ROOT = Path(__file__).parents[3]
 SIZE = 64
@@ -40,16 +38,8 @@ RESNET = SimpleNamespace(
 )
 
 
-def line_settings(**changed: Any) -> LineSettings:
-    network = {
-        "architecture": BUNDLED_ARCHITECTURE,
-        "checkpoint": str(ROOT / BUNDLED_CHECKPOINT),
-        "sha256": file_sha256(ROOT / BUNDLED_CHECKPOINT),
-        "image_size": changed.pop("image_size", SIZE),
-        "layers": changed.pop("layers", []),
-    }
-    told = {"data": "images", "layout": "mvtec", "backbone": network, "explainer": {"backbone": network}}
-    return LineSettings.model_validate({**told, **changed})
+def line_settings(image_size: int = SIZE, **changed: Any) -> LineSettings:
+    return bundled_line_settings(image_size, **changed)
 
 
 @pytest.fixture(scope="module")

@@ -10,31 +10,17 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from novad.config import LineSettings, Workspace
-from novad.config.settings import BUNDLED_ARCHITECTURE, BUNDLED_CHECKPOINT
+from novad.config import Workspace
 from novad.stages import stem_choice
 from novad.stages.layer_choice import LayerChoice, Reading, auroc, choose_layers, compared
 from novad.stages.line import Line
 from novad.stages.stem_choice import choose_reading, stem_readings, trial_hybrids
 from novad.vision import Detector
-from novad.vision.backbones import file_sha256
-from small_line import LINE, STAGES, untrained_line
+from small_line import LINE, STAGES, bundled_line_settings, untrained_line
 
 ROOT = Path(__file__).parents[3]
 SIZE = 64
 STEMS = [Reading(("pool",), 3, 1.0), Reading(("pool",), 1, 0.0)]
-
-
-def line_settings(**changed: Any) -> LineSettings:
-    network = {
-        "architecture": BUNDLED_ARCHITECTURE,
-        "checkpoint": str(ROOT / BUNDLED_CHECKPOINT),
-        "sha256": file_sha256(ROOT / BUNDLED_CHECKPOINT),
-        "image_size": SIZE,
-        "layers": changed.pop("layers", []),
-    }
-    told = {"data": "images", "layout": "mvtec", "backbone": network, "explainer": {"backbone": network}}
-    return LineSettings.model_validate({**told, **changed})
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +55,7 @@ def laid(rng: np.random.Generator, *, bitten: bool) -> np.ndarray:
 
 def open_line(images: tuple[Workspace, pd.DataFrame], **changed: Any) -> Line:
     workspace, manifest = images
-    return Line(workspace, "tracks", line_settings(**changed), manifest)
+    return Line(workspace, "tracks", bundled_line_settings(SIZE, **changed), manifest)
 
 
 def network_of(line: Line) -> Any:
@@ -100,7 +86,7 @@ def test_evidence_is_judged_on_images_that_it_has_not_learned_from(
     line = Line(
         workspace,
         "tracks",
-        line_settings(),
+        bundled_line_settings(SIZE),
         normal.assign(label=false.astype(int), split=normal["split"].where(~false, "tuning")),
     )
     rows = compared(line)
@@ -179,6 +165,21 @@ def test_a_chosen_stem_goes_into_the_bank_and_the_detector(
     assert detector.familiarity.backbone.layers == ("pool",)
     assert detector.familiarity.bank.vectors.shape[1] == told["dimensions"]
     assert "pool" not in detector.novelty.target
+
+
+@pytest.mark.parametrize("alone", [0, 1])
+def test_one_image_of_a_kind_says_nothing_of_the_stem(
+    tracks: tuple[Workspace, pd.DataFrame], alone: int
+) -> None:
+    workspace, manifest = tracks
+    judged = manifest["split"] != "bank"
+    kept = ~judged | (manifest["label"] != alone)
+    kept[manifest.index[judged & (manifest["label"] == alone)][0]] = True
+    settings = bundled_line_settings(SIZE, memory_bank={"layer_anomalies": 1})
+    line = Line(workspace, "tracks", settings, manifest[kept].reset_index(drop=True))
+    choice = choose_reading(line, network_of(line))
+    assert choice.table
+    assert choice.stem_table == []
 
 
 def test_the_stem_can_be_named(tracks: tuple[Workspace, pd.DataFrame]) -> None:
