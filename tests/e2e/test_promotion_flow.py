@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -73,7 +74,9 @@ def waiting(run: Callable[[], Event], tag: str) -> Iterator[tuple["Future[Event]
 
     mine = FlowRunFilter(tags=FlowRunFilterTags(all_=[tag]))
     with ThreadPoolExecutor(1) as pool, get_client(sync_client=True) as client:
-        running, deadline = pool.submit(run), time.monotonic() + 60
+        # Prefect's settings are the context's: a thread without it would start a server of its own.
+        running = pool.submit(copy_context().run, run)
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline and not running.done():
             found = client.read_flow_runs(flow_run_filter=mine)
             if found and found[0].state is not None and found[0].state.is_paused():
