@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.report import MissingInput
-from novad.config import Workspace
+from novad.config import BackboneSettings, Workspace
 from novad.config.settings import BUNDLED_CHECKPOINT, MemoryBankSettings, ValidateSettings
 from novad.images import decode_image, decode_mask, discover
+from novad.pipeline.checkpoints import bundled
 from novad.stages.guarded_bank import fit_bank
 from novad.stages.line import Line
 from novad.vision.backbones import Backbone, describe_checkpoint, load_backbone
@@ -26,6 +27,7 @@ from novad.vision.preprocess import to_batch
 __all__ = [
     "Request",
     "bundled_backbone",
+    "bundled_settings",
     "default_bank",
     "fastest",
     "image_files",
@@ -105,6 +107,12 @@ def requested_backbone(request: Request, layers: tuple[str, ...] = ()) -> Backbo
 def bundled_backbone() -> Backbone:
     """The B-cos network that ships with novad."""
     return _loaded(ROOT / BUNDLED_CHECKPOINT)
+
+
+def bundled_settings(size: int, tile: int = 0) -> BackboneSettings:
+    """Of a line that uses the network that ships with novad, wherever its workspace is."""
+    settings = bundled(Workspace(ROOT), size, tile).settings
+    return settings.model_copy(update={"checkpoint": str(ROOT / BUNDLED_CHECKPOINT)})
 
 
 def _loaded(checkpoint: Path, layers: tuple[str, ...] = ()) -> Backbone:

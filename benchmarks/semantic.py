@@ -9,14 +9,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from benchmarks.inputs import ROOT, Request
+from benchmarks.inputs import Request, bundled_settings
 from benchmarks.report import Report
 from novad.benchmarking.temporary_line import train_temporary_line
 from novad.config import LineSettings
-from novad.config.settings import BUNDLED_ARCHITECTURE, BUNDLED_CHECKPOINT
+from novad.config.settings import BUNDLED_ARCHITECTURE
 from novad.evaluation.summary import KINDS
 from novad.stages.runner import read_json
-from novad.vision.backbones import file_sha256
 
 __all__ = ["digit_line", "measure", "write_digits"]
 
@@ -76,13 +75,7 @@ def _row(normal: int, mode: str) -> dict[str, Any]:
 
 def digit_line(data: Path, mode: str) -> LineSettings:
     """Settings of a line of digits: the bundled network at the size of the enlarged images."""
-    checkpoint = ROOT / BUNDLED_CHECKPOINT
-    network = {
-        "architecture": BUNDLED_ARCHITECTURE,
-        "checkpoint": str(checkpoint),
-        "sha256": file_sha256(checkpoint),
-        "image_size": SIDE,
-    }
+    network = bundled_settings(SIDE)
     return LineSettings.model_validate(
         {
             "data": str(data),

@@ -12,18 +12,17 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from benchmarks.inputs import ROOT, Request
+from benchmarks.inputs import Request, bundled_settings
 from benchmarks.report import Report
 from novad.benchmarking.temporary_line import train_temporary_line
 from novad.config import LineSettings
-from novad.config.settings import BUNDLED_ARCHITECTURE, BUNDLED_CHECKPOINT
+from novad.config.settings import BUNDLED_ARCHITECTURE
 from novad.evaluation.metrics import image_auroc
 from novad.evaluation.summary import KINDS
 from novad.images.demo import fabric, metal
 from novad.images.demo.texture import Dice, to_pixels
 from novad.stages.line import Line
 from novad.stages.runner import read_json
-from novad.vision.backbones import file_sha256
 
 __all__ = ["measure", "write_large_line"]
 
@@ -76,14 +75,7 @@ def _product_rows(name: str) -> Iterator[dict[str, Any]]:
 
 
 def _settings(data: Path, size: int, tile: int) -> LineSettings:
-    checkpoint = ROOT / BUNDLED_CHECKPOINT
-    network = {
-        "architecture": BUNDLED_ARCHITECTURE,
-        "checkpoint": str(checkpoint),
-        "sha256": file_sha256(checkpoint),
-        "image_size": size,
-        "tile": tile,
-    }
+    network = bundled_settings(size, tile)
     return LineSettings.model_validate(
         {
             "data": str(data),

@@ -5,9 +5,9 @@ from typing import Any
 
 from benchmarks.inputs import Request, trained_lines
 from benchmarks.report import MissingInput, Report
-from novad.stages.layer_choice import auroc, choose_layers, compared
+from novad.stages.layer_choice import choose_layers, reading_rows
 from novad.stages.line import Line
-from novad.stages.stem_choice import SURELY, stem_readings, trial_hybrids
+from novad.stages.stem_choice import SURELY, try_stem
 from novad.vision.selection import paired_gains
 
 __all__ = ["measure"]
@@ -31,18 +31,16 @@ def measure(request: Request) -> Report:
 
 def _rows(line: Line) -> Iterator[dict[str, Any]]:
     backbone = line.backbone(line.settings.backbone)
-    choice, stems = choose_layers(line, backbone), stem_readings(line, backbone)
-    if not choice.table or not stems:
+    trial = try_stem(line, backbone, choose_layers(line, backbone))
+    if trial is None:
         return
-    rows, readings = compared(line), [choice.reading, *stems]
-    anomalous = (rows["label"] == 1).to_numpy()
-    hybrids = trial_hybrids(line, readings, rows)
-    gains, errors = paired_gains(hybrids, 0, anomalous)
-    for reading, column, gain, error in zip(readings, hybrids.T, gains, errors, strict=True):
+    gains, errors = paired_gains(trial.hybrids, 0, trial.anomalous)
+    told = reading_rows(trial.readings, trial.hybrids, trial.anomalous)
+    for row, gain, error in zip(told, gains, errors, strict=True):
         yield {
             "line": line.name,
-            "layers": "+".join(reading.layers),
-            "neighbourhood": reading.neighbourhood,
-            "AUROC of the hybrid": auroc(column, anomalous),
+            "layers": "+".join(row["layers"]),
+            "neighbourhood": row["neighbourhood"],
+            "AUROC of the hybrid": row["auroc"],
             "standard errors": round(float(gain / error), 1) if error > 0 else None,
         }

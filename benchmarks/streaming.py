@@ -10,20 +10,17 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from benchmarks.inputs import ROOT, Request
+from benchmarks.inputs import Request, bundled_settings
 from benchmarks.report import Report
 from novad.config import (
-    BackboneSettings,
     ExplainerSettings,
     LineSettings,
     MemoryBankSettings,
     Workspace,
     add_line,
 )
-from novad.config.settings import BUNDLED_CHECKPOINT
 from novad.images import build_manifest, discover, write_manifest
 from novad.stages.runner import read_json
-from novad.vision.backbones import file_sha256
 
 __all__ = ["measure"]
 
@@ -86,8 +83,7 @@ def _workspace(root: Path, images: int) -> Workspace:
 
 
 def _settings() -> LineSettings:
-    checkpoint = ROOT / BUNDLED_CHECKPOINT
-    backbone = BackboneSettings(checkpoint=str(checkpoint), sha256=file_sha256(checkpoint), image_size=INPUT)
+    backbone = bundled_settings(INPUT)
     return LineSettings(
         data="data",
         layout="mvtec",

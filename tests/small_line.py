@@ -1,18 +1,22 @@
 """A line that is really trained, but small and with an untrained network: good enough to be served."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 from novad.config import BackboneSettings, LineSettings, Workspace, add_line
-from novad.config.settings import BUNDLED_ARCHITECTURE, BUNDLED_CHECKPOINT
+from novad.config.settings import BUNDLED_CHECKPOINT
 from novad.images.demo import make_demo_line
+from novad.pipeline.checkpoints import bundled
 from novad.pipeline.tracked_data import track
 from novad.stages import calibrate_explainer, evaluate, memory_bank, tune_fusion, validate
 from novad.tracking import promote, publish
@@ -26,11 +30,13 @@ __all__ = [
     "network_settings",
     "small_line",
     "small_plant",
+    "split_images",
     "train_again",
     "untrained_line",
 ]
 
 LINE = "brushed-metal"
+Splits = tuple[tuple[str, int, int], ...]
 STAGES = (validate, memory_bank, calibrate_explainer, tune_fusion, evaluate)
 _REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -92,16 +98,27 @@ def train_again(workspace: Workspace, before: str, after: str) -> None:
 
 def bundled_line_settings(image_size: int, **changed: Any) -> LineSettings:
     """Of a line in ``images`` whose features and explanations are the shipped network's."""
-    checkpoint = _REPOSITORY / BUNDLED_CHECKPOINT
-    network = {
-        "architecture": BUNDLED_ARCHITECTURE,
-        "checkpoint": str(checkpoint),
-        "sha256": file_sha256(checkpoint),
-        "image_size": image_size,
-        "layers": changed.pop("layers", []),
+    shipped = {
+        "checkpoint": str(_REPOSITORY / BUNDLED_CHECKPOINT),
+        "layers": tuple(changed.pop("layers", ())),
     }
+    network = bundled(Workspace(_REPOSITORY), image_size).settings.model_copy(update=shipped)
     told = {"data": "images", "layout": "mvtec", "backbone": network, "explainer": {"backbone": network}}
     return LineSettings.model_validate({**told, **changed})
+
+
+def split_images(
+    root: Path, counts: Splits, draw: Callable[[bool], np.ndarray]
+) -> tuple[Workspace, pd.DataFrame]:
+    """Images that ``draw`` makes, anomalous or not, in ``root/images``, and their manifest."""
+    (root / "images").mkdir()
+    rows = []
+    for split, label, count in counts:
+        for number in range(count):
+            name = f"{split}-{label}-{number}.png"
+            Image.fromarray(draw(label == 1)).save(root / "images" / name)
+            rows.append({"path": name, "split": split, "label": label, "sha256": name})
+    return Workspace(root), pd.DataFrame(rows)
 
 
 def network_settings(root: Path) -> BackboneSettings:

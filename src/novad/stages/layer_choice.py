@@ -16,7 +16,7 @@ from novad.stages.guarded_bank import fit_bank
 from novad.stages.line import Line
 from novad.vision.backbones import Backbone
 from novad.vision.calibration import fit_normal_scale
-from novad.vision.familiarity import familiarity_scores, feature_grids
+from novad.vision.familiarity import FamiliarityScores, familiarity_scores, feature_grids
 from novad.vision.fusion import Floats, standing
 from novad.vision.memory_bank import MemoryBank
 from novad.vision.patch_features import NEIGHBOURHOOD
@@ -32,7 +32,9 @@ __all__ = [
     "candidate_readings",
     "choose_layers",
     "compared",
+    "familiar",
     "half_features",
+    "reading_rows",
     "sharpness",
     "start_layers",
     "trial_banks",
@@ -102,11 +104,18 @@ def choose_layers(line: Line, backbone: Backbone) -> LayerChoice:
     rows = compared(line)
     scores = trial_scores(line, candidates, rows)
     anomalous = (rows["label"] == 1).to_numpy()
-    table = [
-        {**asdict(each), "layers": list(each.layers), "auroc": auroc(column, anomalous)}
-        for each, column in zip(candidates, scores.T, strict=True)
-    ]
+    table = reading_rows(candidates, scores, anomalous)
     return LayerChoice(candidates[best_reading(scores, anomalous)], table)
+
+
+def reading_rows(
+    readings: Sequence[Reading], scores: Floats, anomalous: NDArray[np.bool_]
+) -> list[dict[str, Any]]:
+    """Fields and AUROC of each reading, by its column of (n, readings) scores."""
+    return [
+        {**asdict(each), "layers": list(each.layers), "auroc": auroc(column, anomalous)}
+        for each, column in zip(readings, scores.T, strict=True)
+    ]
 
 
 def candidate_readings(backbone: Backbone, settings: LineSettings) -> list[Reading]:
@@ -115,7 +124,7 @@ def candidate_readings(backbone: Backbone, settings: LineSettings) -> list[Readi
     if not settings.backbone.layers:
         start = start_layers(backbone, settings)
         layers = candidate_layers(backbone.available, settings.anomaly_type, start)
-    return [Reading(each, *sharpness) for sharpness in sharpness(settings) for each in layers]
+    return [Reading(each, *sharp) for sharp in sharpness(settings) for each in layers]
 
 
 def best_reading(scores: Floats, anomalous: NDArray[np.bool_]) -> int:
@@ -173,10 +182,10 @@ def trial_scores(line: Line, candidates: list[Reading], rows: pd.DataFrame) -> F
     """(n, candidates) familiarity of the images of ``rows`` by trial banks, on one scale per candidate."""
     backbone = wide_backbone(line, candidates)
     with torch.inference_mode():
-        banks = trial_banks(line, candidates)
+        banks = trial_banks(line, backbone, candidates)
         scores = [
             [
-                _familiarity(line, bank, features, reading)
+                familiar(line, bank, features, reading).scores
                 for bank, reading in zip(banks, candidates, strict=True)
             ]
             for features in half_features(line, backbone, rows)
@@ -186,15 +195,17 @@ def trial_scores(line: Line, candidates: list[Reading], rows: pd.DataFrame) -> F
     return np.stack([fit_normal_scale(column[normal])(column) for column in raw.T], axis=1)
 
 
-def _familiarity(line: Line, bank: MemoryBank, features: Mapping[str, Tensor], reading: Reading) -> Tensor:
+def familiar(
+    line: Line, bank: MemoryBank, features: Mapping[str, Tensor], reading: Reading
+) -> FamiliarityScores:
+    """What a trial bank says about one batch of feature maps."""
     told = line.settings.memory_bank
     grids = reading.grids(features, line.settings.anomaly_type)
-    return familiarity_scores(bank, grids, told.neighbours, told.top_share, reading.smoothing).scores
+    return familiarity_scores(bank, grids, told.neighbours, told.top_share, reading.smoothing)
 
 
-def trial_banks(line: Line, readings: Sequence[Reading]) -> list[MemoryBank]:
-    """Small banks, one per reading, of the same bank images."""
-    backbone = wide_backbone(line, readings)
+def trial_banks(line: Line, backbone: Backbone, readings: Sequence[Reading]) -> list[MemoryBank]:
+    """Small banks, one per reading, of the same bank images; ``backbone`` gives the layers of all."""
     seen = list(half_features(line, backbone, _spread(line.rows("bank"), TRIAL_IMAGES)))
     return [_trial_bank(line, seen, reading) for reading in readings]
 

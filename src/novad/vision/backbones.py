@@ -316,7 +316,7 @@ def _stages(strides: Mapping[str, int]) -> dict[str, int]:
 
 def _stem(strides: Mapping[str, int]) -> dict[str, int]:
     """The first step at stride 4, which sees a few pixels around each position and no more."""
-    return dict([(name, stride) for name, stride in strides.items() if stride == 4][:1])
+    return dict.fromkeys([name for name, stride in strides.items() if stride == 4][:1], 4)
 
 
 def _metadata(checkpoint: Path) -> dict[str, str]:

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from PIL import Image
 
 from novad.config import LineSettings, Workspace
 from novad.stages import layer_choice
@@ -28,9 +27,8 @@ from novad.vision import Detector
 from novad.vision.appearance import appearance
 from novad.vision.selection import surely_better
 from novad.vision.suspicion import GuardedBank
-from small_line import LINE, STAGES, bundled_line_settings, untrained_line
+from small_line import LINE, STAGES, bundled_line_settings, split_images, untrained_line
 
-ROOT = Path(__file__).parents[3]
 SIZE = 64
 BCOS = SimpleNamespace(available={"layer1": 4, "layer2": 8, "layer3": 16}, layers=("layer2",))
 RESNET = SimpleNamespace(
@@ -45,19 +43,17 @@ def line_settings(image_size: int = SIZE, **changed: Any) -> LineSettings:
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, pd.DataFrame]:
     """Grey normals, and anomalies with a fine checker in one corner."""
-    root = tmp_path_factory.mktemp("fine")
-    (root / "images").mkdir()
-    rng, rows = np.random.default_rng(0), []
-    for split, label, count in (("bank", 0, 12), ("calibration", 0, 16), ("tuning", 0, 8), ("tuning", 1, 24)):
-        for number in range(count):
-            pixels = rng.normal(128, 6, (SIZE, SIZE))
-            if label:
-                row, column = rng.integers(0, SIZE - 4, 2)
-                pixels[row : row + 4, column : column + 4] += 20 * (np.indices((4, 4)).sum(0) % 2)
-            name = f"{split}-{label}-{number}.png"
-            Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(root / "images" / name)
-            rows.append({"path": name, "split": split, "label": label})
-    return Workspace(root), pd.DataFrame(rows)
+    rng = np.random.default_rng(0)
+
+    def draw(anomalous: bool) -> np.ndarray:
+        pixels = rng.normal(128, 6, (SIZE, SIZE))
+        if anomalous:
+            row, column = rng.integers(0, SIZE - 4, 2)
+            pixels[row : row + 4, column : column + 4] += 20 * (np.indices((4, 4)).sum(0) % 2)
+        return pixels.clip(0, 255).astype(np.uint8)
+
+    counts = (("bank", 0, 12), ("calibration", 0, 16), ("tuning", 0, 8), ("tuning", 1, 24))
+    return split_images(tmp_path_factory.mktemp("fine"), counts, draw)
 
 
 def open_line(images: tuple[Workspace, pd.DataFrame], **changed: Any) -> Line:

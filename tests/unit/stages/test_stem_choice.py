@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
 
 from novad.config import Workspace
 from novad.stages import stem_choice
@@ -16,9 +15,8 @@ from novad.stages.layer_choice import LayerChoice, Reading, auroc, choose_layers
 from novad.stages.line import Line
 from novad.stages.stem_choice import choose_reading, stem_readings, trial_hybrids
 from novad.vision import Detector
-from small_line import LINE, STAGES, bundled_line_settings, untrained_line
+from small_line import LINE, STAGES, bundled_line_settings, split_images, untrained_line
 
-ROOT = Path(__file__).parents[3]
 SIZE = 64
 STEMS = [Reading(("pool",), 3, 1.0), Reading(("pool",), 1, 0.0)]
 
@@ -26,15 +24,9 @@ STEMS = [Reading(("pool",), 3, 1.0), Reading(("pool",), 1, 0.0)]
 @pytest.fixture(scope="module")
 def tracks(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, pd.DataFrame]:
     """Tracks laid anew on every image; an anomaly has a bite of two pixels in one of them."""
-    root = tmp_path_factory.mktemp("tracks")
-    (root / "images").mkdir()
-    rng, rows = np.random.default_rng(0), []
-    for split, label, count in (("bank", 0, 24), ("calibration", 0, 24), ("tuning", 0, 8), ("tuning", 1, 24)):
-        for number in range(count):
-            name = f"{split}-{label}-{number}.png"
-            Image.fromarray(laid(rng, bitten=label == 1)).save(root / "images" / name)
-            rows.append({"path": name, "split": split, "label": label, "sha256": name})
-    return Workspace(root), pd.DataFrame(rows)
+    rng = np.random.default_rng(0)
+    counts = (("bank", 0, 24), ("calibration", 0, 24), ("tuning", 0, 8), ("tuning", 1, 24))
+    return split_images(tmp_path_factory.mktemp("tracks"), counts, lambda bitten: laid(rng, bitten=bitten))
 
 
 def laid(rng: np.random.Generator, *, bitten: bool) -> np.ndarray:
