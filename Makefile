@@ -27,18 +27,22 @@ export UV_LINK_MODE = copy
 
 setup: $(STAMP)
 
-# uv reads no pip settings, so where an index is known to pip alone, pip does the work.
+# uv reads no pip settings, so where an index is known to pip alone, pip does the work. The lock is whole, so
+# nothing is resolved: pip before 23.3 would ask an index for the newest of a package that somebody needs with
+# an extra, and refuse it for want of a pin.
 $(STAMP): requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "novad needs Python 3.11, 3.12 or 3.13 (PYTHON=...)" >&2; exit 2; }
 	@rm -f $@
 	@echo "Setting up $(VENV) from requirements.lock" >&2
 	@if command -v uv >/dev/null 2>&1 \
 	  && uv venv --quiet --allow-existing --python "$(PYTHON)" $(VENV) \
-	  && uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock \
-	  && uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .; then :; else \
+	  && uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r requirements.lock \
+	  && uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e . \
+	  && uv pip check --quiet --python $(BIN)/python; then :; else \
 	  "$(PYTHON)" -m venv $(VENV) \
-	  && $(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock \
-	  && $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .; \
+	  && $(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements.lock \
+	  && $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e . \
+	  && $(BIN)/python -m pip check --quiet; \
 	fi
 	@touch $@
 
