@@ -20,6 +20,7 @@ from benchmarks.inputs import (
 )
 from benchmarks.report import Report
 from novad.config import CalibrateExplainerSettings, MemoryBankSettings
+from novad.config.environment import scoring_device
 from novad.vision import Detector, Thresholds
 from novad.vision.backbones import Backbone, BcosBackbone
 from novad.vision.calibration import NormalScale
@@ -40,29 +41,38 @@ Actions = dict[str, Callable[[], object]]
 
 
 def measure(request: Request) -> Report:
-    """Time the bank stage and scoring, and divide each by the bare forward pass over the same images."""
-    files, backbone = image_files(request, request.images), requested_backbone(request)
+    """Time the bank stage and scoring, and divide each by the bare forward pass over the same images.
+
+    Where ``NOVAD_DEVICE`` names a GPU, trained lines alone are scored, there.
+    """
     scored = [read(path) for path in image_files(request, request.scored)]
+    device = scoring_device()
+    rows, told = _untrained(request, scored) if device == "cpu" else ([], {})
+    for folder in sorted(request.artifacts.glob("*/evaluate/detector")):
+        detector = Detector.load(folder, device)
+        rows += _rows(_trained_actions(detector, scored), len(scored), request.repeats)
+    return Report(
+        "Cost beyond the bare forward pass",
+        {"data": request.data.name, "device": device, **told, "fastest of": request.repeats},
+        rows,
+    )
+
+
+def _untrained(request: Request, scored: list[Any]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Rows of a bank as a new line's settings make it, and what was measured."""
+    files, backbone = image_files(request, request.images), requested_backbone(request)
     explained = backbone if isinstance(backbone, BcosBackbone) else bundled_backbone()
     familiarity = _familiarity(backbone, _bank(backbone, files, request.size), len(files))
     rows = [
         *_rows(_bank_actions(backbone, files, request.size), len(files), request.repeats),
         *_rows(_scoring_actions(familiarity, explained, scored, request.size), len(scored), request.repeats),
     ]
-    for folder in sorted(request.artifacts.glob("*/evaluate/detector")):
-        rows += _rows(_trained_actions(Detector.load(folder), scored), len(scored), request.repeats)
-    return Report(
-        "Cost beyond the bare forward pass",
-        {
-            "data": request.data.name,
-            "side": request.size,
-            "backbone": backbone.architecture,
-            "explained": explained.architecture,
-            "vectors in the bank": len(familiarity.bank.vectors),
-            "fastest of": request.repeats,
-        },
-        rows,
-    )
+    return rows, {
+        "side": request.size,
+        "backbone": backbone.architecture,
+        "explained": explained.architecture,
+        "vectors in the bank": len(familiarity.bank.vectors),
+    }
 
 
 def _rows(actions: Actions, images: int, repeats: int) -> list[dict[str, Any]]:
@@ -105,13 +115,14 @@ def _scoring_actions(
 
 def _trained_actions(detector: Detector, images: list[Any]) -> Actions:
     """A trained line as it is deployed: its network, its size, its candidate."""
-    tensors = [to_batch(group, detector.image_size) for group in batches(images, BATCH)]
+    side, device = detector.image_size, detector.device
+    tensors = [to_batch(group, side).to(device) for group in batches(images, BATCH)]
     chosen = detector.novelty.shown
-    as_trained = f"line {detector.line}, {chosen.target} {chosen.statistic}, side {detector.image_size}"
+    as_trained = f"line {detector.line}, {chosen.target} {chosen.statistic}, side {side}"
     return {
         FORWARD: partial(_forward, detector.familiarity.backbone, tensors),
         f"scoring: familiarity only, {as_trained}": partial(
-            _score_familiarity, detector.familiarity, images, detector.image_size
+            _score_familiarity, detector.familiarity, images, side
         ),
         f"scoring: hybrid, {as_trained}": partial(_score, detector, images),
     }
@@ -121,6 +132,8 @@ def _forward(backbone: Backbone, tensors: list[Tensor]) -> None:
     with torch.inference_mode():
         for batch in tensors:
             backbone(batch)
+        if tensors[0].device.type != "cpu":  # A GPU has only been asked by now.
+            torch.accelerator.synchronize()
 
 
 def _bank(backbone: Backbone, files: list[Path], size: int) -> MemoryBank:
@@ -144,7 +157,8 @@ def _familiarity(backbone: Backbone, bank: MemoryBank, images: int) -> Familiari
 def _score_familiarity(familiarity: FamiliarityModel, images: list[Any], size: int) -> None:
     with torch.inference_mode():
         for group in batches(images, BATCH):
-            familiarity.score(familiarity.backbone(to_batch(group, size)))
+            batch = to_batch(group, size).to(familiarity.bank.vectors.device)
+            familiarity.score(familiarity.backbone(batch)).scores.cpu()
 
 
 def _prepare(images: list[Any], size: int) -> None:

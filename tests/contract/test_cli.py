@@ -670,6 +670,7 @@ def test_doctor_names_a_bad_pair_a_missing_package_and_damaged_weights(
     }
     assert found == {"numpy": False, "torch": True, "faiss-cpu": False}
 
+    monkeypatch.setenv("NOVAD_DEVICE", "abacus")
     told = novad("doctor", "--json")
     assert told[0] == 1
     checks = {check["name"]: check for check in _document(told)["checks"]}
@@ -681,6 +682,8 @@ def test_doctor_names_a_bad_pair_a_missing_package_and_damaged_weights(
     assert checks["mlflow store"]["well"]
     assert checks["write access"]["well"]
     assert checks["torch with torchvision"]["well"]
+    assert not checks["scoring device"]["well"]
+    assert "abacus" in checks["scoring device"]["found"]
     code, out, _ = novad("doctor")
     assert code == 1
     assert f"Mend: {weights['mend']}" in out

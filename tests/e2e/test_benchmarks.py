@@ -238,7 +238,8 @@ def test_trained_lines_are_timed_as_they_were_trained(
         sizes.append(size)
         return to_batch(group, size)
 
-    def load(path: Path) -> Detector:
+    def load(path: Path, device: str) -> Detector:
+        assert device == "cpu"
         opened.append(path)
         backbone = stage_cost.bundled_backbone()
         files = sorted((images / "train/good").iterdir())

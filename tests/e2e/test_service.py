@@ -502,6 +502,17 @@ def test_a_champion_that_was_tampered_with_never_judges(
         service.stop()
 
 
+def test_a_device_that_is_not_there_serves_and_scores_nothing(
+    line: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NOVAD_DEVICE", "abacus")
+    for attempt in (Champions(line).start, resolve(line, LINE).load):
+        with pytest.raises(ConfigError, match="device 'abacus'"):
+            attempt()
+    monkeypatch.setenv("NOVAD_DEVICE", " cpu ")
+    assert resolve(line, LINE).load().device.type == "cpu"
+
+
 def test_a_champion_that_scores_otherwise_than_at_its_evaluation_never_judges(
     line: Workspace, served: Served
 ) -> None:

@@ -12,6 +12,7 @@ import typer
 
 from novad.cli.output import JSON, answer, progress, table, where_to_look
 from novad.config import LineSettings, Workspace, load_lines
+from novad.config.environment import scoring_device
 from novad.config.settings import BUNDLED_CHECKPOINT
 from novad.errors import NovadError
 
@@ -67,6 +68,7 @@ def _checks() -> Iterator[Check]:
     yield from check_requirements(metadata.requires("novad") or [], installed)
     yield from check_pairs(installed)
     yield _torch_pair()
+    yield _device()
     try:
         workspace = Workspace.find()
         lines = load_lines(workspace.params)
@@ -131,6 +133,20 @@ def _torch_pair() -> Check:
         return Check("torch with torchvision", True, f"{torch.__version__} with {torchvision.__version__}")
     except Exception as error:
         return Check("torch with torchvision", False, str(error).splitlines()[0][:160], _FROM_LOCK)
+
+
+def _device() -> Check:
+    """The device that ``NOVAD_DEVICE`` names, or the processor."""
+    from novad.vision.devices import check_device
+
+    device = scoring_device()
+    try:
+        check_device(device)
+    except NovadError as error:
+        return Check(
+            "scoring device", False, str(error), "unset NOVAD_DEVICE, or name a device that is there"
+        )
+    return Check("scoring device", True, device)
 
 
 def _writable(workspace: Workspace) -> Check:

@@ -1,10 +1,15 @@
-"""The environment of this process, changed for a while."""
+"""The environment of this process: what it says of the machine, and how it is changed for a while."""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["environment_kept"]
+__all__ = ["environment_kept", "scoring_device"]
+
+
+def scoring_device() -> str:
+    """Where detectors score on this machine, by ``NOVAD_DEVICE``; the processor where nothing is said."""
+    return os.environ.get("NOVAD_DEVICE", "").strip() or "cpu"
 
 
 @contextmanager

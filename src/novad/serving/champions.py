@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from novad.config import Workspace, line_settings
+from novad.config.environment import scoring_device
 from novad.errors import RefusedError
 from novad.evaluation.parity import TOLERANCE, score_differences
 from novad.images.files import judge_files
@@ -90,8 +91,12 @@ class Champions:
         """Load all champions, then watch the event log.
 
         Raises:
+            ConfigError: ``NOVAD_DEVICE`` names no device of this machine.
             ServiceError: the event log cannot be read.
         """
+        from novad.vision.devices import check_device
+
+        check_device(scoring_device())
         self.refresh()
         self._thread.start()
 

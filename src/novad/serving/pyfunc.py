@@ -10,6 +10,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
+from novad.config.environment import scoring_device
 from novad.errors import ImageError, IntegrityError
 from novad.serving.payload import image_bytes
 from novad.tracking.model import DETECTOR_FOLDER, INPUT_COLUMN, OUTPUT_COLUMNS
@@ -52,7 +53,7 @@ class NovadModel(PythonModel):
         folder = Path(context.artifacts[DETECTOR_FOLDER])
         settings = dict(context.model_config or {})
         self._max_pixels = int(settings["max_pixels"])
-        self._detector = Detector.load(folder)
+        self._detector = Detector.load(folder, scoring_device())
         if self._detector.digest != settings["detector_digest"]:
             raise IntegrityError(
                 f"{settings['line']}: the detector in {folder} is not the one that was published; "

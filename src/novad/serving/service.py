@@ -72,6 +72,7 @@ class Service:
         """Load the champions and begin to score.
 
         Raises:
+            ConfigError: ``NOVAD_DEVICE`` names no device of this machine.
             ServiceError: the event log cannot be read.
         """
         self.champions.start()

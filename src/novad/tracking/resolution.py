@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from novad.config import Workspace
+from novad.config.environment import scoring_device
 from novad.errors import ConfigError, IntegrityError, ServiceError
 from novad.tracking.events import Event, champion_event, champion_of, intact_events, threshold_event
 from novad.tracking.evidence import DIGEST_TAGS, find_version, version_files
@@ -53,14 +54,15 @@ class ResolvedModel:
         return self.decision.actor if self.decision is not None else None
 
     def load(self) -> "Detector":
-        """The detector, as it was checked, with the thresholds in force.
+        """The detector, as it was checked, with the thresholds in force, on this machine's device.
 
         Raises:
+            ConfigError: ``NOVAD_DEVICE`` names no device of this machine.
             IntegrityError: the files are not those that were checked a moment ago.
         """
         from novad.vision import Detector
 
-        detector = Detector.load(self.folder)
+        detector = Detector.load(self.folder, scoring_device())
         if detector.digest != self.detector_digest:
             raise IntegrityError(f"{self.line}: the detector was exchanged while it was loaded")
         if self.threshold is None:

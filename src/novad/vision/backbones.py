@@ -233,7 +233,12 @@ class TimmBackbone(Backbone):
 
 
 def load_backbone(
-    architecture: str, checkpoint: Path, sha256: str, layers: Sequence[str] = (), tile: int = 0
+    architecture: str,
+    checkpoint: Path,
+    sha256: str,
+    layers: Sequence[str] = (),
+    tile: int = 0,
+    device: str = "cpu",
 ) -> Backbone:
     """Build a backbone from a local checkpoint whose digest is known.
 
@@ -243,6 +248,7 @@ def load_backbone(
         sha256: expected digest of the file.
         layers: names of the layers to read; empty means the architecture's mid layers.
         tile: side of the parts in which images go through, in pixels; 0 for whole images.
+        device: where it is to run.
     Raises:
         ConfigError: no such file or architecture, weights that do not fit exactly, or no network to tile.
         IntegrityError: the file is not the one that the digest names.
@@ -260,7 +266,7 @@ def load_backbone(
         backbone = TimmBackbone(architecture, weights, checkpoint, layers, _metadata(checkpoint))
     if tile:
         backbone.cut(tile)
-    return backbone
+    return backbone.to(device)
 
 
 def describe_checkpoint(checkpoint: Path) -> tuple[str, str]:

@@ -5,10 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from novad.vision.calibration import conformal_p_values
 from novad.vision.detection import Detection, NearestNormal, Thresholds
-from novad.vision.familiarity import FamiliarityScores
 from novad.vision.fusion import hybrid_scores
 from novad.vision.maps import fuse_maps
 from novad.vision.models import FamiliarityModel, FusionModel, NoveltyModel, raw_scores
@@ -47,15 +49,24 @@ class Detector:
         self.familiarity, self.novelty, self.fusion = familiarity, novelty, fusion
 
     @classmethod
-    def load(cls, folder: Path | str) -> "Detector":
+    def load(cls, folder: Path | str, device: str = "cpu") -> "Detector":
         """Load a saved detector after checking the digest of every file.
 
+        Args:
+            folder: of its files.
+            device: where it scores: ``cpu``, ``cuda``, ``cuda:1``; last digits differ between them.
         Raises:
+            ConfigError: there is no such device.
             IntegrityError: a file is missing or is not the one recorded.
         """
         from novad.vision.detector_files import load_detector
 
-        return load_detector(Path(folder))
+        return load_detector(Path(folder), device)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it scores."""
+        return self.familiarity.bank.vectors.device
 
     @property
     def thresholds(self) -> Thresholds:
@@ -90,15 +101,17 @@ class Detector:
             yield from self._judge(group)
 
     def _judge(self, group: Sequence[PixelArray]) -> list[Detection]:
-        raw = raw_scores(self.familiarity, self.novelty, to_batch(group, self.image_size))
+        raw = raw_scores(self.familiarity, self.novelty, to_batch(group, self.image_size).to(self.device))
         fusion, found = self.fusion, raw.familiarity
-        familiarity = fusion.familiarity(found.scores.numpy())
-        novelty = fusion.novelty(raw.novelty.numpy())
+        familiarity = fusion.familiarity(found.scores.numpy(force=True))
+        novelty = fusion.novelty(raw.novelty.numpy(force=True))
         hybrid = hybrid_scores(familiarity, novelty, fusion.weight)
         p_values = conformal_p_values(hybrid, fusion.normal_scores)
-        maps = fuse_maps(
+        fused = fuse_maps(
             fusion.familiarity_map(found.distances), fusion.novelty_map(raw.novelty_maps), fusion.map_weight
         )
+        maps = {name: each.cpu() for name, each in fused.items()}
+        distances = found.distances.cpu()
         return [
             Detection(
                 familiarity=float(familiarity[at]),
@@ -106,17 +119,16 @@ class Detector:
                 hybrid=float(hybrid[at]),
                 p_value=float(p_values[at]),
                 decision=self.thresholds.decide(float(hybrid[at])),
-                nearest=self._nearest(found, at),
+                nearest=self._nearest(distances[at], found.nearest[at]),
                 size=(image.shape[0], image.shape[1]),
                 coarse_maps={name: each[at].numpy().astype(np.float32) for name, each in maps.items()},
             )
             for at, image in enumerate(group)
         ]
 
-    def _nearest(self, found: FamiliarityScores, at: int) -> NearestNormal:
-        distances = found.distances[at]
+    def _nearest(self, distances: Tensor, nearest: NDArray[np.int64]) -> NearestNormal:
         worst = int(distances.argmax())
-        vector = int(found.nearest[at].reshape(-1)[worst])
+        vector = int(nearest.reshape(-1)[worst])
         image, row, column = (int(part) for part in self.familiarity.bank.origins[vector])
         path, sha256 = self.familiarity.images[image]
         rows, columns = distances.shape

@@ -18,6 +18,7 @@ from novad.vision.backbones import Backbone, file_sha256, load_backbone
 from novad.vision.calibration import NormalScale
 from novad.vision.detection import Thresholds
 from novad.vision.detector import Detector
+from novad.vision.devices import check_device
 from novad.vision.evidence import Evidence
 from novad.vision.explainers import Memory, build_explainer
 from novad.vision.maps import MapScale
@@ -89,25 +90,30 @@ def save_detector(
     (folder / MANIFEST).write_text(text + "\n", "utf-8")
 
 
-def load_detector(folder: Path) -> Detector:
+def load_detector(folder: Path, device: str = "cpu") -> Detector:
     """Load what ``save_detector`` wrote, after checking every digest.
 
+    Args:
+        folder: of the detector.
+        device: where it is to score.
     Raises:
+        ConfigError: there is no such device.
         IntegrityError: a file is missing, or is not the one recorded.
     """
+    check_device(device)
     manifest, digest = _verified(folder)
     recorded = manifest["files"]
-    backbone = _backbone(folder, manifest, manifest["backbone"])
+    backbone = _backbone(folder, manifest, manifest["backbone"], device)
     explained = manifest["explainer"]
     same = all(
         explained.get(key) == manifest["backbone"].get(key)
         for key in ("architecture", "checkpoint", "layers", "tile")
     )
-    explained_backbone = backbone if same else _backbone(folder, manifest, explained)
+    explained_backbone = backbone if same else _backbone(folder, manifest, explained, device)
     told = manifest["familiarity"]
     novelty = manifest["novelty"]
-    normal, evidence, appearance = load_novelty(folder / CALIBRATION, recorded[CALIBRATION])
-    bank = load_bank(folder / BANK, recorded[BANK])
+    normal, evidence, appearance = load_novelty(folder / CALIBRATION, recorded[CALIBRATION], device)
+    bank = load_bank(folder / BANK, recorded[BANK], device)
     neighbourhood = told.get("neighbourhood", NEIGHBOURHOOD)  # format 4 and before had none
     memory = Memory(bank, told["anomaly_type"], neighbourhood) if same else None
     return Detector(
@@ -173,14 +179,14 @@ def save_novelty(
 
 
 def load_novelty(
-    path: Path, sha256: str | None = None
+    path: Path, sha256: str | None = None, device: str = "cpu"
 ) -> tuple[dict[float, NormalStatistics], Evidence | None, AppearanceNovelty | None]:
     """Read what ``save_novelty`` wrote.
 
     Raises:
         IntegrityError: the file has another digest than the one named, or holds no tensors.
     """
-    tensors = read_tensors(path, sha256)
+    tensors = read_tensors(path, sha256, device)
     normal = {float(smoothing): each for smoothing, each in _statistics(tensors, "normal").items()}
     looks = _statistics(tensors, "appearance")
     appearance = AppearanceNovelty(**looks) if looks else None
@@ -222,7 +228,9 @@ def _verified(folder: Path) -> tuple[dict[str, Any], str]:
     return manifest, hashlib.sha256(text).hexdigest()
 
 
-def _backbone(folder: Path, manifest: dict[str, Any], told: dict[str, Any]) -> Backbone:
+def _backbone(folder: Path, manifest: dict[str, Any], told: dict[str, Any], device: str) -> Backbone:
     """Detectors written before there were tiles name none."""
     name, tile = told["checkpoint"], told.get("tile", 0)
-    return load_backbone(told["architecture"], folder / name, manifest["files"][name], told["layers"], tile)
+    return load_backbone(
+        told["architecture"], folder / name, manifest["files"][name], told["layers"], tile, device
+    )

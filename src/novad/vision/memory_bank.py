@@ -12,7 +12,7 @@ from torch import Tensor
 
 from novad.vision.coreset import greedy_coreset
 from novad.vision.patch_store import PatchStore, Whitening, store_patches
-from novad.vision.search_index import EXACT_UP_TO, VectorIndex
+from novad.vision.search_index import EXACT_UP_TO, build_index
 from novad.vision.tensor_files import read_tensors
 from novad.vision.usual_distances import UsualDistances, fit_usual_distances
 
@@ -73,7 +73,7 @@ def bank_size(patches: int, share: float, smallest: int, largest: int) -> int:
 
 
 class MemoryBank:
-    """Normal vectors with nearest-neighbour search, exact up to some tens of thousands.
+    """Normal vectors with nearest-neighbour search, exact up to some tens of thousands, or on a GPU.
 
     Args:
         whitening: maps raw patches to the bank's space.
@@ -82,7 +82,7 @@ class MemoryBank:
         usual: distances of normal patches, place by place; None where nobody measured them.
         radius: no patch that the bank was built from is farther from its vectors, in the bank's space; None
             where nobody measured it.
-        exact_up_to: more vectors are searched by inverted lists, built here.
+        exact_up_to: more vectors are searched by inverted lists, built here, if they lie in main memory.
 
     Attributes:
         appearance: (k, A) what each vector's patch looked like; None where nobody looked.
@@ -100,7 +100,7 @@ class MemoryBank:
         self.whitening, self.vectors, self.origins = whitening, vectors.float().contiguous(), origins
         self.usual, self.radius = usual, radius
         self.appearance: Tensor | None = None
-        self._index = VectorIndex(self.vectors.numpy(), exact_up_to)
+        self._index = build_index(self.vectors, exact_up_to)
 
     @property
     def lists(self) -> tuple[int, int]:
@@ -122,8 +122,8 @@ class MemoryBank:
         """
         shape = patches.shape[:3]
         most = min(neighbours, len(self.vectors))
-        squared, nearest = self._index.search(patches.flatten(0, 2).numpy(), most)
-        distances = torch.from_numpy(np.sqrt(np.maximum(squared, 0)).mean(axis=1))
+        squared, nearest = self._index.search(patches.flatten(0, 2), most)
+        distances = torch.from_numpy(np.sqrt(np.maximum(squared, 0)).mean(axis=1)).to(patches.device)
         return distances.reshape(shape), np.asarray(nearest[:, 0]).reshape(shape)
 
     def search_foreign(self, patches: Tensor, images: NDArray[np.int32]) -> tuple[Tensor, NDArray[np.int64]]:
@@ -135,7 +135,7 @@ class MemoryBank:
         """
         shape = patches.shape[:3]
         distances, nearest = self.nearest_foreign(patches.flatten(0, 2), images.repeat(shape[1] * shape[2]))
-        return torch.from_numpy(distances).reshape(shape), nearest.reshape(shape)
+        return torch.from_numpy(distances).to(patches.device).reshape(shape), nearest.reshape(shape)
 
     def residuals(self, patches: Tensor, nearest: NDArray[np.int64]) -> Tensor:
         """What the nearest vector does not explain of every patch.
@@ -161,7 +161,7 @@ class MemoryBank:
             one counts where all are of the own image.
         """
         searched = min(NEIGHBOURS_SEARCHED, len(self.vectors)) if (images >= 0).any() else 1
-        squared, nearest = self._index.search(patches.float().numpy(), searched)
+        squared, nearest = self._index.search(patches.float(), searched)
         foreign = self.origins[nearest, 0] != images[:, None]
         foreign[:, -1] = True
         first = np.arange(len(foreign)), foreign.argmax(axis=1)
@@ -259,19 +259,19 @@ def save_bank(bank: MemoryBank, path: Path) -> None:
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
 
 
-def load_bank(path: Path, sha256: str | None = None) -> MemoryBank:
+def load_bank(path: Path, sha256: str | None = None, device: str = "cpu") -> MemoryBank:
     """Read a bank that ``save_bank`` wrote; banks of before know no covering radius and no appearance.
 
     Raises:
         IntegrityError: the file has another digest than the one named, or holds no tensors.
     """
-    tensors = read_tensors(path, sha256)
+    tensors = read_tensors(path, sha256, device)
     whitening = Whitening(tensors["mean"], tensors["matrix"])
     moments = {
         name.removeprefix("usual."): each for name, each in tensors.items() if name.startswith("usual.")
     }
     usual = UsualDistances(**moments) if moments else None
     radius = float(tensors["radius"]) if "radius" in tensors else None
-    bank = MemoryBank(whitening, tensors["vectors"], tensors["origins"].numpy(), usual, radius)
+    bank = MemoryBank(whitening, tensors["vectors"], tensors["origins"].numpy(force=True), usual, radius)
     bank.appearance = tensors.get("appearance")
     return bank

@@ -157,9 +157,9 @@ class NoveltyModel:
 
     def explain(self, images: Tensor) -> Explained:
         """Deviations of the explanations of images (N, 3, H, W), and their maps."""
-        shown, (names, normal), no_maps = self.shown, self._needed, torch.empty(len(images), 0, 0)
+        shown, (names, normal), no_maps = self.shown, self._needed, images.new_empty(len(images), 0, 0)
         if not names:
-            return Explained(torch.empty(len(images), 0), no_maps, {})
+            return Explained(images.new_empty(len(images), 0), no_maps, {})
         explanation = self.explainer.explain(images, self.target)
         statistics = statistic_maps(explanation, names, map_step(images.shape[-1]))
         deviations = deviation_scores(statistics, names, normal, self._explained)

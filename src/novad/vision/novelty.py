@@ -120,7 +120,7 @@ class NormalStatistics:
         """The distributions of the statistics at ``places``, without any joint one."""
         rows = torch.tensor(places, dtype=torch.long)
         fields = {name: tensor[rows] for name, tensor in self.tensors().items() if "precision" not in name}
-        none = torch.eye(len(places))
+        none = torch.eye(len(places), device=self.mean.device)
         return NormalStatistics(**fields, precision=none, located_precision=none)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -142,7 +142,7 @@ class StatisticMoments:
         wide = maps.double()
         if self._sum is None or self._square is None or self._outer is None:
             self._sum, self._square = torch.zeros_like(wide[0]), torch.zeros_like(wide[0])
-            self._outer = torch.zeros(wide.shape[1], wide.shape[1], dtype=torch.float64)
+            self._outer = wide.new_zeros(wide.shape[1], wide.shape[1])
         self._count += len(maps)
         self._sum += wide.sum(0)
         self._square += wide.square().sum(0)
@@ -228,7 +228,7 @@ def deviation_scores(
     Returns:
         (N, K).
     """
-    columns = torch.empty(len(maps), len(candidates))
+    columns = maps.new_empty(len(maps), len(candidates))
     alike: dict[float, dict[tuple[str, bool, str], list[int]]] = defaultdict(lambda: defaultdict(list))
     for at, each in enumerate(candidates):
         # Both ends of one map are read at once: what is low there is high in the map of the other side.

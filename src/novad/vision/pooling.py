@@ -26,6 +26,8 @@ def extreme_means(maps: Tensor, shares: Sequence[float]) -> tuple[Tensor, Tensor
     Returns:
         (N, len(shares)) each; the lowest ones negated, as the highest of the negated map.
     """
+    if maps.device.type != "cpu":
+        return _extreme_means_where_they_lie(maps.flatten(1), shares)
     # NumPy's vectorised sort of all values takes a quarter of the time of torch's top k of a fifth of them.
     ordered = np.sort(maps.flatten(1).numpy(), axis=1)
     counts = [max(1, round(share * ordered.shape[1])) for share in shares]
@@ -36,27 +38,34 @@ def extreme_means(maps: Tensor, shares: Sequence[float]) -> tuple[Tensor, Tensor
     return torch.from_numpy(highest), torch.from_numpy(lowest)
 
 
+def _extreme_means_where_they_lie(maps: Tensor, shares: Sequence[float]) -> tuple[Tensor, Tensor]:
+    """Of (N, positions), on whatever device."""
+    ordered = maps.sort(dim=1).values
+    counts = [max(1, round(share * ordered.shape[1])) for share in shares]
+    highest = torch.stack([ordered[:, -count:].mean(1) for count in counts], dim=1)
+    return highest, -torch.stack([ordered[:, :count].mean(1) for count in counts], dim=1)
+
+
 def smooth(maps: Tensor, sigma: float) -> Tensor:
     """Gaussian blur of (N, C, H, W) maps with reflected borders; ``sigma`` in positions, 0 leaves them."""
     radius = min(math.ceil(3 * sigma), maps.shape[-1] - 1, maps.shape[-2] - 1)
     if sigma == 0 or radius < 1:
         return maps
     # As matrix products: torch's convolution of a channel each takes two to five times as long.
-    down, across = (_blur(length, sigma, radius, maps.dtype) for length in maps.shape[-2:])
+    down, across = (_blur(length, sigma, radius, maps.dtype, maps.device) for length in maps.shape[-2:])
     return down @ (maps @ across.T)
 
 
 @lru_cache(maxsize=64)
 @torch.inference_mode(mode=False)  # kept for callers that want gradients, whoever asks first
-def _blur(length: int, sigma: float, radius: int, dtype: torch.dtype) -> Tensor:
+def _blur(length: int, sigma: float, radius: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """(length, length) Gaussian blur of a row of values, reflected at both ends."""
     offsets = torch.arange(-radius, radius + 1)
     kernel = torch.exp(-(offsets.to(dtype) ** 2) / (2 * sigma**2))
     near = (torch.arange(length)[:, None] + offsets).abs()
     reflected = (length - 1) - ((length - 1) - near).abs()
-    return torch.zeros(length, length, dtype=dtype).scatter_add_(
-        1, reflected, (kernel / kernel.sum()).expand(length, -1).contiguous()
-    )
+    rows = (kernel / kernel.sum()).expand(length, -1).contiguous()
+    return torch.zeros(length, length, dtype=dtype).scatter_add_(1, reflected, rows).to(device)
 
 
 def resize_maps(maps: Tensor, size: tuple[int, int]) -> Tensor:

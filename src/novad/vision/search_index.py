@@ -1,12 +1,14 @@
-"""Nearest vectors of a bank: exact while they are few, by inverted lists once they are many."""
+"""Nearest vectors of a bank: exact while they are few or on a GPU, by inverted lists once they are many."""
 
 from typing import Any
 
 import faiss
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-__all__ = ["EXACT_UP_TO", "VectorIndex"]
+__all__ = ["EXACT_UP_TO", "DeviceIndex", "VectorIndex", "build_index"]
 
 # Lists win long before; up to here a search costs little, and scores stay exact (docs/research/scale.md).
 EXACT_UP_TO = 50_000
@@ -19,6 +21,8 @@ ASKED = 1000
 MARGIN = 2
 FEWEST_LISTS = 16
 TRAINED_PER_LIST = 64
+# Distances that a GPU holds at once: a quarter of a gibibyte.
+DISTANCES_AT_ONCE = 1 << 26
 
 Floats = NDArray[np.float32]
 Positions = NDArray[np.int64]
@@ -50,7 +54,7 @@ class VectorIndex:
         """How many lists a query goes through, and how many there are; zeros where search is exact."""
         return (self._index.nprobe, self._lists) if self._lists else (0, 0)
 
-    def search(self, queries: Floats, neighbours: int) -> tuple[Floats, Positions]:
+    def search(self, queries: Tensor, neighbours: int) -> tuple[Floats, Positions]:
         """Squared distances to the nearest vectors, and which they are.
 
         Args:
@@ -59,10 +63,11 @@ class VectorIndex:
         Returns:
             (q, neighbours) each, nearest first.
         """
-        squared, nearest = self._index.search(queries, neighbours)
+        asked = queries.numpy()
+        squared, nearest = self._index.search(asked, neighbours)
         if self._lists and (short := nearest[:, -1] < 0).any():
             # The lists of these queries hold fewer vectors than were asked for.
-            squared[short], nearest[short] = faiss.knn(queries[short], self._vectors, neighbours)
+            squared[short], nearest[short] = faiss.knn(asked[short], self._vectors, neighbours)
         return squared, nearest
 
     def _settle_lists_to_search(self) -> None:
@@ -78,6 +83,38 @@ class VectorIndex:
                 break
             self._index.nprobe = min(2 * self._index.nprobe, self._lists)
         self._index.nprobe = min(max(MARGIN * self._index.nprobe, FEWEST_LISTS), self._lists)
+
+
+class DeviceIndex:
+    """Exact Euclidean search where the vectors lie: |q|^2 - 2 <q, v> + |v|^2, block by block of queries.
+
+    Args:
+        vectors: (n, D) float32.
+    """
+
+    lists = (0, 0)
+
+    def __init__(self, vectors: Tensor) -> None:
+        self._vectors, self._squares = vectors, vectors.square().sum(1)
+
+    def search(self, queries: Tensor, neighbours: int) -> tuple[Floats, Positions]:
+        """As ``VectorIndex.search``; the queries lie where the vectors do."""
+        found = [
+            self._nearest(block, neighbours)
+            for block in torch.split(queries, max(1, DISTANCES_AT_ONCE // len(self._vectors)))
+        ]
+        squared, nearest = (torch.cat(parts) for parts in zip(*found, strict=True))
+        return squared.numpy(force=True), nearest.numpy(force=True)
+
+    def _nearest(self, queries: Tensor, neighbours: int) -> tuple[Tensor, Tensor]:
+        squared = torch.addmm(self._squares, queries, self._vectors.T, alpha=-2)
+        nearest = squared.topk(neighbours, largest=False)
+        return nearest.values + queries.square().sum(1, keepdim=True), nearest.indices
+
+
+def build_index(vectors: Tensor, exact_up_to: int = EXACT_UP_TO) -> VectorIndex | DeviceIndex:
+    """The index of (n, D) float32 vectors for the memory that they lie in."""
+    return VectorIndex(vectors.numpy(), exact_up_to) if vectors.device.type == "cpu" else DeviceIndex(vectors)
 
 
 def _trained(vectors: Floats, lists: int) -> Any:

@@ -1,14 +1,13 @@
 """The detector: same verdict saved and loaded, alone and in company, and refusal of changed files."""
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from novad.benchmarking.scoring_cost import _scorer
 from novad.errors import CalibrationError, IntegrityError
@@ -20,82 +19,20 @@ from novad.vision.appearance import (
     fit_appearance_novelty,
 )
 from novad.vision.backbones import file_sha256
-from novad.vision.detector_files import load_novelty, save_detector, save_novelty
+from novad.vision.detector_files import load_novelty, save_novelty
 from novad.vision.evidence import Evidence
-from novad.vision.explainers import BcosExplainer, Memory
+from novad.vision.explainers import Memory
 from novad.vision.familiarity import feature_grids
 from novad.vision.maps import fit_map_scale, fuse_maps
-from novad.vision.memory_bank import fit_memory_bank, load_bank, save_bank
+from novad.vision.memory_bank import load_bank
 from novad.vision.models import raw_scores
-from novad.vision.novelty import Candidate, StatisticMoments, map_step, statistic_maps
+from novad.vision.novelty import Candidate
 from novad.vision.pooling import top_means
 from novad.vision.preprocess import to_batch
 from novad.vision.residuals import FIGURES, residual_deviations
 from novad.vision.synthetic import SYNTHETIC_TYPES, synthetic_anomaly
 
-SIZE = 64
-NORM = Candidate("layer2", "weight_norm", 0.0, False, "both", 0.05)
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory, random_backbone: Any, pictures: Any) -> Path:
-    folder = tmp_path_factory.mktemp("detector")
-    checkpoint = folder / "network.safetensors"
-    save_file({k: v.contiguous() for k, v in random_backbone.network.state_dict().items()}, checkpoint)
-    batch = to_batch(pictures, SIZE)
-    with torch.inference_mode():
-        grids = feature_grids(random_backbone(batch), "sensory")
-        bank = fit_memory_bank(
-            iter(grids),
-            len(grids),
-            coreset_share=0.2,
-            min_vectors=10,
-            max_vectors=500,
-            dimensions=16,
-            whiten=True,
-        )
-    save_bank(bank, folder / "bank")
-    explainer, moments = BcosExplainer(random_backbone), StatisticMoments()
-    names = tuple(name for name in explainer.statistics if name != "joint")
-    moments.add(statistic_maps(explainer.explain(batch, "layer2"), names, map_step(SIZE)))
-    save_novelty({0.0: moments.finish()}, None, None, folder / "calibration")
-    network = {"architecture": "novad-bcos", "checkpoint": "net.safetensors", "layers": []}
-    save_detector(
-        folder / "saved",
-        line="test",
-        image_size=SIZE,
-        backbone=network,
-        explainer={**network, "method": "bcos"},
-        familiarity={
-            "anomaly_type": "sensory",
-            "neighbours": 1,
-            "top_share": 0.05,
-            "smoothing": 1.0,
-            "images": [[f"train/{number}.png", f"{number:064x}"] for number in range(len(pictures))],
-        },
-        novelty={"shown": asdict(NORM), "judged": [asdict(NORM)]},
-        fusion={
-            "weight": 0.25,
-            "map_weight": 0.75,
-            "scales": {
-                "familiarity": {"median": 1.0, "spread": 2.0},
-                "novelty": {"median": 0.5, "spread": 0.25},
-                "familiarity_map": {"median": 1.0, "spread": 2.0},
-                "novelty_map": {"median": 0.5, "spread": 0.25},
-            },
-            "thresholds": {
-                "fail": 2.0,
-                "review": 1.0,
-                "alpha": 0.1,
-                "map": {"familiarity": 1.0, "novelty": 1.0, "hybrid": 1.0},
-            },
-            "normal_scores": [0.0, 0.5, 1.0],
-        },
-        checkpoints={"net.safetensors": checkpoint},
-        bank=folder / "bank",
-        calibration=folder / "calibration",
-    )
-    return folder / "saved"
+SIZE = 64  # of `saved`
 
 
 def test_scores_do_not_depend_on_the_batch(saved: Path, pictures: Any) -> None:

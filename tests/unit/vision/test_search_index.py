@@ -37,7 +37,7 @@ def test_few_vectors_are_searched_exactly() -> None:
     vectors, queries = clustered(3000, 1), clustered(200, 2)
     index = VectorIndex(vectors, exact_up_to=3000)
     assert index.lists == (0, 0)
-    squared, nearest = index.search(queries, 5)
+    squared, nearest = index.search(torch.from_numpy(queries), 5)
     expected, positions = brute(queries, vectors, 5)
     assert np.allclose(squared, expected, atol=1e-3)
     assert np.array_equal(nearest, positions)
@@ -53,7 +53,7 @@ def test_many_vectors_are_searched_in_part_and_99_of_100_nearest_are_found() -> 
     searched, lists = index.lists
     assert lists == round(2 * 5000**0.5)
     assert 1 <= searched <= lists / 4
-    squared, nearest = index.search(queries, 16)
+    squared, nearest = index.search(torch.from_numpy(queries), 16)
     _, positions = brute(queries, vectors, 16)
     assert (nearest[:, 0] == positions[:, 0]).mean() >= 0.99
     found = [len(set(a) & set(b)) / 16 for a, b in zip(nearest, positions, strict=True)]
@@ -70,7 +70,7 @@ def test_vectors_without_structure_are_searched_in_more_lists() -> None:
 
 
 def test_equal_vectors_give_equal_indices() -> None:
-    vectors, queries = clustered(4000, 1), clustered(300, 2)
+    vectors, queries = clustered(4000, 1), torch.from_numpy(clustered(300, 2))
     first, second = (VectorIndex(vectors, exact_up_to=100) for _ in range(2))
     assert first.lists == second.lists
     # So many neighbours are not all in the lists that are searched: other lists would give others.
@@ -82,7 +82,7 @@ def test_a_query_whose_lists_hold_too_few_vectors_goes_through_all() -> None:
     vectors = clustered(1000, 1)
     index = VectorIndex(vectors, exact_up_to=100)
     assert index.lists[0] < index.lists[1]
-    _, nearest = index.search(clustered(2, 2), 1000)
+    _, nearest = index.search(torch.from_numpy(clustered(2, 2)), 1000)
     assert np.array_equal(np.sort(nearest, axis=1), np.tile(np.arange(1000), (2, 1)))
 
 

@@ -95,7 +95,7 @@ class PostHocExplainer(Explainer):
 
     def baseline(self, length: FeatureLength, encoded: Tensor) -> Tensor:
         """(N,) length that the method takes as unexplained."""
-        return torch.zeros(len(encoded))
+        return encoded.new_zeros(len(encoded))
 
     @abstractmethod
     def attribute(self, length: FeatureLength, encoded: Tensor) -> Tensor:
@@ -119,7 +119,7 @@ class IntegratedGradientsExplainer(PostHocExplainer):
     steps = 16
 
     def _black(self, encoded: Tensor) -> Tensor:
-        return self.backbone.encode(torch.zeros(len(encoded), 3, *encoded.shape[-2:]))
+        return self.backbone.encode(encoded.new_zeros(len(encoded), 3, *encoded.shape[-2:]))
 
     def baseline(self, length: FeatureLength, encoded: Tensor) -> Tensor:
         value: Tensor = length(self._black(encoded))
@@ -190,7 +190,7 @@ class OcclusionExplainer(PostHocExplainer):
     def attribute(self, length: FeatureLength, encoded: Tensor) -> Tensor:
         side = max(1, encoded.shape[-1] // self.divisions)
         window = (encoded.shape[1], side, side)
-        grey = self.backbone.encode(torch.full((1, 3, *encoded.shape[-2:]), 0.5))
+        grey = self.backbone.encode(encoded.new_full((1, 3, *encoded.shape[-2:]), 0.5))
         with torch.no_grad():
             attribution: Tensor = (
                 _captum()
