@@ -1,8 +1,10 @@
-"""Image-level figures; undefined ones, for want of normals or anomalies, are None."""
+"""Image-level figures; undefined ones, for want of normals or anomalies, are None.
+
+scikit-learn takes a second to load: those who ask for its figures pay, not every command that knows of them.
+"""
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 __all__ = [
     "FALSE_POSITIVE_RATES",
@@ -22,11 +24,15 @@ FALSE_POSITIVE_RATES = {"at_fpr_01": 0.01, "at_fpr_05": 0.05}
 
 def image_auroc(scores: Scores, labels: Labels) -> float | None:
     """Area under the ROC curve of (n,) scores against (n,) labels, 1 for anomalous."""
+    from sklearn.metrics import roc_auc_score
+
     return float(roc_auc_score(labels, scores)) if _both(labels) else None
 
 
 def image_aupr(scores: Scores, labels: Labels) -> float | None:
     """Average precision, anomalies being positive."""
+    from sklearn.metrics import average_precision_score
+
     return float(average_precision_score(labels, scores)) if _both(labels) else None
 
 
@@ -59,6 +65,8 @@ def fnr_at_fpr(scores: Scores, labels: Labels, false_positive_rate: float) -> fl
 
 def f1_at(scores: Scores, labels: Labels, threshold: float) -> float | None:
     """F1 of calling images above ``threshold`` anomalous."""
+    from sklearn.metrics import f1_score
+
     return float(f1_score(labels, scores > threshold, zero_division=0.0)) if _both(labels) else None
 
 
