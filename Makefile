@@ -9,9 +9,9 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
   $$python -c 'import sys; raise SystemExit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null \
   && command -v $$python && break; done)
 BIN := $(VENV)/bin
-# Twice the cores of a small machine: tests that run services mostly wait for them. A process that
+# One more than the cores of a small machine: tests that run services wait for them. A process that
 # crashes ends the run: pytest-xdist waits for ever for the tests of one that it replaces.
-TEST_PROCESSES ?= 4
+TEST_PROCESSES ?= 3
 BENCH_OPTIONS ?= --images 128 --repeats 2
 STAMP := $(VENV)/.novad-set-up
 

@@ -2,20 +2,32 @@
 
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from fake_line import REPOSITORY, make_workspace
+from made_once import made_once
 from novad.config import Workspace
 from novad.pipeline.prefect_home import prefect_api
 from novad.tracking.digests import STAGES
 
-__all__ = ["MakeTiny", "make_tiny", "prefect_server", "running_prefect", "train_process", "wait_for"]
+__all__ = [
+    "MakeTiny",
+    "empty_prefect",
+    "make_tiny",
+    "prefect_server",
+    "prefect_tables",
+    "running_prefect",
+    "train_process",
+    "wait_for",
+]
 
 MakeTiny = Callable[..., Workspace]
 
@@ -58,14 +70,45 @@ main(run, STAGE)
 
 
 @pytest.fixture(scope="session")
-def running_prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+def empty_prefect(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Prefect's tables without a run: making them takes longer than all else that a first start does."""
+
+    def make(whole: Path) -> None:
+        workspace = Workspace(tmp_path_factory.mktemp("empty"))
+        with _started(workspace):
+            pass
+        with sqlite3.connect(workspace.state / "prefect/0/prefect.db") as connection:
+            connection.execute("VACUUM INTO ?", (str(whole),))
+
+    return made_once(tmp_path_factory, "empty-prefect.db", make)
+
+
+@pytest.fixture(scope="session")
+def running_prefect(
+    tmp_path_factory: pytest.TempPathFactory, empty_prefect: Path
+) -> Iterator[tuple[str, Path]]:
     """Address and database of a Prefect server that outlives the trainings, as in a plant."""
-    root = tmp_path_factory.mktemp("prefect")
+    workspace = Workspace(tmp_path_factory.mktemp("prefect"))
+    [database] = prefect_tables(workspace, empty_prefect, "0")
+    with _started(workspace) as url:
+        yield url, database
+
+
+@contextmanager
+def _started(workspace: Workspace) -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patched:
         patched.delenv("PREFECT_API_URL", raising=False)
-        with prefect_api(Workspace(root), []):
-            url = os.environ.pop("PREFECT_API_URL")
-            yield url, root / ".novad/prefect/0/prefect.db"
+        with prefect_api(workspace, []):
+            yield os.environ.pop("PREFECT_API_URL")
+
+
+def prefect_tables(workspace: Workspace, empty: Path, *homes: str) -> list[Path]:
+    """Put Prefect's tables where the workspace's servers of these names look for them; the databases."""
+    databases = [workspace.state / "prefect" / home / "prefect.db" for home in homes]
+    for each in databases:
+        each.parent.mkdir(parents=True)
+        shutil.copyfile(empty, each)
+    return databases
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from fake_line import make_workspace, write_outputs
+from made_once import made_once
 from novad.config import Workspace
 from novad.tracking import LoggedDecision
 
@@ -39,15 +40,17 @@ def own_store(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """MLflow's tables without a run: making them takes seconds, copying them nothing."""
-    from novad.tracking.store import open_client
 
-    workspace = Workspace(tmp_path_factory.mktemp("empty"))
-    with _embedded():
-        open_client(workspace)
-    whole = workspace.root / "whole.db"
-    with sqlite3.connect(workspace.state / "mlflow.db") as connection:
-        connection.execute("VACUUM INTO ?", (str(whole),))
-    return whole
+    def make(whole: Path) -> None:
+        from novad.tracking.store import open_client
+
+        workspace = Workspace(tmp_path_factory.mktemp("empty"))
+        with _embedded():
+            open_client(workspace)
+        with sqlite3.connect(workspace.state / "mlflow.db") as connection:
+            connection.execute("VACUUM INTO ?", (str(whole),))
+
+    return made_once(tmp_path_factory, "empty-mlflow.db", make)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from novad.pipeline.line_runs import line_runs
 from novad.pipeline.prefect_client import api_url, prefect_client
 from novad.tracking import publications, resolve
 from novad.tracking.store import locate, open_client
-from tiny_pipeline import MakeTiny, wait_for
+from tiny_pipeline import MakeTiny, prefect_tables, wait_for
 
 PATIENCE = 200
 
@@ -69,8 +69,11 @@ def _under(process: psutil.Process) -> list[psutil.Process]:
 
 
 @pytest.mark.timeout(PATIENCE * 2)
-def test_two_lines_are_retrained_once_each_and_down_leaves_nothing(make_tiny: MakeTiny) -> None:
+def test_two_lines_are_retrained_once_each_and_down_leaves_nothing(
+    make_tiny: MakeTiny, empty_prefect: Path
+) -> None:
     workspace = make_tiny("metal", "fabric")
+    prefect_tables(workspace, empty_prefect, "up")
     workspace.params.write_text(workspace.params.read_text() + "    schedule: 0 3 1 * *\n")
     embedded = locate(workspace)
     up = _novad(workspace, "up")
@@ -103,8 +106,9 @@ def test_two_lines_are_retrained_once_each_and_down_leaves_nothing(make_tiny: Ma
             ("fabric", 1, "Completed"),
         ]
 
+        # The process of the last run ends a moment after its state is told.
+        wait_for(lambda: len(_under(psutil.Process(up.pid))) == 5)
         started = _under(psutil.Process(up.pid))
-        assert len(started) == 5
         assert _document(_novad(workspace, "down"))["stopped"]["pid"] == up.pid
         assert up.wait(60) == 0
         wait_for(lambda: not any(process.is_running() for process in started), 10)

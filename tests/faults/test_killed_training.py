@@ -59,14 +59,15 @@ def test_a_kill_leaves_no_process_and_the_next_run_goes_on_from_its_stage(
 ) -> None:
     workspace = make_tiny("metal")
     shells = [shell for shell in ("/bin/sh", "/bin/bash") if Path(shell).exists()]
-    hit = (0, 2, 4)
+    hit = (1, 4)
     for number, stage in enumerate(hit):
         monkeypatch.setenv("SHELL", shells[number % len(shells)])
         children = _kill_in_stage(workspace, STAGES[stage])
         assert len(children) >= 2
         wait_for(lambda started=children: all(map(_gone, started)), 20)
         # What was done before stays done: the stage that the last kill hit runs again, and those after it.
-        assert _started(workspace) == set(STAGES[hit[max(0, number - 1)] : stage + 1])
+        begun = hit[number - 1] if number else 0
+        assert _started(workspace) == set(STAGES[begun : stage + 1])
     last = train_process(workspace, "metal")
     out, err = last.communicate(timeout=120)
     assert last.returncode == 0, out + err

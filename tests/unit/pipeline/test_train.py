@@ -2,8 +2,10 @@
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -15,7 +17,7 @@ from novad.pipeline.train import LineResult, train_lines, validate_line
 from novad.tracking import resolve
 from novad.tracking.digests import STAGES
 from novad.tracking.store import open_client
-from tiny_pipeline import MakeTiny, train_process, wait_for
+from tiny_pipeline import MakeTiny, prefect_tables, train_process, wait_for
 
 UNCHANGED = """
 import sys
@@ -100,8 +102,11 @@ def test_an_input_that_changes_under_a_training_is_not_published(make_tiny: Make
     assert row["version"] is None
 
 
-def test_lines_trained_by_two_processes_at_once_are_both_published(make_tiny: MakeTiny) -> None:
+def test_lines_trained_by_two_processes_at_once_are_both_published(
+    make_tiny: MakeTiny, empty_prefect: Path
+) -> None:
     workspace = make_tiny("metal", "fabric")
+    databases = prefect_tables(workspace, empty_prefect, "0", "1")
     both = [train_process(workspace, line) for line in ("metal", "fabric")]
     for training in both:
         out, err = training.communicate(timeout=200)
@@ -110,7 +115,9 @@ def test_lines_trained_by_two_processes_at_once_are_both_published(make_tiny: Ma
         assert resolve(workspace, line).version == 1
     assert [result.unchanged for result in _train(workspace, "metal", "fabric")] == [True, True]
     # A server of its own each, because SQLite takes one writing server.
-    assert sorted(path.parent.name for path in workspace.state.glob("prefect/*/prefect.db")) == ["0", "1"]
+    for database in databases:
+        with sqlite3.connect(database) as connection:
+            assert connection.execute("SELECT count(*) FROM flow_run").fetchone() == (1,)
 
 
 def test_a_line_that_another_run_holds_is_refused_by_the_name_of_its_process(make_tiny: MakeTiny) -> None:
