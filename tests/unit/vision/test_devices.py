@@ -168,6 +168,20 @@ def test_a_detector_scores_on_the_processor_unless_told_otherwise(saved: Path) -
     assert Detector.load(saved).device == Detector.load(saved, "cpu").device == torch.device("cpu")
 
 
+def test_nothing_on_a_gpu_rounds_to_ten_bits() -> None:
+    parts = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [part.allow_tf32 for part in parts]
+    try:
+        for part in parts:
+            part.allow_tf32 = True
+        with _no_values():
+            check_device("cuda")
+        assert [part.allow_tf32 for part in parts] == [False, False]
+    finally:
+        for part, allowed in zip(parts, before, strict=True):
+            part.allow_tf32 = allowed
+
+
 @needs_gpu
 def test_a_gpu_scores_as_the_processor_does(saved: Path, pictures: Any) -> None:
     here, there = Detector.load(saved), Detector.load(saved, "cuda")
