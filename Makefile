@@ -38,11 +38,11 @@ $(STAMP): requirements.lock pyproject.toml
 	  && uv venv --quiet --allow-existing --python "$(PYTHON)" $(VENV) \
 	  && uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r requirements.lock \
 	  && uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e . \
-	  && uv pip check --quiet --python $(BIN)/python; then :; else \
+	  && uv pip check --python $(BIN)/python; then :; else \
 	  "$(PYTHON)" -m venv $(VENV) \
 	  && $(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements.lock \
 	  && $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e . \
-	  && $(BIN)/python -m pip check --quiet; \
+	  && $(BIN)/python -m pip check; \
 	fi
 	@touch $@
 
