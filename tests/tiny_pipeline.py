@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import sqlite3
 import subprocess
 import sys
 import time
@@ -13,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from fake_line import REPOSITORY, make_workspace
-from made_once import made_once
 from novad.config import Workspace
 from novad.pipeline.prefect_home import prefect_api
 from novad.tracking.digests import STAGES
+from tables_once import tables_once
 
 __all__ = [
     "MakeTiny",
@@ -73,14 +72,11 @@ main(run, STAGE)
 def empty_prefect(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Prefect's tables without a run: making them takes longer than all else that a first start does."""
 
-    def make(whole: Path) -> None:
-        workspace = Workspace(tmp_path_factory.mktemp("empty"))
+    def make(workspace: Workspace) -> Path:
         with _started(workspace):
-            pass
-        with sqlite3.connect(workspace.state / "prefect/0/prefect.db") as connection:
-            connection.execute("VACUUM INTO ?", (str(whole),))
+            return workspace.state / "prefect/0/prefect.db"
 
-    return made_once(tmp_path_factory, "empty-prefect.db", make)
+    return tables_once(tmp_path_factory, "empty-prefect.db", make)
 
 
 @pytest.fixture(scope="session")

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from fake_line import make_workspace, write_outputs
-from made_once import made_once
 from novad.config import Workspace
 from novad.tracking import LoggedDecision
+from tables_once import tables_once
 
 __all__ = [
     "Kept",
@@ -41,16 +41,14 @@ def own_store(monkeypatch: pytest.MonkeyPatch) -> None:
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """MLflow's tables without a run: making them takes seconds, copying them nothing."""
 
-    def make(whole: Path) -> None:
+    def make(workspace: Workspace) -> Path:
         from novad.tracking.store import open_client
 
-        workspace = Workspace(tmp_path_factory.mktemp("empty"))
         with _embedded():
             open_client(workspace)
-        with sqlite3.connect(workspace.state / "mlflow.db") as connection:
-            connection.execute("VACUUM INTO ?", (str(whole),))
+        return workspace.state / "mlflow.db"
 
-    return made_once(tmp_path_factory, "empty-mlflow.db", make)
+    return tables_once(tmp_path_factory, "empty-mlflow.db", make)
 
 
 @pytest.fixture

@@ -177,10 +177,9 @@ def test_a_line_goes_through_mlflow_to_both(
     assert publish(workspace, "metal").version == 2
     client = open_client(workspace)
     runs = client.search_runs([client.get_experiment_by_name("metal").experiment_id])
-    *cut_off, first, second = sorted((run.info.status for run in runs), key="FINISHED".__eq__)
-    assert (first, second) == ("FINISHED", "FINISHED")
+    statuses = sorted(run.info.status for run in runs)
     # An MLflow server that is still busy with the lost store leaves the run to the next publication.
-    assert cut_off in (["FAILED"], ["KILLED"])
+    assert statuses in (["FAILED", "FINISHED", "FINISHED"], ["FINISHED", "FINISHED", "KILLED"])
 
     _client(s3).put_object(Bucket="novad", Key=stored, Body=b"exchanged")
     assert "bank.safetensors" in str(check(colleague, "metal").problems)
