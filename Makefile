@@ -36,7 +36,7 @@ $(STAMP): requirements.lock pyproject.toml
 	@echo "Setting up $(VENV) from requirements.lock" >&2
 	@if command -v uv >/dev/null 2>&1 \
 	  && uv venv --quiet --allow-existing --python "$(PYTHON)" $(VENV) \
-	  && uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r requirements.lock \
+	  && uv pip install --quiet --compile-bytecode --python $(BIN)/python --no-deps --require-hashes -r requirements.lock \
 	  && uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e . \
 	  && uv pip check --python $(BIN)/python; then :; else \
 	  "$(PYTHON)" -m venv $(VENV) \
