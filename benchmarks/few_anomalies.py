@@ -17,7 +17,6 @@ from novad.stages.deviations import Deviations
 from novad.stages.layer_choice import best_reading, trial_scores
 from novad.stages.line import Line
 from novad.stages.options import Examples, Scored, evidence_option, single_option
-from novad.vision.appearance import APPEARANCE
 from novad.vision.calibration import fit_normal_scale
 from novad.vision.fusion import hybrid_scores
 
@@ -80,8 +79,8 @@ def _drawn(labels: NDArray[np.int64], count: int, draw: int) -> Mask:
 def _fused(line: Line, scored: Scored, normal: Examples, taught: Mask) -> dict[str, tuple[float, float]]:
     """AUROC and misses on what was not taught, by familiarity alone and fused with appearance or evidence."""
     part = part_of(scored, taught)
-    look = next(each for each in scored.candidates if each.target == APPEARANCE)
-    target = next(each.target for each in reversed(scored.candidates) if each.target != APPEARANCE)
+    look = next(each for each in scored.candidates if not each.explained)
+    target = next(each.target for each in reversed(scored.candidates) if each.explained)
     options = {
         "familiarity": None,
         "with appearance": single_option(line.settings, part, look),

@@ -18,7 +18,6 @@ from novad.stages.calibrate_explainer import tuning_images
 from novad.stages.deviations import Deviations, learns
 from novad.stages.line import Line
 from novad.stages.options import Examples, Scored, learned
-from novad.vision.appearance import APPEARANCE
 from novad.vision.calibration import fit_normal_scale
 from novad.vision.evidence import evidence_candidates
 from novad.vision.fusion import hybrid_scores, tune_weight
@@ -80,7 +79,7 @@ def _parts(deviations: Deviations) -> dict[str, Part]:
     joined = deviations.grid.targets[-1]
     own = [at for at, each in enumerate(candidates) if each.target == joined]
     explained = [own[at] for at in evidence_candidates([candidates[at] for at in own])]
-    looks = [at for at, each in enumerate(candidates) if each.target == APPEARANCE]
+    looks = [at for at, each in enumerate(candidates) if not each.explained]
 
     def memory(left: Deviated, which: slice) -> Deviated:
         return left.reshape(len(left), FIGURES, -1)[:, :, which].reshape(len(left), -1)

@@ -364,6 +364,7 @@ def test_what_is_missing_is_said_and_skipped(
         "drift",
         "explainers",
         "few_anomalies",
+        "maps",
         "parts",
         "readings",
         "selection",

@@ -6,13 +6,16 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
+from torch.nn.functional import adaptive_avg_pool2d
 
 from novad.config import LineSettings, Workspace, add_line
 from novad.config.settings import BUNDLED_ARCHITECTURE, BUNDLED_CHECKPOINT
@@ -20,9 +23,12 @@ from novad.evaluation.overlays import overlay
 from novad.images import decode_image
 from novad.images.demo import make_demo_line
 from novad.pipeline.graph import stale_stages
+from novad.stages.deviations import image_tensors
 from novad.stages.line import Line
+from novad.stages.map_weight import pixel_auroc
 from novad.vision import Detector
 from novad.vision.backbones import file_sha256
+from novad.vision.models import raw_scores
 
 REPOSITORY = Path(__file__).parents[2]
 LINE = "cloth"
@@ -150,6 +156,28 @@ def test_decisions_follow_from_scores_and_thresholds(trained: Workspace) -> None
     expected = np.select([hybrid > told["fail"], hybrid > told["review"]], ["FAIL", "REVIEW"], "PASS")
     assert list(scores["decision"]) == list(expected)
     assert fusion["tuned_on"] == {"split": "tuning", "normals": len(_rows(trained, 0)), "anomalies": 10}
+
+
+def test_masks_teach_the_map_and_more_than_appearance_shows(trained: Workspace) -> None:
+    told = json.loads((trained.artifacts(LINE, "calibrate_explainer") / "candidates.json").read_text())
+    assert told["shown"]["target"] == "patches"
+    assert told["map_ridge"] > 0
+    detector = Detector.load(trained.artifacts(LINE, "evaluate") / "detector")
+    assert detector.novelty.patches is not None
+    untaught = replace(detector.novelty, shown=detector.novelty.judged[-1], patches=None)
+    assert untaught.shown.target == "appearance"
+    line = Line.open(trained, LINE)
+    rows = line.rows("test")
+    rows = rows[rows["label"] == 1]
+    images = torch.cat(list(image_tensors(line, line.images(rows))))
+    maps = [
+        raw_scores(detector.familiarity, each, images).novelty_maps for each in (detector.novelty, untaught)
+    ]
+    side = tuple(maps[0].shape[-2:])
+    masks = [torch.from_numpy(line.mask(row)).float()[None] for row in rows.itertuples()]
+    defective = torch.cat([adaptive_avg_pool2d(mask, side) for mask in masks]) >= 0.25
+    taught, before = (pixel_auroc(each, defective) for each in maps)
+    assert taught > before > 0.5
 
 
 def _rows(workspace: Workspace, label: int) -> pd.DataFrame:
@@ -313,10 +341,10 @@ def test_benchmarks_of_trained_lines_open_no_test_image(
     images = Line.images
     monkeypatch.setattr(Line, "images", lambda line, rows: opened.update(rows["split"]) or images(line, rows))
     asked = ["--artifacts", str(trained.root / "artifacts"), "--results", str(tmp_path), "--threads", "1"]
-    names = ("readings", "few_anomalies", "stem")
+    names = ("readings", "few_anomalies", "stem", "maps")
     assert main([*names, *asked]) == 0
     assert opened == {"bank", "calibration", "tuning"}
-    rows, few, stem = (json.loads((tmp_path / f"{name}.json").read_text())["rows"] for name in names)
+    rows, few, stem, maps = (json.loads((tmp_path / f"{name}.json").read_text())["rows"] for name in names)
     assert len(rows) == 5 * 2 * 2
     assert {row["vectors"] for row in rows if row["chosen"]} == {50, 200}
     assert all(0 <= row["AUROC"] <= 1 and 0 < row["AUPRO"] <= 1 for row in rows)
@@ -324,6 +352,16 @@ def test_benchmarks_of_trained_lines_open_no_test_image(
     assert few[0]["familiarity"] != few[0]["with evidence"]
     assert [row["layers"] for row in stem][1:] == ["pool", "pool"]
     assert stem[0]["standard errors"] is None
+    best: dict[str, float] = {}
+    for row in maps:
+        kind = row["map"].split(",")[0]
+        best[kind] = max(best.get(kind, 0), row["pixel AUROC"])
+    assert set(best) == {
+        "familiarity",
+        "appearance",
+        *(f"learned from other {x}" for x in ("images", "types")),
+    }
+    assert best["learned from other images"] > best["appearance"]
     bank = json.loads((trained.artifacts(LINE, "memory_bank") / "bank.json").read_text())
     known = [row["auroc"] for row in bank["stem_choice"]]
     assert [row["AUROC of the hybrid"] for row in stem] == pytest.approx(known, abs=0.02)

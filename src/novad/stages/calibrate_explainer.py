@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,14 @@ from novad.config import Workspace
 from novad.errors import CalibrationError
 from novad.stages.deviations import Deviations, image_tensors, learns
 from novad.stages.line import Line
-from novad.stages.localisation import MaskedImages, best_map, masked_images
+from novad.stages.localisation import ShownMap, best_map
+from novad.stages.masked_images import MaskedImages, masked_images, sound_images
 from novad.stages.options import Option, Scored, best_option, offered_options
+from novad.stages.patch_lessons import learn_maps
 from novad.stages.runner import main, stage_output, write_json
-from novad.vision.appearance import APPEARANCE
-from novad.vision.detector_files import save_novelty
-from novad.vision.models import FamiliarityModel, NoveltyModel, raw_scores
+from novad.vision.detector_files import Calibration, save_novelty
+from novad.vision.models import FamiliarityModel, NoveltyModel, deviations_of_patches, raw_scores
+from novad.vision.patch_evidence import patch_candidate
 from novad.vision.preprocess import images_at_once
 from novad.vision.selection import candidate_table
 from novad.vision.synthetic import synthetic_anomaly
@@ -50,56 +53,68 @@ def run(workspace: Workspace, name: str) -> None:
     options = offered_options(line.settings, scored, deviations.reference, normal)
     best = best_option(options, scored.anomalous)
     masked = masked_images(line)
-    known, looks = _memory_maps(deviations, masked)
-    novelty, maps = _novelty(deviations, best, masked, looks)
+    known, remembered = _memory_maps(deviations, masked)
+    novelty, shown = _novelty(deviations, best, masked, remembered)
     scores = scored.rows.assign(familiarity=scored.familiarity, novelty=best.scores)
     with stage_output(workspace, name, STAGE) as folder:
-        save_novelty(novelty.normal, novelty.evidence, novelty.appearance, folder / "calibration.safetensors")
+        learned = Calibration(novelty.normal, novelty.evidence, novelty.appearance, novelty.patches)
+        save_novelty(learned, folder / "calibration.safetensors")
         kept = _normal_maps(line, deviations.familiarity, novelty)
-        if masked is not None and maps is not None and known is not None:
+        if masked is not None and shown.maps is not None and known is not None:
             kept |= {
                 "masked.familiarity": known,
-                "masked.novelty": maps.contiguous(),
+                "masked.novelty": shown.maps.contiguous(),
                 "masked.truth": masked.masks.to(torch.uint8),
             }
         save_file(kept, folder / "maps.safetensors")
         scores.to_parquet(folder / "scores.parquet", index=False)
-        write_json(folder / "candidates.json", _report(line, novelty, options, table, scored))
+        write_json(folder / "candidates.json", _report(line, novelty, shown, options, table, scored))
 
 
-def _memory_maps(deviations: Deviations, masked: MaskedImages | None) -> tuple[Tensor | None, Tensor | None]:
-    """Raw maps of familiarity and of appearance of the masked images; None where there are none."""
+def _memory_maps(deviations: Deviations, masked: MaskedImages | None) -> tuple[Tensor | None, list[ShownMap]]:
+    """Raw maps of familiarity of the masked images, None without any, and what else the memory shows of them.
+
+    Appearance first, then maps that masks teach; nothing where appearance is not known.
+    """
     if masked is None:
-        return None, None
+        return None, [] if deviations.appearance is None else [ShownMap(deviations.look)]
     parts = torch.split(masked.images, images_at_once(masked.images.shape[-1]))
     seen = [deviations.remember(images) for images in parts]
     known = torch.cat([each.found.distances for each in seen])
     if deviations.appearance is None:
-        return known, None
-    return known, torch.cat([deviations.appearance(each.differences) for each in seen])
+        return known, []
+    looks = torch.cat([deviations.appearance(each.differences) for each in seen])
+    told = deviations.line.settings
+    learned = learn_maps(
+        partial(deviations_of_patches, deviations.familiarity, deviations.appearance),
+        masked,
+        sound_images(deviations.line),
+        told.calibrate_explainer.evidence_anomalies,
+    )
+    taught = patch_candidate(told.memory_bank.top_share)
+    return known, [ShownMap(deviations.look, looks), *(ShownMap(taught, each.maps, each) for each in learned)]
 
 
 def _novelty(
-    deviations: Deviations, best: Option, masked: MaskedImages | None, looks: Tensor | None
-) -> tuple[NoveltyModel, Tensor | None]:
-    """The model of the best option with the map that shows defects best, and its maps of masked images."""
+    deviations: Deviations, best: Option, masked: MaskedImages | None, remembered: list[ShownMap]
+) -> tuple[NoveltyModel, ShownMap]:
+    """The model of the best option with the map that shows defects best."""
     explainer, grid, fits = deviations.explainer, deviations.grid, deviations.fits
-    explained = [each.target for each in best.judged if each.target != APPEARANCE]
-    target = (*explained, grid.targets[0])[0]
-    look = None if deviations.appearance is None else deviations.look
-    shown, maps = best_map(explainer, grid, fits, target, masked, look, looks)
-    read = {each for each in (shown, *best.judged) if each.target != APPEARANCE}
+    explained = [each.target for each in best.judged if each.explained]
+    shown = best_map(explainer, grid, fits, (*explained, grid.targets[0])[0], masked, remembered)
+    read = {shown.candidate, *best.judged}
     return (
         NoveltyModel(
             explainer,
-            shown,
+            shown.candidate,
             best.judged,
             best.evidence,
-            {each.smoothing: fits[each.target, each.smoothing] for each in read},
+            {each.smoothing: fits[each.target, each.smoothing] for each in read if each.explained},
             best.residuals,
-            deviations.appearance if look in (shown, *best.judged) else None,
+            None if all(each.explained for each in read) else deviations.appearance,
+            shown.learned.evidence if shown.learned else None,
         ),
-        maps,
+        shown,
     )
 
 
@@ -145,6 +160,7 @@ def _normal_maps(line: Line, familiarity: FamiliarityModel, novelty: NoveltyMode
 def _report(
     line: Line,
     novelty: NoveltyModel,
+    shown: ShownMap,
     options: list[Option],
     table: list[dict[str, object]],
     scored: Scored,
@@ -157,6 +173,7 @@ def _report(
         "explained": explainer.backbone.architecture,
         "exact": explainer.exact,
         "shown": asdict(novelty.shown),
+        "map_ridge": shown.learned.ridge if shown.learned else None,
         "judged": [asdict(candidate) for candidate in novelty.judged],
         "weights": weights[: len(novelty.judged)],
         "residuals": novelty.residuals,

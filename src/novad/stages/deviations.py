@@ -23,6 +23,7 @@ from novad.vision.models import FamiliarityModel
 from novad.vision.novelty import Candidate
 from novad.vision.pooling import top_means
 from novad.vision.preprocess import batches, images_at_once, to_batch
+from novad.vision.residuals import residual_deviations
 
 __all__ = ["Deviations", "Remembered", "image_tensors", "learns", "load_models"]
 
@@ -158,7 +159,8 @@ class Deviations:
             features = {}
         seen = _remember(self.familiarity, images, features, own)
         with torch.inference_mode():
-            residuals = self.familiarity.residuals(seen.found, seen.differences)
+            left = self.familiarity.residuals(seen.found, seen.differences)
+            residuals = residual_deviations(left, seen.found.distances)
         if self.appearance is not None:
             looks = self.appearance(seen.differences)
             novelty = np.concatenate([novelty, top_means(looks, [self.look.top_share]).numpy()], axis=1)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from novad.config import LineSettings
 from novad.stages.guarded_bank import fit_bank
-from novad.stages.line import Line
+from novad.stages.line import Line, evenly
 from novad.vision.backbones import Backbone
 from novad.vision.calibration import fit_normal_scale
 from novad.vision.familiarity import FamiliarityScores, familiarity_scores, feature_grids
@@ -169,13 +169,8 @@ def _at(available: Mapping[str, int], strides: Sequence[int]) -> Layers:
 def compared(line: Line) -> pd.DataFrame:
     """At most so many anomalies of the tuning split, and so many normals of calibration and tuning split."""
     rows = line.rows("calibration", "tuning")
-    kinds = [_spread(rows[rows["label"] == label], MOST_SCORED) for label in (0, 1)]
+    kinds = [evenly(rows[rows["label"] == label], MOST_SCORED) for label in (0, 1)]
     return pd.concat(kinds, ignore_index=True)
-
-
-def _spread(rows: pd.DataFrame, most: int) -> pd.DataFrame:
-    count = min(len(rows), most)
-    return rows.iloc[np.arange(count) * len(rows) // max(count, 1)]
 
 
 def trial_scores(line: Line, candidates: list[Reading], rows: pd.DataFrame) -> Floats:
@@ -206,7 +201,7 @@ def familiar(
 
 def trial_banks(line: Line, backbone: Backbone, readings: Sequence[Reading]) -> list[MemoryBank]:
     """Small banks, one per reading, of the same bank images; ``backbone`` gives the layers of all."""
-    seen = list(half_features(line, backbone, _spread(line.rows("bank"), TRIAL_IMAGES)))
+    seen = list(half_features(line, backbone, evenly(line.rows("bank"), TRIAL_IMAGES)))
     return [_trial_bank(line, seen, reading) for reading in readings]
 
 

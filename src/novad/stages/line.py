@@ -16,7 +16,7 @@ from novad.stages.runner import read_json
 if TYPE_CHECKING:
     from novad.vision.backbones import Backbone
 
-__all__ = ["Line"]
+__all__ = ["Line", "evenly"]
 
 
 @dataclass(frozen=True)
@@ -88,3 +88,9 @@ class Line:
     def output(self, stage: str, name: str) -> Path:
         """A file that another stage left."""
         return self.workspace.artifacts(self.name, stage) / name
+
+
+def evenly(rows: pd.DataFrame, most: int) -> pd.DataFrame:
+    """At most so many of the rows, evenly spread: file names often follow the calendar."""
+    count = min(most, len(rows))
+    return rows.iloc[np.arange(count) * len(rows) // max(count, 1)]

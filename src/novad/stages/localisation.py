@@ -1,57 +1,37 @@
 """Which novelty map shows defects best, judged by masks of the tuning split."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from novad.images import decode_mask
-from novad.stages.line import Line
 from novad.stages.map_weight import pixel_auroc
+from novad.stages.masked_images import MaskedImages
+from novad.stages.patch_lessons import LearnedMap
 from novad.vision.candidates import CandidateGrid, Fits
 from novad.vision.explainers import Explainer
 from novad.vision.novelty import Candidate, deviation, map_step, statistic_maps
 from novad.vision.pooling import resize_maps, smooth
-from novad.vision.preprocess import images_at_once, to_batch
+from novad.vision.preprocess import images_at_once
 
-__all__ = ["MaskedImages", "best_map", "masked_images"]
-
-MOST_IMAGES = 32
-# A position belongs to the defect when the mask covers this share of it.
-COVERED = 0.25
+__all__ = ["ShownMap", "best_map"]
 
 
 @dataclass(frozen=True)
-class MaskedImages:
-    """Defects whose place is known.
+class ShownMap:
+    """One way to show novelty.
 
     Attributes:
-        images: (N, 3, S, S) in [0, 1].
-        masks: (N, h, w) which map positions are defective.
+        candidate: its name.
+        maps: (N, h, w) raw, of the masked images, or (2 N, h, w), see ``LearnedMap``; None without masks.
+        learned: how it was learned; None where no label taught it.
     """
 
-    images: Tensor
-    masks: Tensor
-
-
-def masked_images(line: Line) -> MaskedImages | None:
-    """Anomalies of the tuning split that have masks, evenly spread; None without any."""
-    rows = line.rows("tuning")
-    rows = rows[(rows["label"] == 1) & rows["mask_path"].notna()]
-    if rows.empty:
-        return None
-    rows = rows.iloc[np.arange(min(len(rows), MOST_IMAGES)) * len(rows) // min(len(rows), MOST_IMAGES)]
-    size = line.settings.backbone.image_size
-    side = size // map_step(size)
-    masks = []
-    for path in rows["mask_path"]:
-        mask = torch.from_numpy(decode_mask(line.path(path), line.settings.validation.max_pixels))
-        masks.append(F.adaptive_avg_pool2d(mask.float()[None], side)[0] >= COVERED)
-    return MaskedImages(to_batch(list(line.images(rows)), size), torch.stack(masks))
+    candidate: Candidate
+    maps: Tensor | None = None
+    learned: LearnedMap | None = None
 
 
 def best_map(
@@ -60,10 +40,9 @@ def best_map(
     fits: Fits,
     target: str,
     masked: MaskedImages | None,
-    look: Candidate | None = None,
-    looks: Tensor | None = None,
-) -> tuple[Candidate, Tensor | None]:
-    """The deviation that ranks defective positions highest, and its maps of the masked images.
+    remembered: Sequence[ShownMap],
+) -> ShownMap:
+    """The map that ranks defective positions highest, of the memory's and every deviation of the explanation.
 
     Without masks it is that of appearance. Where appearance is not known either, it is the deviation of the
     contribution, which is what the explanation divides among the pixels, from normal images at the same
@@ -75,13 +54,12 @@ def best_map(
         fits: distribution of its statistics over normal images.
         target: explained layer or layers.
         masked: defects whose place is known.
-        look: the candidate of appearance; None where that is not known.
-        looks: (N, h, w) its maps of the masked images.
+        remembered: what the memory shows of them, appearance first; empty where that is not known.
     """
     if masked is None or not masked.masks.any():
         smoothing = max(grid.smoothing)
         contribution = Candidate(target, grid.computed[0], smoothing, True, "both", min(grid.top_shares))
-        return look or contribution, None
+        return remembered[0] if remembered else ShownMap(contribution)
     side = masked.images.shape[-1]
     step = map_step(side)
     statistics = torch.cat(
@@ -90,19 +68,23 @@ def best_map(
             for images in torch.split(masked.images, images_at_once(side))
         ]
     )
-    offered = _offered_maps(grid, fits, target, statistics)
-    if look is not None and looks is not None:
-        offered = chain([(look, looks)], offered)
-    size = (masked.masks.shape[-2], masked.masks.shape[-1])
-    return max(offered, key=lambda each: pixel_auroc(resize_maps(each[1], size), masked.masks))
+    masks = masked.masks
+    return max(
+        chain(remembered, _explained_maps(grid, fits, target, statistics)),
+        key=lambda each: 0.0 if each.maps is None else _shows(each.maps, masks),
+    )
 
 
-def _offered_maps(
-    grid: CandidateGrid, fits: Fits, target: str, statistics: Tensor
-) -> Iterator[tuple[Candidate, Tensor]]:
+def _shows(maps: Tensor, masks: Tensor) -> float:
+    """How well maps show the defects, each map of an image counting alike."""
+    size = (masks.shape[-2], masks.shape[-1])
+    return pixel_auroc(resize_maps(maps, size), masks.repeat(len(maps) // len(masks), 1, 1))
+
+
+def _explained_maps(grid: CandidateGrid, fits: Fits, target: str, statistics: Tensor) -> Iterator[ShownMap]:
     """Every deviation of ``target`` with its maps, one at a time."""
     for smoothing in grid.smoothing:
         smoothed, normal = smooth(statistics, smoothing), fits[target, smoothing]
         for statistic, located, side in grid.kinds():
             candidate = Candidate(target, statistic, smoothing, located, side, min(grid.top_shares))
-            yield candidate, deviation(smoothed, grid.computed, normal, statistic, located, side)
+            yield ShownMap(candidate, deviation(smoothed, grid.computed, normal, statistic, located, side))

@@ -15,10 +15,11 @@ def map_weight(familiarity: Tensor, novelty: Tensor, masks: Tensor) -> float:
 
     Args:
         familiarity: (N, h, w) calibrated.
-        novelty: (N, h', w') calibrated.
+        novelty: (N, h', w') calibrated, or several times N: the same images, learned from others each time.
         masks: (N, h'', w'') bool.
     """
-    size = (masks.shape[-2], masks.shape[-1])
+    size, times = (masks.shape[-2], masks.shape[-1]), (len(novelty) // len(masks), 1, 1)
+    familiarity, masks = familiarity.repeat(times), masks.repeat(times)
     known, unknown = resize_maps(familiarity, size), resize_maps(novelty, size)
     return max(WEIGHTS, key=lambda weight: pixel_auroc(fuse_maps(known, unknown, weight)["hybrid"], masks))
 

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from novad.config import LineSettings
 from novad.stages.learning import Lessons, cross_fitted, learn_evidence
-from novad.vision.appearance import APPEARANCE
 from novad.vision.calibration import fit_normal_scale
 from novad.vision.evidence import Evidence, evidence_candidates
 from novad.vision.fusion import hybrid_scores, tune_weight
@@ -113,11 +112,11 @@ def offered_options(
         reference: where the search for a single deviation starts.
         normal: bank images; None where there are too few anomalies to learn from.
     """
-    known = [single_option(settings, scored, each) for each in scored.candidates if each.target == APPEARANCE]
+    known = [single_option(settings, scored, each) for each in scored.candidates if not each.explained]
     if normal is None:
         chosen = choose(scored.candidates, reference, scored.novelty, scored.anomalous)
         return [single_option(settings, scored, chosen), *known]
-    targets = dict.fromkeys(each.target for each in scored.candidates if each.target != APPEARANCE)
+    targets = dict.fromkeys(each.target for each in scored.candidates if each.explained)
     evidence = [evidence_option(settings, scored, normal, target) for target in targets]
     return [single_option(settings, scored, reference), *known, *evidence]
 
@@ -151,7 +150,7 @@ def evidence_option(settings: LineSettings, scored: Scored, normal: Examples, ta
     """
     own = [at for at, each in enumerate(scored.candidates) if each.target == target]
     columns = [own[at] for at in evidence_candidates([scored.candidates[at] for at in own])]
-    columns += [at for at, each in enumerate(scored.candidates) if each.target == APPEARANCE]
+    columns += [at for at, each in enumerate(scored.candidates) if not each.explained]
     told = settings.calibrate_explainer
 
     def read(each: Examples | Scored) -> NDArray[np.float32]:
@@ -159,7 +158,7 @@ def evidence_option(settings: LineSettings, scored: Scored, normal: Examples, ta
         return np.concatenate([picked, each.residuals], axis=1) if told.residuals else picked
 
     judged = tuple(scored.candidates[at] for at in columns)
-    free = tuple(at for at, each in enumerate(judged) if each.target == APPEARANCE)
+    free = tuple(at for at, each in enumerate(judged) if not each.explained)
     mirrored = tuple(read(each) for each in scored.mirrored.values())
     evidence, scores = learned(scored, read(normal), read(scored), told.evidence_strength, free, mirrored)
     return _option(settings, scored, f"evidence of {target}", judged, evidence, scores)

@@ -13,12 +13,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from novad.vision.novelty import JOINT, Candidate, NormalStatistics, StatisticMoments, deviation
+from novad.vision.novelty import APPEARANCE, JOINT, Candidate, NormalStatistics, StatisticMoments, deviation
 from novad.vision.patch_features import NEIGHBOURHOOD, local_average
 from novad.vision.pooling import smooth
 
 __all__ = [
-    "APPEARANCE",
     "AppearanceNovelty",
     "appearance",
     "appearance_candidate",
@@ -26,7 +25,6 @@ __all__ = [
     "vector_appearance",
 ]
 
-APPEARANCE = "appearance"
 SMOOTHING = 1.0
 _AT_ONCE = 8
 

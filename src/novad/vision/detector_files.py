@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,12 @@ from novad.vision.maps import MapScale
 from novad.vision.memory_bank import load_bank
 from novad.vision.models import FamiliarityModel, FusionModel, NoveltyModel
 from novad.vision.novelty import Candidate, NormalStatistics
+from novad.vision.patch_evidence import Discriminant, PatchEvidence
 from novad.vision.patch_features import NEIGHBOURHOOD
 from novad.vision.tensor_files import read_tensors
 
 __all__ = [
+    "Calibration",
     "fusion_model",
     "load_detector",
     "load_novelty",
@@ -38,6 +41,16 @@ __all__ = [
 
 MANIFEST = "detector.json"
 BANK, CALIBRATION = "bank.safetensors", "calibration.safetensors"
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What novelty learned from a line's images; see the fields of ``NoveltyModel``."""
+
+    normal: Mapping[float, NormalStatistics]
+    evidence: Evidence | None = None
+    appearance: AppearanceNovelty | None = None
+    patches: PatchEvidence | None = None
 
 
 def save_detector(
@@ -76,7 +89,7 @@ def save_detector(
         shutil.copyfile(source, folder / name)
     files = {path.name: file_sha256(path) for path in sorted(folder.iterdir())}
     manifest = {
-        "format": 5,
+        "format": 6,
         "line": line,
         "image_size": image_size,
         "backbone": backbone,
@@ -112,7 +125,7 @@ def load_detector(folder: Path, device: str = "cpu") -> Detector:
     explained_backbone = backbone if same else _backbone(folder, manifest, explained, device)
     told = manifest["familiarity"]
     novelty = manifest["novelty"]
-    normal, evidence, appearance = load_novelty(folder / CALIBRATION, recorded[CALIBRATION], device)
+    learned = load_novelty(folder / CALIBRATION, recorded[CALIBRATION], device)
     bank = load_bank(folder / BANK, recorded[BANK], device)
     neighbourhood = told.get("neighbourhood", NEIGHBOURHOOD)  # format 4 and before had none
     memory = Memory(bank, told["anomaly_type"], neighbourhood) if same else None
@@ -133,10 +146,11 @@ def load_detector(folder: Path, device: str = "cpu") -> Detector:
             build_explainer(explained["method"], explained_backbone, memory),
             Candidate(**novelty["shown"]),
             tuple(Candidate(**each) for each in novelty["judged"]),
-            evidence,
-            normal,
+            learned.evidence,
+            learned.normal,
             novelty.get("residuals", False),  # format 2 had none
-            appearance,
+            learned.appearance,
+            learned.patches,
         ),
         fusion=fusion_model(manifest["fusion"]),
         digest=digest,
@@ -158,29 +172,30 @@ def fusion_model(document: dict[str, Any]) -> FusionModel:
     )
 
 
-def save_novelty(
-    normal: Mapping[float, NormalStatistics],
-    evidence: Evidence | None,
-    appearance: AppearanceNovelty | None,
-    path: Path,
-) -> None:
-    """Write the distributions of a target's statistics per smoothing and of appearance, and the evidence."""
-    tensors = {f"normal/{smoothing}/{name}": value for smoothing, name, value in _flat(normal)}
-    if evidence is not None:
+def save_novelty(learned: Calibration, path: Path) -> None:
+    """Write what novelty learned from a line's images."""
+    tensors = {f"normal/{smoothing}/{name}": value for smoothing, name, value in _flat(learned.normal)}
+    if (evidence := learned.evidence) is not None:
         tensors |= {
             "evidence/centre": evidence.centre,
             "evidence/scale": evidence.scale,
             "evidence/weight": evidence.weight,
             "evidence/reading": torch.tensor([evidence.offset, evidence.spread], dtype=torch.float64),
         }
-    if appearance is not None:
+    if (appearance := learned.appearance) is not None:
         tensors |= {f"appearance/{part}/{name}": value for part, name, value in _flat(vars(appearance))}
+    if (patches := learned.patches) is not None:
+        read = patches.discriminant
+        tensors |= {
+            "patches/centre": patches.centre,
+            "patches/scale": patches.scale,
+            "patches/weight": read.weight,
+            "patches/reading": torch.tensor([read.offset, read.spread], dtype=torch.float64),
+        }
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
 
 
-def load_novelty(
-    path: Path, sha256: str | None = None, device: str = "cpu"
-) -> tuple[dict[float, NormalStatistics], Evidence | None, AppearanceNovelty | None]:
+def load_novelty(path: Path, sha256: str | None = None, device: str = "cpu") -> Calibration:
     """Read what ``save_novelty`` wrote.
 
     Raises:
@@ -190,11 +205,19 @@ def load_novelty(
     normal = {float(smoothing): each for smoothing, each in _statistics(tensors, "normal").items()}
     looks = _statistics(tensors, "appearance")
     appearance = AppearanceNovelty(**looks) if looks else None
-    if "evidence/weight" not in tensors:
-        return normal, None, appearance
-    offset, spread = tensors["evidence/reading"].tolist()
-    centre, scale, weight = (tensors[f"evidence/{name}"] for name in ("centre", "scale", "weight"))
-    return normal, Evidence(centre, scale, weight, offset, spread), appearance
+    evidence = patches = None
+    if "evidence/weight" in tensors:
+        evidence = Evidence(*_reading(tensors, "evidence"))
+    if "patches/weight" in tensors:
+        centre, scale, weight, offset, spread = _reading(tensors, "patches")
+        patches = PatchEvidence(centre, scale, Discriminant(weight, offset, spread))
+    return Calibration(normal, evidence, appearance, patches)
+
+
+def _reading(tensors: Mapping[str, Tensor], kind: str) -> tuple[Tensor, Tensor, Tensor, float, float]:
+    offset, spread = tensors[f"{kind}/reading"].tolist()
+    centre, scale, weight = (tensors[f"{kind}/{name}"] for name in ("centre", "scale", "weight"))
+    return centre, scale, weight, offset, spread
 
 
 def _flat(statistics: Mapping[Any, NormalStatistics]) -> Iterator[tuple[Any, str, Tensor]]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from novad.errors import CalibrationError
-from novad.vision.appearance import APPEARANCE, AppearanceNovelty, appearance
+from novad.vision.appearance import AppearanceNovelty, appearance
 from novad.vision.backbones import Backbone
 from novad.vision.calibration import NormalScale
 from novad.vision.detection import Thresholds
@@ -28,11 +28,22 @@ from novad.vision.novelty import (
     map_step,
     statistic_maps,
 )
+from novad.vision.patch_evidence import PatchEvidence, patch_deviations
 from novad.vision.patch_features import NEIGHBOURHOOD
 from novad.vision.pooling import smooth, top_means
 from novad.vision.residuals import residual_deviations
 
-__all__ = ["Explained", "FamiliarityModel", "FusionModel", "NoveltyModel", "RawScores", "raw_scores"]
+__all__ = [
+    "Explained",
+    "FamiliarityModel",
+    "FusionModel",
+    "NoveltyModel",
+    "RawScores",
+    "deviations_of_patches",
+    "raw_scores",
+]
+
+_NO_APPEARANCE = "novelty reads appearance, of which this memory bank knows nothing"
 
 
 @dataclass(frozen=True)
@@ -79,14 +90,12 @@ class FamiliarityModel:
         return seen - expected.permute(0, 3, 1, 2)
 
     def residuals(self, found: FamiliarityScores, differences: Tensor | None) -> Tensor:
-        """(N, K) deviations of images from the patches of their nearest vectors.
+        """(N, h, w, D + 8) what nearest vectors leave unexplained of patches, direction by direction.
 
-        Direction by direction in the features, and in what the patches look like where the bank knows that.
+        First of the features, then of what the patches look like where the bank knows that.
         """
         left = self.bank.residuals(found.patches, found.nearest)
-        if differences is not None:
-            left = torch.cat([left, differences.permute(0, 2, 3, 1)], dim=3)
-        return residual_deviations(left, found.distances)
+        return left if differences is None else torch.cat([left, differences.permute(0, 2, 3, 1)], dim=3)
 
 
 @dataclass(frozen=True)
@@ -117,6 +126,7 @@ class NoveltyModel:
         normal: distribution of the target's statistics over normal images, per smoothing.
         residuals: whether the evidence goes on to weigh what the memory bank leaves unexplained.
         appearance: what appearance is usual; None where neither map nor score reads it.
+        patches: what masked anomalies taught about maps; None where it does not give the map.
     """
 
     explainer: Explainer
@@ -126,11 +136,12 @@ class NoveltyModel:
     normal: Mapping[float, NormalStatistics]
     residuals: bool = False
     appearance: AppearanceNovelty | None = None
+    patches: PatchEvidence | None = None
 
     @property
     def target(self) -> str:
         """The explained layer or layers; the explainer's first where no explanation is read."""
-        read = [each.target for each in (self.shown, *self.judged) if each.target != APPEARANCE]
+        read = [each.target for each in (self.shown, *self.judged) if each.explained]
         return (*read, self.explainer.targets[0])[0]
 
     @property
@@ -140,13 +151,13 @@ class NoveltyModel:
 
     @cached_property
     def _explained(self) -> tuple[Candidate, ...]:
-        return tuple(each for each in self.judged if each.target != APPEARANCE)
+        return tuple(each for each in self.judged if each.explained)
 
     @cached_property
     def _needed(self) -> tuple[tuple[str, ...], Mapping[float, NormalStatistics]]:
         """Statistics that map and score read, and their distributions: all where a joint one is read."""
         computed = tuple(name for name in self.explainer.statistics if name != JOINT)
-        read = {each.statistic for each in (self.shown, *self.judged) if each.target != APPEARANCE}
+        read = {each.statistic for each in (self.shown, *self.judged) if each.explained}
         if JOINT in read:
             return computed, self.normal
         places = [at for at, name in enumerate(computed) if name in read]
@@ -163,7 +174,7 @@ class NoveltyModel:
         explanation = self.explainer.explain(images, self.target)
         statistics = statistic_maps(explanation, names, map_step(images.shape[-1]))
         deviations = deviation_scores(statistics, names, normal, self._explained)
-        if shown.target == APPEARANCE:
+        if not shown.explained:
             return Explained(deviations, no_maps, explanation.features)
         smoothed, usual = smooth(statistics, shown.smoothing), normal[shown.smoothing]
         maps = deviation(smoothed, names, usual, shown.statistic, shown.located, shown.side)
@@ -228,12 +239,34 @@ def raw_scores(familiarity: FamiliarityModel, novelty: NoveltyModel, images: Ten
         shared = explained.features and novelty.explainer.backbone is familiarity.backbone
         features = explained.features if shared else familiarity.backbone(images)
         found = familiarity.score(features)
-        differences = familiarity.differences(images, found) if novelty.remembers else None
-        residuals = familiarity.residuals(found, differences) if novelty.residuals else None
+        if not novelty.remembers:
+            return RawScores(found, novelty.score(explained.deviations), explained.maps)
+        differences = familiarity.differences(images, found)
+        left = familiarity.residuals(found, differences)
+        residuals = residual_deviations(left, found.distances) if novelty.residuals else None
         if novelty.appearance is None:
             return RawScores(found, novelty.score(explained.deviations, residuals), explained.maps)
         if differences is None:
-            raise CalibrationError("novelty reads appearance, of which this memory bank knows nothing")
+            raise CalibrationError(_NO_APPEARANCE)
         looks = novelty.appearance(differences)
         score = novelty.score(novelty.deviations(explained.deviations, looks), residuals)
-        return RawScores(found, score, looks if novelty.shown.target == APPEARANCE else explained.maps)
+        if novelty.patches is not None:
+            return RawScores(found, score, novelty.patches(patch_deviations(found.distances, looks, left)))
+        return RawScores(found, score, explained.maps if novelty.shown.explained else looks)
+
+
+def deviations_of_patches(
+    familiarity: FamiliarityModel, appearance: AppearanceNovelty, images: Tensor
+) -> Tensor:
+    """(N, C, h, w) deviations of the patches of images (N, 3, H, W), see ``patch_deviations``.
+
+    Raises:
+        CalibrationError: the bank does not know what its patches looked like.
+    """
+    with torch.inference_mode():
+        found = familiarity.score(familiarity.backbone(images))
+        differences = familiarity.differences(images, found)
+        if differences is None:
+            raise CalibrationError(_NO_APPEARANCE)
+        left = familiarity.residuals(found, differences)
+        return patch_deviations(found.distances, appearance(differences), left)

@@ -13,6 +13,9 @@ from novad.vision.explainers import Explanation
 from novad.vision.pooling import extreme_means, smooth
 
 __all__ = [
+    "APPEARANCE",
+    "JOINT",
+    "PATCHES",
     "Candidate",
     "NormalStatistics",
     "StatisticMoments",
@@ -23,6 +26,8 @@ __all__ = [
 ]
 
 JOINT = "joint"
+# Targets that are none of the explanation: what patches look like, and learned maps.
+APPEARANCE, PATCHES = "appearance", "patches"
 
 
 @dataclass(frozen=True, order=True)
@@ -44,6 +49,11 @@ class Candidate:
     located: bool
     side: str
     top_share: float
+
+    @property
+    def explained(self) -> bool:
+        """Whether it reads an explanation; the others read the memory."""
+        return self.target not in (APPEARANCE, PATCHES)
 
 
 def map_step(image_size: int) -> int:

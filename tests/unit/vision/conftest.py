@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from novad.config.settings import BUNDLED_CHECKPOINT
 from novad.vision.backbones import BcosBackbone, describe_checkpoint, load_backbone
 from novad.vision.bcos_network import build_bcos_network
-from novad.vision.detector_files import save_detector, save_novelty
+from novad.vision.detector_files import Calibration, save_detector, save_novelty
 from novad.vision.explainers import BcosExplainer
 from novad.vision.familiarity import feature_grids
 from novad.vision.memory_bank import fit_memory_bank, save_bank
@@ -92,7 +92,7 @@ def saved(
     explainer, moments = BcosExplainer(random_backbone), StatisticMoments()
     names = tuple(name for name in explainer.statistics if name != "joint")
     moments.add(statistic_maps(explainer.explain(batch, "layer2"), names, map_step(SIZE)))
-    save_novelty({0.0: moments.finish()}, None, None, folder / "calibration")
+    save_novelty(Calibration({0.0: moments.finish()}), folder / "calibration")
     network = {"architecture": "novad-bcos", "checkpoint": "net.safetensors", "layers": []}
     save_detector(
         folder / "saved",

@@ -16,7 +16,7 @@ from novad.vision.appearance import (
 from novad.vision.memory_bank import MemoryBank, load_bank, save_bank
 from novad.vision.models import FamiliarityModel
 from novad.vision.patch_store import Whitening
-from novad.vision.residuals import FIGURES
+from novad.vision.residuals import FIGURES, residual_deviations
 
 
 def _random(*shape: int) -> torch.Tensor:
@@ -75,12 +75,14 @@ def test_a_colour_that_the_network_does_not_see_is_what_the_memory_leaves_unexpl
     features, images = {"layer": torch.zeros(2, 1, 4, 4)}, torch.full((2, 3, 16, 16), 0.25)
     images[1, 2] = 0.75
     found = model.score(features)
-    left = model.residuals(found, model.differences(images, found)).reshape(2, FIGURES, 9)
+    left = residual_deviations(
+        model.residuals(found, model.differences(images, found)), found.distances
+    ).reshape(2, FIGURES, 9)
     assert torch.allclose(left[0, 8], torch.tensor([0.0, 0, 0, 0, -0.25, -0.25, -0.25, -0.25, -0.25]))
     assert torch.allclose(left[1, 8] - left[0, 8], torch.tensor([0.0, 0, 0, 0.5, 0, 0, 0, 0, 0]), atol=1e-5)
     blind = replace(model, bank=MemoryBank(whitening, torch.zeros(1, 1), origins))
     assert blind.differences(images, found) is None
-    alike = blind.residuals(found, None)
+    alike = residual_deviations(blind.residuals(found, None), found.distances)
     assert torch.equal(alike[0], alike[1])
 
 

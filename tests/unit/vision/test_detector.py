@@ -19,7 +19,7 @@ from novad.vision.appearance import (
     fit_appearance_novelty,
 )
 from novad.vision.backbones import file_sha256
-from novad.vision.detector_files import load_novelty, save_novelty
+from novad.vision.detector_files import Calibration, load_novelty, save_novelty
 from novad.vision.evidence import Evidence
 from novad.vision.explainers import Memory
 from novad.vision.familiarity import feature_grids
@@ -27,6 +27,12 @@ from novad.vision.maps import fit_map_scale, fuse_maps
 from novad.vision.memory_bank import load_bank
 from novad.vision.models import raw_scores
 from novad.vision.novelty import Candidate
+from novad.vision.patch_evidence import (
+    Discriminant,
+    PatchEvidence,
+    patch_candidate,
+    patch_deviations,
+)
 from novad.vision.pooling import top_means
 from novad.vision.preprocess import to_batch
 from novad.vision.residuals import FIGURES, residual_deviations
@@ -267,8 +273,9 @@ def test_weighed_evidence_survives_saving_and_reads_every_deviation(
     )
     numbers = torch.rand(3, len(judged), generator=torch.Generator().manual_seed(1)) + 0.5
     evidence = Evidence(numbers[0], numbers[1], numbers[2], 0.25, 2.0)
-    save_novelty(plain.normal, evidence, None, tmp_path / "calibration")
-    normal, loaded, _ = load_novelty(tmp_path / "calibration")
+    save_novelty(Calibration(plain.normal, evidence), tmp_path / "calibration")
+    learned = load_novelty(tmp_path / "calibration")
+    normal, loaded = learned.normal, learned.evidence
     images = to_batch(pictures, SIZE)
     weighed = replace(plain, judged=judged, evidence=loaded, normal=normal)
     found = weighed.explain(images)
@@ -316,8 +323,8 @@ def test_a_detector_shows_and_weighs_appearance(saved: Path, pictures: Any, tmp_
         differences = familiarity.differences(images, found)
     assert differences is not None
     usual, look = fit_appearance_novelty(differences), appearance_candidate(0.1)
-    save_novelty(plain.normal, None, usual, tmp_path / "calibration")
-    _, _, loaded = load_novelty(tmp_path / "calibration")
+    save_novelty(Calibration(plain.normal, appearance=usual), tmp_path / "calibration")
+    loaded = load_novelty(tmp_path / "calibration").appearance
     assert isinstance(loaded, AppearanceNovelty)
     alone = replace(plain, shown=look, judged=(look,), appearance=loaded)
     raw = raw_scores(familiarity, alone, images)
@@ -333,6 +340,18 @@ def test_a_detector_shows_and_weighs_appearance(saved: Path, pictures: Any, tmp_
     read = torch.stack([explained.novelty, raw.novelty], dim=1).double()
     by_hand = (4 * torch.tanh(read / 4) @ torch.tensor([0.5, 2.0]).double() - 0.25) / 2
     assert torch.allclose(together.novelty.double(), by_hand, atol=1e-4)
+    left = familiarity.residuals(found, differences)
+    deviations = patch_deviations(found.distances, usual(differences), left)
+    count = deviations.shape[1]
+    numbers = torch.rand(6 * count, generator=torch.Generator().manual_seed(6))
+    learned = PatchEvidence(numbers[:count], 0.5 + numbers[-count:], Discriminant(numbers - 0.5, 0.5, 1.5))
+    save_novelty(Calibration(plain.normal, evidence, usual, learned), tmp_path / "learned")
+    known = load_novelty(tmp_path / "learned")
+    assert known.patches is not None
+    assert known.evidence is not None
+    taught = raw_scores(familiarity, replace(both, shown=patch_candidate(0.1), patches=known.patches), images)
+    assert torch.equal(taught.novelty, together.novelty)
+    assert torch.allclose(taught.novelty_maps, learned(deviations), atol=1e-4)
     judge = Detector("metal", SIZE, familiarity, alone, detector.fusion)
     maps = _scorer(judge, "novelty")(pictures)
     assert isinstance(maps, list)

@@ -21,6 +21,7 @@ from novad.vision.devices import check_device
 from novad.vision.evidence import Evidence
 from novad.vision.models import NoveltyModel, raw_scores
 from novad.vision.novelty import Candidate
+from novad.vision.patch_evidence import Discriminant, PatchEvidence, patch_candidate
 from novad.vision.pooling import _extreme_means_where_they_lie, extreme_means
 from novad.vision.preprocess import to_batch
 from novad.vision.residuals import FIGURES
@@ -59,7 +60,7 @@ def test_every_step_of_scoring_stays_on_the_device(saved: Path, pictures: Any) -
     with _no_values(), _no_gradients():
         there = _moved(detector)
         images = torch.empty(2, 3, detector.image_size, detector.image_size, device="cuda")
-        for novelty in _novelties(there.novelty):
+        for novelty in _novelties(there.novelty, there.familiarity.bank.vectors.shape[1]):
             found = raw_scores(there.familiarity, novelty, images)
             first = found.familiarity
             tensors = [first.scores, first.distances, found.novelty, found.novelty_maps]
@@ -68,12 +69,17 @@ def test_every_step_of_scoring_stays_on_the_device(saved: Path, pictures: Any) -
             raw_scores(there.familiarity, replace(there.novelty, normal=detector.novelty.normal), images)
 
 
-def _novelties(everything: NoveltyModel) -> list[NoveltyModel]:
-    """Of all deviations; of appearance alone; and of one deviation, without the others' statistics."""
+def _novelties(everything: NoveltyModel, directions: int) -> list[NoveltyModel]:
+    """Of all deviations; with a learned map; of appearance alone; of one, without others' statistics."""
     appearance, one = everything.judged[-1], everything.judged[0]
+    count = 2 + 8 + directions
+    patches = PatchEvidence(
+        *_numbers(2, count).abs().to("cuda"), Discriminant(_numbers(6 * count).to("cuda"), 0.25, 2.0)
+    )
     return [
         everything,
         replace(everything, shown=appearance),
+        replace(everything, shown=patch_candidate(0.1), patches=patches),
         replace(everything, shown=appearance, judged=(appearance,), evidence=None, residuals=False),
         replace(everything, shown=one, judged=(one,), evidence=None, residuals=False, appearance=None),
     ]

@@ -1,0 +1,57 @@
+"""Defects of the tuning split whose place is known."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from novad.images import decode_mask
+from novad.stages.line import Line, evenly
+from novad.vision.novelty import map_step
+from novad.vision.preprocess import to_batch
+
+__all__ = ["COVERED", "MaskedImages", "masked_images", "sound_images"]
+
+MOST_IMAGES = 32
+# A position belongs to the defect when the mask covers this share of it.
+COVERED = 0.25
+
+
+@dataclass(frozen=True)
+class MaskedImages:
+    """Defects whose place is known.
+
+    Attributes:
+        images: (N, 3, S, S) in [0, 1].
+        masks: (N, h, w) which map positions are defective.
+        kinds: defect type of each.
+    """
+
+    images: Tensor
+    masks: Tensor
+    kinds: tuple[str, ...]
+
+
+def masked_images(line: Line) -> MaskedImages | None:
+    """Anomalies of the tuning split that have masks, evenly spread; None without any."""
+    rows = line.rows("tuning")
+    rows = evenly(rows[(rows["label"] == 1) & rows["mask_path"].notna()], MOST_IMAGES)
+    if rows.empty:
+        return None
+    size = line.settings.backbone.image_size
+    side = size // map_step(size)
+    masks = []
+    for path in rows["mask_path"]:
+        mask = torch.from_numpy(decode_mask(line.path(path), line.settings.validation.max_pixels))
+        masks.append(F.adaptive_avg_pool2d(mask.float()[None], side)[0] >= COVERED)
+    return MaskedImages(
+        to_batch(list(line.images(rows)), size), torch.stack(masks), tuple(rows["defect_type"])
+    )
+
+
+def sound_images(line: Line) -> Tensor:
+    """(n, 3, S, S) normals of the tuning split in [0, 1], evenly spread; there may be none."""
+    rows, size = line.rows("tuning"), line.settings.backbone.image_size
+    images = list(line.images(evenly(rows[rows["label"] == 0], MOST_IMAGES)))
+    return to_batch(images, size) if images else torch.zeros(0, 3, size, size)

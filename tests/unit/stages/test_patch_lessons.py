@@ -1,0 +1,124 @@
+"""What masks teach about maps: defects not learned from are shown, and too little teaches nothing."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from novad.stages import patch_lessons
+from novad.stages.map_weight import map_weight, pixel_auroc
+from novad.stages.masked_images import MaskedImages
+from novad.stages.patch_lessons import RIDGES, LearnedMap, learn_maps
+
+SIDE, GRID, COUNT = 32, 16, 10
+
+
+def look(images: Tensor) -> Tensor:
+    """Familiarity and looks, which are noise here, and a channel in which every defect shows."""
+    return F.avg_pool2d(images, SIDE // GRID)
+
+
+def drawn(kinds: tuple[str, ...] = ("a", "b") * (COUNT // 2), defect: int = 6) -> MaskedImages:
+    random = torch.Generator().manual_seed(0)
+    images = torch.rand(len(kinds), 3, SIDE, SIDE, generator=random)
+    masks = torch.zeros(len(kinds), SIDE, SIDE, dtype=torch.bool)
+    for at, kind in enumerate(kinds):
+        top = 2 + 2 * at
+        masks[at, top : top + defect, 4 : 4 + defect] = True
+        images[at, 2][masks[at]] += 0.5 if kind == "a" else 0.4
+    return MaskedImages(images, masks, kinds)
+
+
+def covered(everywhere: bool) -> MaskedImages:
+    return replace(drawn(), masks=torch.full((COUNT, SIDE, SIDE), everywhere))
+
+
+def normal(count: int = 4) -> Tensor:
+    return torch.rand(count, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
+
+
+def shows(maps: Tensor, masked: MaskedImages) -> float:
+    size = (SIDE, SIDE)
+    return pixel_auroc(F.interpolate(maps[:, None], size)[:, 0], masked.masks)
+
+
+def test_masks_teach_to_show_defects_of_images_and_of_types_not_learned_from() -> None:
+    masked = drawn()
+    learned = learn_maps(look, masked, normal(), COUNT)
+    assert [each.ridge for each in learned] == list(RIDGES)
+    assert shows(look(masked.images)[:, 1], masked) < 0.6
+    for each in learned:
+        assert each.maps.shape == (2 * COUNT, GRID, GRID)
+        by_fold, by_kind = each.maps[:COUNT], each.maps[COUNT:]
+        assert min(shows(by_fold, masked), shows(by_kind, masked)) > 0.95
+        assert not torch.equal(by_fold, by_kind)
+        assert shows(each.evidence(look(masked.images)), masked) > 0.95
+
+
+def first(learned: list[LearnedMap]) -> LearnedMap:
+    return learned[0]
+
+
+def test_the_map_of_an_image_is_learned_without_it() -> None:
+    """Another mask on it changes what all images teach, and its own map by no more than the scales."""
+    masked = drawn()
+    other = drawn()
+    other.masks[0] = False
+    other.masks[0, 20:30, 18:30] = True
+    before, after = (first(learn_maps(look, each, normal(), COUNT)) for each in (masked, other))
+    moved = (before.maps[0] - after.maps[0]).abs().max() / before.maps[0].abs().max()
+    everything = before.evidence(look(masked.images[:1])) - after.evidence(look(masked.images[:1]))
+    assert moved < 0.02 < everything.abs().max() / before.maps[0].abs().max()
+
+
+def test_of_one_type_every_map_comes_once() -> None:
+    learned = learn_maps(look, drawn(("a",) * COUNT), normal(), COUNT)
+    assert {len(each.maps) for each in learned} == {COUNT}
+
+
+def test_a_type_that_alone_covers_patches_is_not_left_out() -> None:
+    masked = drawn(("a",) * 5 + ("b",) * 5)
+    masked.masks[5:] = False
+    assert {len(each.maps) for each in learn_maps(look, masked, normal(), 5)} == {COUNT}
+
+
+@pytest.mark.parametrize(
+    ("masked", "sound", "fewest"),
+    [
+        (drawn(), normal(), 0),
+        (drawn(), normal(), COUNT + 1),
+        (drawn(("a",)), normal(), 1),
+        (covered(False), normal(), 1),
+        (covered(True), normal(0), 1),
+    ],
+    ids=["switched off", "too few", "nothing left to learn from", "no patch covered", "no patch sound"],
+)
+def test_too_little_teaches_nothing(masked: MaskedImages, sound: Tensor, fewest: int) -> None:
+    assert learn_maps(look, masked, sound, fewest) == []
+
+
+def test_without_normals_sound_places_of_masked_images_teach() -> None:
+    masked = drawn()
+    assert shows(first(learn_maps(look, masked, normal(0), COUNT)).maps[:COUNT], masked) > 0.95
+
+
+def test_fine_grids_teach_by_evenly_spread_sound_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    masked = drawn()
+    many = first(learn_maps(look, masked, normal(), COUNT)).evidence
+    monkeypatch.setattr(patch_lessons, "MOST_SOUND", GRID * GRID // 4)
+    few = first(learn_maps(look, masked, normal(), COUNT))
+    assert torch.equal(few.evidence.centre, many.centre)
+    assert not torch.equal(few.evidence.discriminant.weight, many.discriminant.weight)
+    assert shows(few.maps[:COUNT], masked) > 0.9
+
+
+def test_the_share_of_novelty_in_the_hybrid_map_counts_every_way_to_learn() -> None:
+    masks = torch.zeros(3, 8, 8, dtype=torch.bool)
+    masks[:, 2:4, 2:4] = True
+    noise = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    known = masks * 0.6 + noise[0]
+    seen, unseen = masks * 2 + noise[1], noise[1]
+    assert map_weight(known, seen, masks) == map_weight(known, torch.cat([seen, seen]), masks)
+    assert map_weight(known, torch.cat([seen, unseen]), masks) < map_weight(known, seen, masks)
