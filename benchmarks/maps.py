@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from benchmarks.inputs import Request, trained_lines
@@ -45,11 +46,11 @@ def measure(request: Request) -> Report:
 def _rows(line: Line) -> Iterator[dict[str, Any]]:
     masked, detector = masked_images(line), Detector.load(line.output("evaluate", "detector"))
     familiarity, appearance = detector.familiarity, detector.novelty.appearance
-    if masked is None or appearance is None:
+    sound = list(sound_images(line))
+    if masked is None or appearance is None or not sound:
         return
     look = partial(deviations_of_patches, familiarity, appearance)
-    sound = sound_images(line)
-    seen, usual = look(masked.images), look(sound if len(sound) else masked.images)
+    seen, usual = (torch.cat([look(each) for each in some]) for some in (masked.images.split(1), sound))
     maps = {"appearance": (seen[:, 1], usual[:, 1])}
     for learned in learn_maps(look, masked, sound, 1):
         maps |= _learned(learned, usual, len(masked.images))

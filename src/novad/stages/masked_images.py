@@ -1,5 +1,6 @@
 """Defects of the tuning split whose place is known."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 from novad.images import decode_mask
 from novad.stages.line import Line, evenly
 from novad.vision.novelty import map_step
-from novad.vision.preprocess import to_batch
+from novad.vision.preprocess import batches, images_at_once, to_batch
 
 __all__ = ["COVERED", "MaskedImages", "masked_images", "sound_images"]
 
@@ -50,8 +51,8 @@ def masked_images(line: Line) -> MaskedImages | None:
     )
 
 
-def sound_images(line: Line) -> Tensor:
-    """(n, 3, S, S) normals of the tuning split in [0, 1], evenly spread; there may be none."""
+def sound_images(line: Line) -> Iterator[Tensor]:
+    """Batches (n, 3, S, S) in [0, 1] of normals of the tuning split, evenly spread; there may be none."""
     rows, size = line.rows("tuning"), line.settings.backbone.image_size
-    images = list(line.images(evenly(rows[rows["label"] == 0], MOST_IMAGES)))
-    return to_batch(images, size) if images else torch.zeros(0, 3, size, size)
+    for group in batches(line.images(evenly(rows[rows["label"] == 0], MOST_IMAGES)), images_at_once(size)):
+        yield to_batch(group, size)

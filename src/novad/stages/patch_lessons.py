@@ -1,9 +1,8 @@
 """Maps learned from masked anomalies of the tuning split, and what they show of defects not learned from."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from itertools import chain
 from operator import add
 
 import numpy as np
@@ -42,76 +41,98 @@ class LearnedMap:
     maps: Tensor
 
 
-def learn_maps(look: Look, masked: MaskedImages, normal: Tensor, fewest: int) -> list[LearnedMap]:
+def learn_maps(look: Look, masked: MaskedImages, normal: Iterable[Tensor], fewest: int) -> list[LearnedMap]:
     """Learn a map with every ridge; none from fewer than ``fewest`` defects that cover a patch.
 
     Args:
         look: deviations (N, C, h, w) of the patches of images, see ``patch_deviations``.
         masked: defects whose place is known.
-        normal: (n, 3, S, S) sound images of the tuning split; there may be none.
+        normal: batches (n, 3, S, S) of sound images of the tuning split; there may be none.
         fewest: 0 learns nothing.
     """
-    lessons = _Lessons(look, masked, normal)
-    if not fewest or lessons.defective.flatten(1).any(1).sum() < fewest or not lessons.partitions:
+    height, width = look(masked.images[:1]).shape[-2:]
+    cover = F.adaptive_avg_pool2d(masked.masks.float()[:, None], (height, width))[:, 0]
+    if not fewest or (cover >= COVERED).flatten(1).any(1).sum() < fewest:
         return []
-    lessons.measure()
-    return lessons.learned()
+    batches = torch.split(masked.images, images_at_once(masked.images.shape[-1]))
+    lessons = _Lessons(_deviations(look, batches), cover, masked.kinds, _deviations(look, normal))
+    return lessons.learned() if lessons.partitions else []
+
+
+def _deviations(look: Look, batches: Iterable[Tensor]) -> list[Tensor]:
+    """(C, h, w) of every image, in half precision: fine grids of many images take memory."""
+    return [each for batch in batches for each in look(batch).half()]
 
 
 class _Lessons:
-    """Sums over positions: once gathered, to leave images out costs nothing."""
+    """Sums over positions: once gathered, to leave images out costs nothing.
 
-    def __init__(self, look: Look, masked: MaskedImages, normal: Tensor) -> None:
-        self.look, self.masked, self.normal = look, masked, normal
-        height, width = look(masked.images[:1]).shape[-2:]
-        cover = F.adaptive_avg_pool2d(masked.masks.float()[:, None], (height, width))[:, 0]
+    Args:
+        masked: (C, h, w) deviations of each of the N masked images.
+        cover: (N, h, w) share of each patch that the mask covers.
+        kinds: N defect types.
+        normal: deviations of sound images.
+    """
+
+    def __init__(
+        self, masked: list[Tensor], cover: Tensor, kinds: Sequence[str], normal: list[Tensor]
+    ) -> None:
+        self.masked, self.kinds, self.normal = masked, kinds, normal
         self.defective, self.sound = cover >= COVERED, cover == 0
         self.partitions = [part for part in self._partitions() if all(map(self._teach, part.values()))]
 
-    def measure(self) -> None:
+    def learned(self) -> list[LearnedMap]:
+        """From all images, and the maps of each by what others teach; with every ridge."""
+        self._measure()
+        everything = tuple(range(len(self.masked)))
+        return [
+            LearnedMap(ridge, self._fit(everything, ridge), torch.cat(list(self._maps(ridge))))
+            for ridge in RIDGES
+        ]
+
+    def _measure(self) -> None:
         """Mean and spread of the deviations of sound patches first, then sums of products of the signs."""
-        sums = (_products(deviations, sound) for deviations, _, sound in self._teachers())
-        moments = reduce(add, sums)
+        everywhere = torch.ones_like(self.sound[0])
+        places = [*self.sound, *(everywhere for _ in self.normal)]
+        moments = reduce(add, map(_products, [*self.masked, *self.normal], places))
         moments = moments / moments[-1, -1]
         centre = moments[-1, :-1]
         self.centre = centre.float()
         self.scale = (moments.diagonal()[:-1] - centre.square()).clamp_min(1e-12).sqrt().float()
-        products = []
-        for deviations, defective, sound in self._teachers():
-            signs = blurred(patch_signs(deviations[None], self.centre, self.scale))[0]
-            products.append(torch.stack([_products(signs, defective), _products(signs, _thinned(sound))]))
-        count = len(self.masked.images)
-        self.products = torch.stack(products[:count])
-        self.usual = torch.stack([*products[count:], torch.zeros_like(products[0])]).sum(0)
-
-    def learned(self) -> list[LearnedMap]:
-        """From all images, and the maps of each by what others teach; with every ridge."""
-        held_out = {
-            ridge: [
-                {at: self._fit(rest, ridge) for out, rest in part.items() for at in out}
-                for part in self.partitions
+        self.products = torch.stack(
+            [
+                torch.stack([_products(signs, defective), _products(signs, _thinned(sound))])
+                for signs, defective, sound in zip(
+                    map(self._signs, self.masked), self.defective, self.sound, strict=True
+                )
             ]
-            for ridge in RIDGES
-        }
-        maps: dict[float, list[list[Tensor]]] = {ridge: [[] for _ in self.partitions] for ridge in RIDGES}
-        for at, deviations in enumerate(_one_by_one(self.look, self.masked.images)):
-            for ridge, readings in held_out.items():
-                for reading, shown in zip(readings, maps[ridge], strict=True):
-                    shown.append(reading[at](deviations[None]))
-        everything = tuple(range(len(self.products)))
-        return [
-            LearnedMap(ridge, self._fit(everything, ridge), torch.cat(list(chain(*maps[ridge]))))
-            for ridge in RIDGES
-        ]
+        )
+        self.usual = torch.zeros_like(self.products[0, 0])
+        for deviations in self.normal:
+            self.usual += _products(self._signs(deviations), _thinned(everywhere))
+
+    def _signs(self, deviations: Tensor) -> Tensor:
+        """(K, h, w) of (C, h, w), at all blurs."""
+        return blurred(patch_signs(deviations[None].float(), self.centre, self.scale))[0]
+
+    def _maps(self, ridge: float) -> Iterator[Tensor]:
+        """(N, h, w) of the masked images, each by evidence of images held apart; once per partition."""
+        for part in self.partitions:
+            maps = {
+                at: evidence(self.masked[at][None].float())
+                for out, evidence in ((out, self._fit(rest, ridge)) for out, rest in part.items())
+                for at in out
+            }
+            yield torch.cat([maps[at] for at in range(len(self.masked))])
 
     def _fit(self, images: Places, ridge: float) -> PatchEvidence:
-        bad, good = self.products[list(images)].sum(0) + self.usual
-        return PatchEvidence(self.centre, self.scale, fit_discriminant(bad, good, ridge))
+        bad, good = self.products[list(images)].sum(0)
+        return PatchEvidence(self.centre, self.scale, fit_discriminant(bad, good + self.usual, ridge))
 
     def _partitions(self) -> Iterator[dict[Places, Places]]:
         """Images held out and those that then teach: by fifths, and by defect types."""
-        folds = np.random.default_rng(0).permutation(len(self.masked.kinds)) % FOLDS
-        for turn in (folds, np.array(self.masked.kinds)):
+        folds = np.random.default_rng(0).permutation(len(self.kinds)) % FOLDS
+        for turn in (folds, np.array(self.kinds)):
             yield {
                 tuple(np.flatnonzero(turn == each).tolist()): tuple(np.flatnonzero(turn != each).tolist())
                 for each in np.unique(turn)
@@ -121,19 +142,6 @@ class _Lessons:
         """Whether there are defective places in these images, and sound ones in them or in normals."""
         at = list(images)
         return bool(self.defective[at].any() and (len(self.normal) or self.sound[at].any()))
-
-    def _teachers(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """(C, h, w) deviations of every image, masked ones first; its defective and its sound places."""
-        yield from zip(_one_by_one(self.look, self.masked.images), self.defective, self.sound, strict=True)
-        everywhere = torch.ones_like(self.sound[0])
-        for deviations in _one_by_one(self.look, self.normal):
-            yield deviations, ~everywhere, everywhere
-
-
-def _one_by_one(look: Look, images: Tensor) -> Iterator[Tensor]:
-    """(C, h, w) deviations of every image; few are held at a time."""
-    for batch in torch.split(images, images_at_once(images.shape[-1])) if len(images) else ():
-        yield from look(batch)
 
 
 def _products(signs: Tensor, places: Tensor) -> Tensor:

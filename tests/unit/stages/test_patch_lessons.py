@@ -2,15 +2,18 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from sklearn.linear_model import Ridge
 from torch import Tensor
 
 from novad.stages import patch_lessons
 from novad.stages.map_weight import map_weight, pixel_auroc
 from novad.stages.masked_images import MaskedImages
 from novad.stages.patch_lessons import RIDGES, LearnedMap, learn_maps
+from novad.vision.patch_evidence import blurred, patch_signs
 
 SIDE, GRID, COUNT = 32, 16, 10
 
@@ -35,8 +38,9 @@ def covered(everywhere: bool) -> MaskedImages:
     return replace(drawn(), masks=torch.full((COUNT, SIDE, SIDE), everywhere))
 
 
-def normal(count: int = 4) -> Tensor:
-    return torch.rand(count, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
+def normal(count: int = 4) -> tuple[Tensor, ...]:
+    images = torch.rand(count, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
+    return images.split(3) if count else ()
 
 
 def shows(maps: Tensor, masked: MaskedImages) -> float:
@@ -55,6 +59,30 @@ def test_masks_teach_to_show_defects_of_images_and_of_types_not_learned_from() -
         assert min(shows(by_fold, masked), shows(by_kind, masked)) > 0.95
         assert not torch.equal(by_fold, by_kind)
         assert shows(each.evidence(look(masked.images)), masked) > 0.95
+
+
+@pytest.mark.parametrize("sound", [normal(), ()], ids=["with normals", "without"])
+def test_it_is_the_discriminant_of_all_defective_and_all_sound_places(sound: tuple[Tensor, ...]) -> None:
+    """By brute force; places that a mask covers a little belong to no side."""
+    masked = drawn()
+    masked.masks[:, 1::9, 3] = True
+    seen = [look(masked.images), *map(look, sound)]
+    cover = F.adaptive_avg_pool2d(masked.masks.float()[:, None], GRID)[:, 0]
+    assert ((cover > 0) & (cover < 0.25)).any() or (cover == 0.25).any()
+    nowhere = torch.zeros(sum(map(len, sound)), GRID, GRID, dtype=torch.bool)
+    bad, good = torch.cat([cover >= 0.25, nowhere]), torch.cat([cover == 0, ~nowhere])
+    deviations = torch.cat(seen).half().float()
+    of_sound = deviations.permute(1, 0, 2, 3)[:, good]
+    centre, scale = of_sound.mean(1), of_sound.std(1, correction=0)
+    signs = blurred(patch_signs(deviations, centre, scale)).permute(0, 2, 3, 1)
+    images = torch.cat([signs[bad], signs[good]]).numpy()
+    labels = np.r_[np.ones(int(bad.sum())), -np.ones(int(good.sum()))]
+    shares = np.where(labels > 0, 1 / bad.sum(), 1 / good.sum())
+    for each in learn_maps(look, masked, sound, COUNT):
+        model = Ridge(alpha=each.ridge).fit(images, labels, sample_weight=shares)
+        assert torch.allclose(each.evidence.centre, centre, atol=1e-4)
+        assert torch.allclose(each.evidence.scale, scale, rtol=1e-3)
+        assert np.allclose(each.evidence.discriminant.weight, model.coef_, rtol=1e-2, atol=1e-4)
 
 
 def first(learned: list[LearnedMap]) -> LearnedMap:
@@ -95,7 +123,7 @@ def test_a_type_that_alone_covers_patches_is_not_left_out() -> None:
     ],
     ids=["switched off", "too few", "nothing left to learn from", "no patch covered", "no patch sound"],
 )
-def test_too_little_teaches_nothing(masked: MaskedImages, sound: Tensor, fewest: int) -> None:
+def test_too_little_teaches_nothing(masked: MaskedImages, sound: tuple[Tensor, ...], fewest: int) -> None:
     assert learn_maps(look, masked, sound, fewest) == []
 
 
