@@ -34,6 +34,7 @@ __all__ = [
     "read",
     "read_mask",
     "requested_backbone",
+    "rows_of_lines",
     "trained_lines",
     "whitened_patches",
 ]
@@ -73,6 +74,20 @@ def trained_lines(request: Request) -> list[Line]:
             f"no trained line in {request.artifacts}; train one, or name a folder by --artifacts"
         )
     return [Line.open(Workspace(request.artifacts.parent), name) for name in found]
+
+
+def rows_of_lines(
+    request: Request, rows: Callable[[Line], Iterable[dict[str, Any]]], needed: str
+) -> list[dict[str, Any]]:
+    """Rows of a table, of every trained line that gives some.
+
+    Raises:
+        MissingInput: there is no trained line, or none that has what is ``needed``.
+    """
+    found = [row for line in trained_lines(request) for row in rows(line)]
+    if not found:
+        raise MissingInput(f"no line in {request.artifacts} has {needed}")
+    return found
 
 
 def image_files(request: Request, most: int) -> list[Path]:

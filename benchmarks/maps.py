@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.inputs import Request, trained_lines
-from benchmarks.report import MissingInput, Report
+from benchmarks.inputs import Request, rows_of_lines
+from benchmarks.report import Report
 from novad.evaluation.explanation import pointing_game
 from novad.evaluation.pixels import PixelFigures
 from novad.stages.line import Line
@@ -19,6 +19,7 @@ from novad.stages.patch_lessons import LearnedMap, learn_maps
 from novad.vision import Detector
 from novad.vision.maps import fit_map_scale, fuse_maps
 from novad.vision.models import deviations_of_patches
+from novad.vision.patch_evidence import DISTANCES, LOOKS
 from novad.vision.pooling import resize_maps
 
 __all__ = ["measure"]
@@ -30,9 +31,7 @@ def measure(request: Request) -> Report:
     Raises:
         MissingInput: there is no such line.
     """
-    rows = [row for line in trained_lines(request) for row in _rows(line)]
-    if not rows:
-        raise MissingInput(f"no line in {request.artifacts} has masked anomalies and knows their appearance")
+    rows = rows_of_lines(request, _rows, "masked anomalies and knows their appearance")
     return Report(
         "Maps: masked anomalies of the tuning split, none of which taught its own map",
         {
@@ -51,10 +50,10 @@ def _rows(line: Line) -> Iterator[dict[str, Any]]:
         return
     look = partial(deviations_of_patches, familiarity, appearance)
     seen, usual = (torch.cat([look(each) for each in some]) for some in (masked.images.split(1), sound))
-    maps = {"appearance": (seen[:, 1], usual[:, 1])}
-    for learned in learn_maps(look, masked, sound, 1):
+    maps = {"appearance": (seen[:, LOOKS], usual[:, LOOKS])}
+    for learned in learn_maps(list(seen.half()), masked, list(usual.half()), 1):
         maps |= _learned(learned, usual, len(masked.images))
-    known = fit_map_scale(usual[:, 0])(seen[:, 0])
+    known = fit_map_scale(usual[:, DISTANCES])(seen[:, DISTANCES])
     yield {"line": line.name, "map": "familiarity", "hybrid": False, **_figures(known, masked)}
     for name, (novel, normal) in maps.items():
         calibrated = fit_map_scale(normal)(novel)

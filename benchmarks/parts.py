@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.inputs import Request, trained_lines
-from benchmarks.report import MissingInput, Report
+from benchmarks.inputs import Request, rows_of_lines
+from benchmarks.report import Report
 from novad.evaluation.metrics import fnr_at_fpr, image_auroc
 from novad.stages.calibrate_explainer import tuning_images
 from novad.stages.deviations import Deviations, learns
@@ -42,9 +42,8 @@ def measure(request: Request) -> Report:
     Raises:
         MissingInput: there is no such line.
     """
-    rows = [row for line in trained_lines(request) if learns(line) for row in _rows(line)]
-    if not rows:
-        raise MissingInput(f"no line in {request.artifacts} has labelled anomalies enough to learn evidence")
+    enough = "labelled anomalies enough to learn evidence"
+    rows = rows_of_lines(request, lambda line: _rows(line) if learns(line) else [], enough)
     return Report(
         "What each part of the evidence adds, on the test split",
         {"learned on": "the tuning split", "explanation": "all layers together"},

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
-from benchmarks.inputs import Request, trained_lines
-from benchmarks.report import MissingInput, Report
+from benchmarks.inputs import Request, rows_of_lines
+from benchmarks.report import Report
 from novad.stages.layer_choice import choose_layers, reading_rows
 from novad.stages.line import Line
 from novad.stages.stem_choice import SURELY, try_stem
@@ -19,9 +19,7 @@ def measure(request: Request) -> Report:
     Raises:
         MissingInput: there is no such line.
     """
-    rows = [row for line in trained_lines(request) for row in _rows(line)]
-    if not rows:
-        raise MissingInput(f"no line with labelled anomalies and a stem in {request.artifacts}")
+    rows = rows_of_lines(request, _rows, "labelled anomalies and a stem")
     return Report(
         "The stem: tuning anomalies against calibration and tuning normals",
         {"the test split is": "not opened", "standard errors that the stem must win by": SURELY},

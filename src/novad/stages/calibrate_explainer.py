@@ -22,7 +22,7 @@ from novad.stages.patch_lessons import learn_maps
 from novad.stages.runner import main, stage_output, write_json
 from novad.vision.detector_files import Calibration, save_novelty
 from novad.vision.models import FamiliarityModel, NoveltyModel, deviations_of_patches, raw_scores
-from novad.vision.patch_evidence import patch_candidate
+from novad.vision.patch_evidence import DISTANCES, LOOKS, patch_candidate
 from novad.vision.preprocess import images_at_once
 from novad.vision.selection import candidate_table
 from novad.vision.synthetic import synthetic_anomaly
@@ -79,20 +79,20 @@ def _memory_maps(deviations: Deviations, masked: MaskedImages | None) -> tuple[T
     if masked is None:
         return None, [] if deviations.appearance is None else [ShownMap(deviations.look)]
     parts = torch.split(masked.images, images_at_once(masked.images.shape[-1]))
-    seen = [deviations.remember(images) for images in parts]
-    known = torch.cat([each.found.distances for each in seen])
     if deviations.appearance is None:
-        return known, []
-    looks = torch.cat([deviations.appearance(each.differences) for each in seen])
+        return torch.cat([deviations.remember(images).found.distances for images in parts]), []
+    look = partial(deviations_of_patches, deviations.familiarity, deviations.appearance)
+    known, looks, seen = list[Tensor](), list[Tensor](), list[Tensor]()
+    for patches in map(look, parts):
+        known.append(patches[:, DISTANCES].clone())
+        looks.append(patches[:, LOOKS].clone())
+        seen += patches.half()  # fine grids of many images take memory
     told = deviations.line.settings
-    learned = learn_maps(
-        partial(deviations_of_patches, deviations.familiarity, deviations.appearance),
-        masked,
-        sound_images(deviations.line),
-        told.calibrate_explainer.evidence_anomalies,
-    )
+    sound = (each for images in sound_images(deviations.line) for each in look(images).half())
+    learned = learn_maps(seen, masked, sound, told.calibrate_explainer.evidence_anomalies)
     taught = patch_candidate(told.memory_bank.top_share)
-    return known, [ShownMap(deviations.look, looks), *(ShownMap(taught, each.maps, each) for each in learned)]
+    shown = [ShownMap(taught, each.maps, each) for each in learned]
+    return torch.cat(known), [ShownMap(deviations.look, torch.cat(looks)), *shown]
 
 
 def _novelty(

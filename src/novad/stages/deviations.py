@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from novad.stages.line import Line
+from novad.stages.line import Line, spread
 from novad.stages.options import Examples, Scored
 from novad.stages.runner import read_json
 from novad.vision.appearance import AppearanceNovelty, appearance_candidate, fit_appearance_novelty
@@ -136,7 +136,7 @@ class Deviations:
         ):
             return []
         _, rest = _bank_parts(self.line)
-        asked = rest[_spread(len(rest), min(ASKED_MIRRORED, len(rest)))]
+        asked = rest[spread(len(rest), min(ASKED_MIRRORED, len(rest)))]
         plain = self._bank_familiarity(asked)
         apart = {name: standing(self._bank_familiarity(asked, axes), plain) for name, axes in FLIPS.items()}
         return [name for name, each in apart.items() if each.mean() < STANDS_OUT]
@@ -229,9 +229,9 @@ def _remember(
 def _bank_parts(line: Line) -> tuple[Places, Places]:
     """Bank images that the statistics are fitted on, and others that show how normal images deviate."""
     images, most = len(line.bank_rows()), line.settings.calibrate_explainer.max_normals
-    fitted = _spread(images, min(most, -(-images // 2) if learns(line) else images))
+    fitted = spread(images, min(most, -(-images // 2) if learns(line) else images))
     rest = np.setdiff1d(np.arange(images), fitted)
-    return fitted, rest[_spread(len(rest), min(2 * most, len(rest)))]
+    return fitted, rest[spread(len(rest), min(2 * most, len(rest)))]
 
 
 def _bank_batches(line: Line, places: Places) -> Iterator[tuple[Numbers, Tensor]]:
@@ -240,8 +240,3 @@ def _bank_batches(line: Line, places: Places) -> Iterator[tuple[Numbers, Tensor]
     for batch in image_tensors(line, line.images(line.bank_rows().iloc[places])):
         yield places[start : start + len(batch)].astype(np.int32), batch
         start += len(batch)
-
-
-def _spread(length: int, count: int) -> Places:
-    """``count`` of ``length`` positions, evenly spread: file names often follow the calendar."""
-    return np.asarray(np.arange(count) * length // max(count, 1), np.int64)

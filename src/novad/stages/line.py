@@ -16,7 +16,7 @@ from novad.stages.runner import read_json
 if TYPE_CHECKING:
     from novad.vision.backbones import Backbone
 
-__all__ = ["Line", "evenly"]
+__all__ = ["Line", "evenly", "spread"]
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,11 @@ class Line:
         return self.workspace.artifacts(self.name, stage) / name
 
 
+def spread(length: int, count: int) -> NDArray[np.int64]:
+    """``count`` of ``length`` positions, evenly spread: file names often follow the calendar."""
+    return np.asarray(np.arange(count) * length // max(count, 1), np.int64)
+
+
 def evenly(rows: pd.DataFrame, most: int) -> pd.DataFrame:
-    """At most so many of the rows, evenly spread: file names often follow the calendar."""
-    count = min(most, len(rows))
-    return rows.iloc[np.arange(count) * len(rows) // max(count, 1)]
+    """At most so many of the rows, evenly spread."""
+    return rows.iloc[spread(len(rows), min(most, len(rows)))]

@@ -1,6 +1,6 @@
 """Maps learned from masked anomalies of the tuning split, and what they show of defects not learned from."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -12,7 +12,6 @@ from torch import Tensor
 
 from novad.stages.masked_images import COVERED, MaskedImages
 from novad.vision.patch_evidence import PatchEvidence, blurred, fit_discriminant, patch_signs
-from novad.vision.preprocess import images_at_once
 
 __all__ = ["LearnedMap", "learn_maps"]
 
@@ -22,7 +21,6 @@ FOLDS = 5
 MOST_SOUND = 8192
 
 Places = tuple[int, ...]
-Look = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -41,27 +39,25 @@ class LearnedMap:
     maps: Tensor
 
 
-def learn_maps(look: Look, masked: MaskedImages, normal: Iterable[Tensor], fewest: int) -> list[LearnedMap]:
+def learn_maps(
+    seen: Sequence[Tensor], masked: MaskedImages, normal: Iterable[Tensor], fewest: int
+) -> list[LearnedMap]:
     """Learn a map with every ridge; none from fewer than ``fewest`` defects that cover a patch.
 
     Args:
-        look: deviations (N, C, h, w) of the patches of images, see ``patch_deviations``.
+        seen: (C, h, w) deviations of the patches of each masked image, see ``patch_deviations``; half
+            precision will do.
         masked: defects whose place is known.
-        normal: batches (n, 3, S, S) of sound images of the tuning split; there may be none.
+        normal: the same of sound images of the tuning split, asked for if there is something to learn; there
+            may be none.
         fewest: 0 learns nothing.
     """
-    height, width = look(masked.images[:1]).shape[-2:]
+    height, width = seen[0].shape[-2:]
     cover = F.adaptive_avg_pool2d(masked.masks.float()[:, None], (height, width))[:, 0]
     if not fewest or (cover >= COVERED).flatten(1).any(1).sum() < fewest:
         return []
-    batches = torch.split(masked.images, images_at_once(masked.images.shape[-1]))
-    lessons = _Lessons(_deviations(look, batches), cover, masked.kinds, _deviations(look, normal))
+    lessons = _Lessons(seen, cover, masked.kinds, list(normal))
     return lessons.learned() if lessons.partitions else []
-
-
-def _deviations(look: Look, batches: Iterable[Tensor]) -> list[Tensor]:
-    """(C, h, w) of every image, in half precision: fine grids of many images take memory."""
-    return [each for batch in batches for each in look(batch).half()]
 
 
 class _Lessons:
@@ -75,7 +71,7 @@ class _Lessons:
     """
 
     def __init__(
-        self, masked: list[Tensor], cover: Tensor, kinds: Sequence[str], normal: list[Tensor]
+        self, masked: Sequence[Tensor], cover: Tensor, kinds: Sequence[str], normal: list[Tensor]
     ) -> None:
         self.masked, self.kinds, self.normal = masked, kinds, normal
         self.defective, self.sound = cover >= COVERED, cover == 0

@@ -15,7 +15,7 @@ from novad.stages import localisation, patch_lessons
 from novad.stages.localisation import ShownMap, best_map
 from novad.stages.map_weight import map_weight, pixel_auroc
 from novad.stages.masked_images import MaskedImages
-from novad.stages.patch_lessons import RIDGES, LearnedMap, learn_maps
+from novad.stages.patch_lessons import RIDGES, LearnedMap
 from novad.vision.appearance import appearance_candidate
 from novad.vision.patch_evidence import blurred, patch_candidate, patch_signs
 
@@ -25,6 +25,14 @@ SIDE, GRID, COUNT = 32, 8, 10
 def look(images: Tensor) -> Tensor:
     """Familiarity and looks, which are noise here, and a channel in which every defect shows."""
     return F.avg_pool2d(images, SIDE // GRID)
+
+
+def learn_maps(masked: MaskedImages, sound: tuple[Tensor, ...], fewest: int) -> list[LearnedMap]:
+    """By what is seen of their patches, in half precision."""
+    seen = list(look(masked.images).half())
+    return patch_lessons.learn_maps(
+        seen, masked, [each for some in sound for each in look(some).half()], fewest
+    )
 
 
 def drawn(kinds: tuple[str, ...] = ("a", "b") * (COUNT // 2), defect: int = 6) -> MaskedImages:
@@ -54,7 +62,7 @@ def shows(maps: Tensor, masked: MaskedImages) -> float:
 
 def test_masks_teach_to_show_defects_of_images_and_of_types_not_learned_from() -> None:
     masked = drawn()
-    learned = learn_maps(look, masked, normal(), COUNT)
+    learned = learn_maps(masked, normal(), COUNT)
     assert [each.ridge for each in learned] == list(RIDGES)
     assert shows(look(masked.images)[:, 1], masked) < 0.6
     for each in learned:
@@ -82,7 +90,7 @@ def test_it_is_the_discriminant_of_all_defective_and_all_sound_places(sound: tup
     images = torch.cat([signs[bad], signs[good]]).numpy()
     labels = np.r_[np.ones(int(bad.sum())), -np.ones(int(good.sum()))]
     shares = np.where(labels > 0, 1 / bad.sum(), 1 / good.sum())
-    for each in learn_maps(look, masked, sound, COUNT):
+    for each in learn_maps(masked, sound, COUNT):
         model = Ridge(alpha=each.ridge).fit(images, labels, sample_weight=shares)
         assert torch.allclose(each.evidence.centre, centre, atol=1e-4)
         assert torch.allclose(each.evidence.scale, scale, rtol=1e-3)
@@ -99,21 +107,21 @@ def test_the_map_of_an_image_is_learned_without_it() -> None:
     other = drawn()
     other.masks[0] = False
     other.masks[0, 20:30, 18:30] = True
-    before, after = (first(learn_maps(look, each, normal(), COUNT)) for each in (masked, other))
+    before, after = (first(learn_maps(each, normal(), COUNT)) for each in (masked, other))
     moved = (before.maps[0] - after.maps[0]).abs().max() / before.maps[0].abs().max()
     everything = before.evidence(look(masked.images[:1])) - after.evidence(look(masked.images[:1]))
     assert moved < 0.02 < everything.abs().max() / before.maps[0].abs().max()
 
 
 def test_of_one_type_every_map_comes_once() -> None:
-    learned = learn_maps(look, drawn(("a",) * COUNT), normal(), COUNT)
+    learned = learn_maps(drawn(("a",) * COUNT), normal(), COUNT)
     assert {len(each.maps) for each in learned} == {COUNT}
 
 
 def test_a_type_that_alone_covers_patches_is_not_left_out() -> None:
     masked = drawn(("a",) * 5 + ("b",) * 5)
     masked.masks[5:] = False
-    assert {len(each.maps) for each in learn_maps(look, masked, normal(), 5)} == {COUNT}
+    assert {len(each.maps) for each in learn_maps(masked, normal(), 5)} == {COUNT}
 
 
 @pytest.mark.parametrize(
@@ -128,12 +136,12 @@ def test_a_type_that_alone_covers_patches_is_not_left_out() -> None:
     ids=["switched off", "too few", "nothing left to learn from", "no patch covered", "no patch sound"],
 )
 def test_too_little_teaches_nothing(masked: MaskedImages, sound: tuple[Tensor, ...], fewest: int) -> None:
-    assert learn_maps(look, masked, sound, fewest) == []
+    assert learn_maps(masked, sound, fewest) == []
 
 
 def test_without_normals_sound_places_of_masked_images_teach() -> None:
     masked = drawn()
-    assert shows(first(learn_maps(look, masked, normal(0), COUNT)).maps[:COUNT], masked) > 0.95
+    assert shows(first(learn_maps(masked, normal(0), COUNT)).maps[:COUNT], masked) > 0.95
 
 
 @pytest.mark.parametrize("sound", [normal(), ()], ids=["with normals", "without"])
@@ -141,9 +149,9 @@ def test_fine_grids_teach_by_evenly_spread_sound_places(
     sound: tuple[Tensor, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     masked = drawn()
-    many = first(learn_maps(look, masked, sound, COUNT)).evidence
+    many = first(learn_maps(masked, sound, COUNT)).evidence
     monkeypatch.setattr(patch_lessons, "MOST_SOUND", GRID * GRID // 4)
-    few = first(learn_maps(look, masked, sound, COUNT))
+    few = first(learn_maps(masked, sound, COUNT))
     assert torch.equal(few.evidence.centre, many.centre)
     assert not torch.equal(few.evidence.discriminant.weight, many.discriminant.weight)
     assert shows(few.maps[:COUNT], masked) > 0.9
@@ -157,7 +165,7 @@ def test_a_learned_map_is_shown_only_if_it_shows_types_not_learned_from_too(
     noise = torch.rand(4, COUNT, SIDE, SIDE, generator=random)
     appearance = ShownMap(appearance_candidate(0.1), noise[0] + 0.5 * masked.masks)
     by_image, by_type = noise[1] + 0.8 * masked.masks, noise[2] + unseen * masked.masks
-    [taught, *_] = learn_maps(look, masked, normal(), COUNT)
+    [taught, *_] = learn_maps(masked, normal(), COUNT)
     learned = ShownMap(patch_candidate(0.1), torch.cat([by_image, by_type]), taught)
     monkeypatch.setattr(localisation, "statistic_maps", lambda *_: torch.zeros(1))
     explainer: Any = SimpleNamespace(explain=lambda *_: None)
