@@ -8,9 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from novad.images import decode_mask
+from novad.stages.deviations import image_tensors
 from novad.stages.line import Line, evenly
 from novad.vision.novelty import map_step
-from novad.vision.preprocess import batches, images_at_once, to_batch
+from novad.vision.preprocess import to_batch
 
 __all__ = ["COVERED", "MaskedImages", "masked_images", "sound_images"]
 
@@ -53,6 +54,5 @@ def masked_images(line: Line) -> MaskedImages | None:
 
 def sound_images(line: Line) -> Iterator[Tensor]:
     """Batches (n, 3, S, S) in [0, 1] of normals of the tuning split, evenly spread; there may be none."""
-    rows, size = line.rows("tuning"), line.settings.backbone.image_size
-    for group in batches(line.images(evenly(rows[rows["label"] == 0], MOST_IMAGES)), images_at_once(size)):
-        yield to_batch(group, size)
+    rows = line.rows("tuning")
+    return image_tensors(line, line.images(evenly(rows[rows["label"] == 0], MOST_IMAGES)))
