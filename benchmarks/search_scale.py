@@ -94,7 +94,7 @@ def _row(vectors: Tensor, queries: Tensor, repeats: int) -> dict[str, Any]:
         "bare faiss, s": round(seconds["bare"], 4),
         "novad, s": round(seconds["novad"], 4),
         "novad / bare": round(seconds["novad"] / seconds["bare"], 3),
-        "recall": round(float((found.ravel() == exact.ravel()).mean()), 4),
+        "recall": round(float((found.flatten().numpy() == exact.ravel()).mean()), 4),
     }
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from novad.vision.calibration import conformal_p_values
@@ -111,7 +110,7 @@ class Detector:
             fusion.familiarity_map(found.distances), fusion.novelty_map(raw.novelty_maps), fusion.map_weight
         )
         maps = {name: each.cpu() for name, each in fused.items()}
-        distances = found.distances.cpu()
+        distances, nearest = found.distances.cpu(), found.nearest.cpu()
         return [
             Detection(
                 familiarity=float(familiarity[at]),
@@ -119,14 +118,14 @@ class Detector:
                 hybrid=float(hybrid[at]),
                 p_value=float(p_values[at]),
                 decision=self.thresholds.decide(float(hybrid[at])),
-                nearest=self._nearest(distances[at], found.nearest[at]),
+                nearest=self._nearest(distances[at], nearest[at]),
                 size=(image.shape[0], image.shape[1]),
                 coarse_maps={name: each[at].numpy().astype(np.float32) for name, each in maps.items()},
             )
             for at, image in enumerate(group)
         ]
 
-    def _nearest(self, distances: Tensor, nearest: NDArray[np.int64]) -> NearestNormal:
+    def _nearest(self, distances: Tensor, nearest: Tensor) -> NearestNormal:
         worst = int(distances.argmax())
         vector = int(nearest.reshape(-1)[worst])
         image, row, column = (int(part) for part in self.familiarity.bank.origins[vector])

@@ -27,7 +27,7 @@ class FamiliarityScores:
 
     scores: Tensor
     distances: Tensor
-    nearest: NDArray[np.int64]
+    nearest: Tensor
     patches: Tensor
 
 

@@ -111,7 +111,7 @@ class MemoryBank:
         """(N, C, H, W) raw patch features to (N, H, W, D) in the bank's space."""
         return self.whitening(grids.permute(0, 2, 3, 1))
 
-    def search(self, patches: Tensor, neighbours: int = 1) -> tuple[Tensor, NDArray[np.int64]]:
+    def search(self, patches: Tensor, neighbours: int = 1) -> tuple[Tensor, Tensor]:
         """Distance of every patch to its normal neighbours, and which they are.
 
         Args:
@@ -123,10 +123,9 @@ class MemoryBank:
         shape = patches.shape[:3]
         most = min(neighbours, len(self.vectors))
         squared, nearest = self._index.search(patches.flatten(0, 2), most)
-        distances = torch.from_numpy(np.sqrt(np.maximum(squared, 0)).mean(axis=1)).to(patches.device)
-        return distances.reshape(shape), np.asarray(nearest[:, 0]).reshape(shape)
+        return squared.clamp_min(0).sqrt().mean(dim=1).reshape(shape), nearest[:, 0].reshape(shape)
 
-    def search_foreign(self, patches: Tensor, images: NDArray[np.int32]) -> tuple[Tensor, NDArray[np.int64]]:
+    def search_foreign(self, patches: Tensor, images: NDArray[np.int32]) -> tuple[Tensor, Tensor]:
         """``search`` for bank images, each of which must not find its own vectors.
 
         Args:
@@ -135,9 +134,11 @@ class MemoryBank:
         """
         shape = patches.shape[:3]
         distances, nearest = self.nearest_foreign(patches.flatten(0, 2), images.repeat(shape[1] * shape[2]))
-        return torch.from_numpy(distances).to(patches.device).reshape(shape), nearest.reshape(shape)
+        there = (torch.from_numpy(each).to(patches.device) for each in (distances, nearest))
+        distant, near = (each.reshape(shape) for each in there)
+        return distant, near
 
-    def residuals(self, patches: Tensor, nearest: NDArray[np.int64]) -> Tensor:
+    def residuals(self, patches: Tensor, nearest: Tensor) -> Tensor:
         """What the nearest vector does not explain of every patch.
 
         Args:
@@ -146,7 +147,7 @@ class MemoryBank:
         Returns:
             (N, H, W, D); its Euclidean norm is the distance.
         """
-        return patches - self.vectors[torch.from_numpy(nearest)]
+        return patches - self.vectors[nearest]
 
     def nearest_foreign(
         self, patches: Tensor, images: NDArray[np.int32]
@@ -161,7 +162,8 @@ class MemoryBank:
             one counts where all are of the own image.
         """
         searched = min(NEIGHBOURS_SEARCHED, len(self.vectors)) if (images >= 0).any() else 1
-        squared, nearest = self._index.search(patches.float(), searched)
+        found = self._index.search(patches.float(), searched)
+        squared, nearest = (each.numpy(force=True) for each in found)
         foreign = self.origins[nearest, 0] != images[:, None]
         foreign[:, -1] = True
         first = np.arange(len(foreign)), foreign.argmax(axis=1)

@@ -84,7 +84,7 @@ class FamiliarityModel:
         """
         if self.bank.appearance is None:
             return None
-        expected = self.bank.appearance[torch.from_numpy(found.nearest)]
+        expected = self.bank.appearance[found.nearest]
         _, rows, columns = found.nearest.shape
         seen = appearance(images, (rows, columns), self.neighbourhood)
         return seen - expected.permute(0, 3, 1, 2)

@@ -54,21 +54,21 @@ class VectorIndex:
         """How many lists a query goes through, and how many there are; zeros where search is exact."""
         return (self._index.nprobe, self._lists) if self._lists else (0, 0)
 
-    def search(self, queries: Tensor, neighbours: int) -> tuple[Floats, Positions]:
+    def search(self, queries: Tensor, neighbours: int) -> tuple[Tensor, Tensor]:
         """Squared distances to the nearest vectors, and which they are.
 
         Args:
             queries: (q, D) float32.
             neighbours: at most n.
         Returns:
-            (q, neighbours) each, nearest first.
+            (q, neighbours) each, nearest first, where the queries lie.
         """
         asked = queries.numpy()
         squared, nearest = self._index.search(asked, neighbours)
         if self._lists and (short := nearest[:, -1] < 0).any():
             # The lists of these queries hold fewer vectors than were asked for.
             squared[short], nearest[short] = faiss.knn(asked[short], self._vectors, neighbours)
-        return squared, nearest
+        return torch.from_numpy(squared), torch.from_numpy(nearest)
 
     def _settle_lists_to_search(self) -> None:
         """With a margin, the fewest lists, doubled from one, in which vectors find their nearest others."""
@@ -97,14 +97,14 @@ class DeviceIndex:
     def __init__(self, vectors: Tensor) -> None:
         self._vectors, self._squares = vectors, vectors.square().sum(1)
 
-    def search(self, queries: Tensor, neighbours: int) -> tuple[Floats, Positions]:
+    def search(self, queries: Tensor, neighbours: int) -> tuple[Tensor, Tensor]:
         """As ``VectorIndex.search``; the queries lie where the vectors do."""
         found = [
             self._nearest(block, neighbours)
             for block in torch.split(queries, max(1, DISTANCES_AT_ONCE // len(self._vectors)))
         ]
-        squared, nearest = (torch.cat(parts) for parts in zip(*found, strict=True))
-        return squared.numpy(force=True), nearest.numpy(force=True)
+        squared, nearest = zip(*found, strict=True)
+        return torch.cat(squared), torch.cat(nearest)
 
     def _nearest(self, queries: Tensor, neighbours: int) -> tuple[Tensor, Tensor]:
         squared = torch.addmm(self._squares, queries, self._vectors.T, alpha=-2)

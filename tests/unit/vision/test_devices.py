@@ -63,7 +63,7 @@ def test_every_step_of_scoring_stays_on_the_device(saved: Path, pictures: Any) -
         for novelty in _novelties(there.novelty, there.familiarity.bank.vectors.shape[1]):
             found = raw_scores(there.familiarity, novelty, images)
             first = found.familiarity
-            tensors = [first.scores, first.distances, found.novelty, found.novelty_maps]
+            tensors = [first.scores, first.distances, first.nearest, found.novelty, found.novelty_maps]
             assert {str(each.device) for each in tensors} == {"cuda:0"}
         with pytest.raises(RuntimeError, match="device"):
             raw_scores(there.familiarity, replace(there.novelty, normal=detector.novelty.normal), images)
@@ -139,10 +139,11 @@ class _NoIndex:
 
     lists = (0, 0)
 
-    def search(self, queries: Tensor, neighbours: int) -> tuple[Any, Any]:
+    def search(self, queries: Tensor, neighbours: int) -> tuple[Tensor, Tensor]:
         assert queries.device.type == "cuda"
         shape = (len(queries), neighbours)
-        return np.ones(shape, np.float32), np.zeros(shape, np.int64)
+        found = torch.ones(shape, device="cuda"), torch.zeros(shape, dtype=torch.long, device="cuda")
+        return found
 
 
 def _moved(detector: Detector) -> Detector:

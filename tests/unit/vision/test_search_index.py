@@ -53,7 +53,7 @@ def test_many_vectors_are_searched_in_part_and_99_of_100_nearest_are_found() -> 
     searched, lists = index.lists
     assert lists == round(2 * 5000**0.5)
     assert 1 <= searched <= lists / 4
-    squared, nearest = index.search(torch.from_numpy(queries), 16)
+    squared, nearest = (each.numpy() for each in index.search(torch.from_numpy(queries), 16))
     _, positions = brute(queries, vectors, 16)
     assert (nearest[:, 0] == positions[:, 0]).mean() >= 0.99
     found = [len(set(a) & set(b)) / 16 for a, b in zip(nearest, positions, strict=True)]
