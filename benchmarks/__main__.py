@@ -113,6 +113,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--images", type=int, default=0, help="most training images for a bank; 0: all")
     parser.add_argument("--coreset-images", type=int, default=96, help="the same where exact greedy runs too")
     parser.add_argument("--scored", type=int, default=64, help="images that scoring is timed on")
+    parser.add_argument(
+        "--batch", type=int, default=8, help="images per batch in `stage_cost` of trained lines"
+    )
     parser.add_argument("--size", type=int, default=224, help="side of the network's input, in pixels")
     parser.add_argument("--artifacts", type=Path, default=ROOT / "artifacts", help="of trained lines")
     parser.add_argument("--anomalib", type=Path, help="interpreter of an environment that has anomalib")

@@ -57,6 +57,7 @@ class Request:
     anomalib: Path | None = None
     methods: tuple[str, ...] = ()
     minutes: int = 0
+    batch: int = 8
     lines: tuple[str, ...] = ()
 
 

@@ -29,12 +29,12 @@ from novad.vision.explainers import build_explainer
 from novad.vision.familiarity import feature_grids
 from novad.vision.maps import MapScale
 from novad.vision.memory_bank import MemoryBank
-from novad.vision.models import FamiliarityModel, FusionModel, NoveltyModel
+from novad.vision.models import FamiliarityModel, FusionModel, NoveltyModel, raw_scores
 from novad.vision.preprocess import batches, to_batch
 
 __all__ = ["measure"]
 
-BATCH = 8
+BATCH = 8  # of what no line was trained for
 STATISTIC, SMOOTHING = "weight_norm", 2.0
 FORWARD = "bare forward pass"
 Actions = dict[str, Callable[[], object]]
@@ -50,10 +50,16 @@ def measure(request: Request) -> Report:
     rows, told = _untrained(request, scored) if device == "cpu" else ([], {})
     for folder in sorted(request.artifacts.glob("*/evaluate/detector")):
         detector = Detector.load(folder, device)
-        rows += _rows(_trained_actions(detector, scored), len(scored), request.repeats)
+        rows += _rows(_trained_actions(detector, scored, request.batch), len(scored), request.repeats)
     return Report(
         "Cost beyond the bare forward pass",
-        {"data": request.data.name, "device": device, **told, "fastest of": request.repeats},
+        {
+            "data": request.data.name,
+            "device": device,
+            "images per batch of trained lines": request.batch,
+            **told,
+            "fastest of": request.repeats,
+        },
         rows,
     )
 
@@ -113,18 +119,20 @@ def _scoring_actions(
     return actions
 
 
-def _trained_actions(detector: Detector, images: list[Any]) -> Actions:
+def _trained_actions(detector: Detector, images: list[Any], batch: int) -> Actions:
     """A trained line as it is deployed: its network, its size, its candidate."""
     side, device = detector.image_size, detector.device
-    tensors = [to_batch(group, side).to(device) for group in batches(images, BATCH)]
+    tensors = [to_batch(group, side, device) for group in batches(images, batch)]
     chosen = detector.novelty.shown
     as_trained = f"line {detector.line}, {chosen.target} {chosen.statistic}, side {side}"
     return {
         FORWARD: partial(_forward, detector.familiarity.backbone, tensors),
+        "decoded images to batches": partial(_prepare, images, side, batch, device),
         f"scoring: familiarity only, {as_trained}": partial(
-            _score_familiarity, detector.familiarity, images, side
+            _score_familiarity, detector.familiarity, images, side, batch
         ),
-        f"scoring: hybrid, {as_trained}": partial(_score, detector, images),
+        f"scoring: hybrid of batches, {as_trained}": partial(_score_tensors, detector, tensors),
+        f"scoring: hybrid, {as_trained}": partial(_score, detector, images, batch),
     }
 
 
@@ -132,8 +140,13 @@ def _forward(backbone: Backbone, tensors: list[Tensor]) -> None:
     with torch.inference_mode():
         for batch in tensors:
             backbone(batch)
-        if tensors[0].device.type != "cpu":  # A GPU has only been asked by now.
-            torch.accelerator.synchronize()
+        _wait_for(tensors[0].device)
+
+
+def _wait_for(device: torch.device | None) -> None:
+    """A GPU has only been asked by now."""
+    if device is not None and device.type != "cpu":
+        torch.accelerator.synchronize()
 
 
 def _bank(backbone: Backbone, files: list[Path], size: int) -> MemoryBank:
@@ -154,20 +167,32 @@ def _familiarity(backbone: Backbone, bank: MemoryBank, images: int) -> Familiari
     )
 
 
-def _score_familiarity(familiarity: FamiliarityModel, images: list[Any], size: int) -> None:
+def _score_familiarity(
+    familiarity: FamiliarityModel, images: list[Any], size: int, batch_size: int = BATCH
+) -> None:
     with torch.inference_mode():
-        for group in batches(images, BATCH):
-            batch = to_batch(group, size).to(familiarity.bank.vectors.device)
+        for group in batches(images, batch_size):
+            batch = to_batch(group, size, familiarity.bank.vectors.device)
             familiarity.score(familiarity.backbone(batch)).scores.cpu()
 
 
-def _prepare(images: list[Any], size: int) -> None:
-    for group in batches(images, BATCH):
-        to_batch(group, size)
+def _prepare(
+    images: list[Any], size: int, batch_size: int = BATCH, device: torch.device | None = None
+) -> None:
+    for group in batches(images, batch_size):
+        to_batch(group, size, device)
+    _wait_for(device)
 
 
-def _score(detector: Detector, images: list[Any]) -> None:
-    for _ in detector.score(images, BATCH):
+def _score_tensors(detector: Detector, tensors: list[Tensor]) -> None:
+    """Scores and maps, before they are scaled and fused."""
+    for batch in tensors:
+        raw_scores(detector.familiarity, detector.novelty, batch)
+    _wait_for(detector.device)
+
+
+def _score(detector: Detector, images: list[Any], batch_size: int = BATCH) -> None:
+    for _ in detector.score(images, batch_size):
         pass
 
 

@@ -2,36 +2,42 @@
 
 from dataclasses import dataclass
 
-from novad.vision.bcos_network import WIDTH
+from novad.vision.bcos_network import SHIPPED, Layout
 
 __all__ = ["COMPARED", "DEFAULT", "Recipe"]
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Targets and width of one student.
+    """Targets and sizes of one student.
 
     Attributes:
         name: of the student's file.
         labels: weight of the classes' cross-entropy.
         distillation: weight of the teacher's features.
         whitened: the teacher's features are decorrelated, so that its quiet directions count as much.
-        width: channels of the student's first stage.
+        layout: sizes of the student.
     """
 
     name: str
     labels: float = 1.0
     distillation: float = 3.0
     whitened: bool = False
-    width: int = WIDTH
+    layout: Layout = SHIPPED
 
 
 DEFAULT = Recipe("mixture")
+FINE = Layout(48, (1, 2, 2), fine_stem=True)
 COMPARED = (
     Recipe("labels", distillation=0.0),
     Recipe("distillation", labels=0.0),
     DEFAULT,
     Recipe("whitened", whitened=True),
-    Recipe("wide", width=56),
-    Recipe("wide-whitened", whitened=True, width=56),
+    Recipe("wide", layout=Layout(56)),
+    Recipe("wide-whitened", whitened=True, layout=Layout(56)),
+    Recipe("fine", labels=0.0, layout=FINE),
+    Recipe("fine-again", labels=0.0, layout=FINE),
+    Recipe("fine-whitened", labels=0.0, whitened=True, layout=FINE),
+    Recipe("fine-slim", labels=0.0, layout=Layout(40, (1, 2, 2), fine_stem=True)),
+    Recipe("fine-deep", labels=0.0, layout=Layout(48, (2, 2, 2), fine_stem=True)),
 )

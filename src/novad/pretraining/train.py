@@ -30,9 +30,10 @@ class Student(nn.Module):
 
     def __init__(self, recipe: Recipe, categories: int, teacher_channels: tuple[int, ...]) -> None:
         super().__init__()
-        self.network: Any = build_bcos_network(categories, recipe.width)
+        self.network: Any = build_bcos_network(categories, recipe.layout)
         self.adapters = nn.ModuleList(
-            nn.Conv2d(recipe.width * 2**depth, channels, 1) for depth, channels in enumerate(teacher_channels)
+            nn.Conv2d(recipe.layout.width * 2**depth, channels, 1)
+            for depth, channels in enumerate(teacher_channels)
         )
 
     def forward(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -120,7 +121,7 @@ def train(arguments: argparse.Namespace) -> Path:
             print(f"step {step} of {arguments.steps}, {seconds:.0f} s", flush=True)
             for course in courses:
                 print("  " + course.report(), flush=True)
-        if step % 2000 == 0 or step == arguments.steps:
+        if step % 500 == 0 or step == arguments.steps:
             for course in courses:
                 save(course, arguments, step)
     return Path(arguments.out)

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from novad.errors import ConfigError
-from novad.vision.bcos_network import ARCHITECTURE, bcos_encoding, build_bcos_network
+from novad.vision.bcos_network import ARCHITECTURE, Layout, bcos_encoding, build_bcos_network
 from novad.vision.bcos_zoo import PREFIX, named_after, zoo_network
 from novad.vision.tensor_files import read_tensors
 from novad.vision.tiling import Tiling, measure_margins
@@ -259,7 +259,11 @@ def load_backbone(
     backbone: Backbone
     if architecture == ARCHITECTURE or architecture.startswith(PREFIX):
         bundled = architecture == ARCHITECTURE
-        network = build_bcos_network() if bundled else zoo_network(architecture.removeprefix(PREFIX)).build()
+        network = (
+            build_bcos_network(layout=Layout.of(weights))
+            if bundled
+            else zoo_network(architecture.removeprefix(PREFIX)).build()
+        )
         _load_strictly(network, weights, checkpoint)
         backbone = BcosBackbone(architecture, network, layers)
     else:

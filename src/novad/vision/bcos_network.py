@@ -1,38 +1,76 @@
 """The bundled network: a small B-cos ResNet, bias-free, so that its features are exactly W(x) x."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
 from novad.vision.torchvision_import import import_torchvision
 
-__all__ = ["ARCHITECTURE", "BLOCKS", "WIDTH", "bcos_encoding", "build_bcos_network"]
+__all__ = ["ARCHITECTURE", "SHIPPED", "Layout", "bcos_encoding", "build_bcos_network"]
 
 ARCHITECTURE = "novad-bcos"
-WIDTH = 40
-BLOCKS = (2, 2, 2)
+_STAGES = ("layer1", "layer2", "layer3")
 
 
-def build_bcos_network(num_classes: int = 0, width: int = WIDTH) -> nn.Module:
+@dataclass(frozen=True)
+class Layout:
+    """Sizes of a network.
+
+    Attributes:
+        width: channels of the first stage; every further one has twice as many.
+        blocks: of each stage.
+        fine_stem: two 3 x 3 convolutions come before the stages instead of one of 7 x 7 and an average.
+    """
+
+    width: int = 40
+    blocks: tuple[int, int, int] = (2, 2, 2)
+    fine_stem: bool = False
+
+    @classmethod
+    def of(cls, weights: Mapping[str, Tensor]) -> "Layout":
+        """The layout of a network with these weights; that of no other fits them strictly."""
+        numbers = [
+            {name.split(".")[1] for name in weights if name.startswith(f"{each}.")} for each in _STAGES
+        ]
+        first, second, third = (len(each) for each in numbers)
+        stem = weights.get("layer1.0.conv1.linear.weight")
+        width = cls.width if stem is None else stem.shape[1]
+        return cls(width, (first, second, third), any(name.startswith("pool.") for name in weights))
+
+
+SHIPPED = Layout()
+
+
+def build_bcos_network(num_classes: int = 0, layout: Layout = SHIPPED) -> nn.Module:
     """A three-stage B-cos ResNet (Böhle, Fritz, Schiele 2022): strides 4, 8, 16; 40, 80, 160 channels.
 
     Normalisation only divides (uncentred batch norm), so nothing but the input contributes to a feature.
 
     Args:
         num_classes: outputs of the pretraining head; 0 drops the head.
-        width: channels of the first stage; the shipped network has ``WIDTH``.
+        layout: its sizes.
     """
     # Imported here: with torchvision it takes seconds, which reading a layer's name need not cost.
     import_torchvision()
     from bcos.models.resnet import BasicBlock, BcosResNet
-    from bcos.modules import norms
+    from bcos.modules import BcosConv2d, norms
 
+    normalised = norms.NoBias(norms.BatchNormUncentered2d)
     network: nn.Module = BcosResNet(
         BasicBlock,
-        list(BLOCKS),
+        list(layout.blocks),
         num_classes=max(num_classes, 2),
-        inplanes=width,
-        norm_layer=norms.NoBias(norms.BatchNormUncentered2d),
+        inplanes=layout.width,
+        norm_layer=normalised,
     )
+    if layout.fine_stem:
+        half = layout.width // 2
+        network.conv1 = BcosConv2d(6, half, kernel_size=3, stride=2, padding=1)
+        network.bn1 = normalised(half)
+        second = BcosConv2d(half, layout.width, kernel_size=3, stride=2, padding=1)
+        network.pool = nn.Sequential(second, normalised(layout.width))
     if num_classes == 0:
         network.fc = nn.Identity()
     return network

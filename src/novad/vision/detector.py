@@ -100,7 +100,7 @@ class Detector:
             yield from self._judge(group)
 
     def _judge(self, group: Sequence[PixelArray]) -> list[Detection]:
-        raw = raw_scores(self.familiarity, self.novelty, to_batch(group, self.image_size).to(self.device))
+        raw = raw_scores(self.familiarity, self.novelty, to_batch(group, self.image_size, self.device))
         fusion, found = self.fusion, raw.familiarity
         familiarity = fusion.familiarity(found.scores.numpy(force=True))
         novelty = fusion.novelty(raw.novelty.numpy(force=True))

@@ -214,11 +214,24 @@ def deviation(
         precision = normal.located_precision if located else normal.precision
         squared = torch.einsum("nshw,st,nthw->nhw", centred, precision, centred)
         return squared.clamp_min(0).sqrt()
-    at = list(names).index(statistic)
+    return _scaled(maps, names, normal, [statistic], located, side)[:, 0]
+
+
+def _scaled(
+    maps: Tensor,
+    names: Sequence[str],
+    normal: NormalStatistics,
+    statistics: Sequence[str],
+    located: bool,
+    side: str,
+) -> Tensor:
+    """(N, K, H, W) deviations of K of the statistics, each for itself."""
+    at = [list(names).index(each) for each in statistics]
     if located:
-        scaled = (maps[:, at] - normal.mean[at]) / normal.spread[at]
+        centre, scale = normal.mean[at], normal.spread[at]
     else:
-        scaled = (maps[:, at] - normal.centre[at]) / normal.scale[at]
+        centre, scale = normal.centre[at, None, None], normal.scale[at, None, None]
+    scaled = (maps[:, at] - centre) / scale
     return {"high": scaled, "low": -scaled, "both": scaled.abs()}[side]
 
 
@@ -238,17 +251,55 @@ def deviation_scores(
     Returns:
         (N, K).
     """
-    columns = maps.new_empty(len(maps), len(candidates))
-    alike: dict[float, dict[tuple[str, bool, str], list[int]]] = defaultdict(lambda: defaultdict(list))
+    if not candidates:
+        return maps.new_empty(len(maps), 0)
+    alike: dict[_Alike, list[int]] = defaultdict(list)
     for at, each in enumerate(candidates):
+        alike[_Alike.of(each)].append(at)
+    smoothed = {sigma: smooth(maps, sigma) for sigma in dict.fromkeys(each.smoothing for each in alike)}
+    columns: list[Tensor] = []
+    order: list[tuple[int, int]] = []
+    for kind, places in alike.items():
+        members = [candidates[at] for at in places]
+        statistics = list(dict.fromkeys(each.statistic for each in members))
+        shares = list(dict.fromkeys(each.top_share for each in members))
+        deviating = kind.deviations(smoothed[kind.smoothing], names, normal[kind.smoothing], statistics)
+        ends = extreme_means(deviating.flatten(0, 1), shares)
+        sides = torch.stack([end.reshape(len(maps), -1, len(shares)) for end in ends], dim=1)
+        first = sum(each.shape[1] for each in columns)
+        columns.append(sides.flatten(1))
+        order += [
+            (at, first + _place(each, statistics, shares)) for at, each in zip(places, members, strict=True)
+        ]
+    return torch.cat(columns, dim=1)[:, [place for _, place in sorted(order)]]
+
+
+def _place(candidate: Candidate, statistics: list[str], shares: list[float]) -> int:
+    """Of a candidate's score among those of both ends of all statistics by all shares."""
+    end = int(candidate.side == "low")
+    row = end * len(statistics) + statistics.index(candidate.statistic)
+    return row * len(shares) + shares.index(candidate.top_share)
+
+
+@dataclass(frozen=True)
+class _Alike:
+    """What candidates have in common whose maps are made, and sorted, together."""
+
+    smoothing: float
+    located: bool
+    side: str
+    joint: bool
+
+    @classmethod
+    def of(cls, candidate: Candidate) -> "_Alike":
         # Both ends of one map are read at once: what is low there is high in the map of the other side.
-        read = "high" if each.side == "low" else each.side
-        alike[each.smoothing][each.statistic, each.located, read].append(at)
-    for smoothing, kinds in alike.items():
-        smoothed = smooth(maps, smoothing)
-        for (statistic, located, read), places in kinds.items():
-            deviating = deviation(smoothed, names, normal[smoothing], statistic, located, read)
-            highest, lowest = extreme_means(deviating, [candidates[at].top_share for at in places])
-            for number, at in enumerate(places):
-                columns[:, at] = (lowest if candidates[at].side == "low" else highest)[:, number]
-    return columns
+        side = "high" if candidate.side == "low" else candidate.side
+        return cls(candidate.smoothing, candidate.located, side, candidate.statistic == JOINT)
+
+    def deviations(
+        self, maps: Tensor, names: Sequence[str], normal: NormalStatistics, statistics: Sequence[str]
+    ) -> Tensor:
+        """(N, K, H, W) of smoothed (N, S, H, W) statistics."""
+        if self.joint:
+            return deviation(maps, names, normal, JOINT, self.located, self.side)[:, None]
+        return _scaled(maps, names, normal, statistics, self.located, self.side)

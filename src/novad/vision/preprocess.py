@@ -1,6 +1,7 @@
 """From decoded images to network batches."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -19,18 +20,22 @@ PixelArray = NDArray[Any]
 MOST_PIXELS = 8 * 640**2
 
 
-def to_batch(images: Sequence[PixelArray], size: int) -> Tensor:
+def to_batch(images: Sequence[PixelArray], size: int, device: torch.device | None = None) -> Tensor:
     """Scale decoded images to squares of ``size`` pixels.
 
     Args:
         images: (H, W, 3) arrays of uint8 or uint16; sizes may differ.
         size: side of the output, in pixels.
+        device: where they are scaled and lie; main memory by default.
     Returns:
         (N, 3, size, size) float32 in [0, 1].
     Raises:
         ImageError: an array of another shape or type; the message gives its position.
     """
-    return torch.cat([_scaled(image, index, size) for index, image in enumerate(images)])
+    for index, image in enumerate(images):
+        _check(image, index)
+    alike = groupby(images, key=lambda image: (image.shape, image.dtype))
+    return torch.cat([_scaled(np.stack(list(group)), size, device) for _, group in alike])
 
 
 def images_at_once(side: int, most: int = 8) -> int:
@@ -50,15 +55,18 @@ def batches(images: Iterable[PixelArray], batch_size: int) -> Iterator[list[Pixe
         yield group
 
 
-def _scaled(image: PixelArray, index: int, size: int) -> Tensor:
+def _check(image: PixelArray, index: int) -> None:
     if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise ImageError(f"image {index}: expected (H, W, 3), got {image.shape}")
     if image.dtype not in (np.uint8, np.uint16):
         raise ImageError(f"image {index}: expected uint8 or uint16, got {image.dtype}")
-    largest = float(np.iinfo(image.dtype).max)
-    pixels = (
-        torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1), dtype=np.float32))[None] / largest
-    )
+
+
+def _scaled(images: PixelArray, size: int, device: torch.device | None) -> Tensor:
+    """(n, H, W, 3) alike images as part of a batch."""
+    largest = float(np.iinfo(images.dtype).max)
+    there = torch.from_numpy(images).to(device)
+    pixels = there.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format) / largest
     if pixels.shape[-2:] == (size, size):
         return pixels
     return F.interpolate(pixels, (size, size), mode="bilinear", antialias=True, align_corners=False).clamp_(

@@ -142,7 +142,7 @@ def test_large_images_are_judged_fewer_at_once(
     monkeypatch.setattr("novad.vision.preprocess.MOST_PIXELS", 3 * SIZE**2)
     monkeypatch.setattr(
         "novad.vision.detector.to_batch",
-        lambda group, size: (sizes.append(len(group)), to_batch(group, size))[1],
+        lambda group, *rest: (sizes.append(len(group)), to_batch(group, *rest))[1],
     )
     assert len(list(Detector.load(saved).score(pictures))) == len(pictures)
     assert sizes == [3, 3, 2]

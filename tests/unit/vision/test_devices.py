@@ -15,7 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from novad.errors import ConfigError
 from novad.evaluation.parity import KINDS, TOLERANCE, score_differences
-from novad.vision import Detector, search_index
+from novad.vision import Detector, pooling, search_index
 from novad.vision.appearance import appearance_candidate, fit_appearance_novelty
 from novad.vision.devices import check_device
 from novad.vision.evidence import Evidence
@@ -119,6 +119,7 @@ def _reading_everything(detector: Detector, pictures: Any) -> Detector:
 def _no_values() -> Iterator[None]:
     with FakeTensorMode(allow_non_fake_inputs=True):
         yield
+    pooling._blur.cache_clear()  # of blurs without values
 
 
 @contextmanager
@@ -142,8 +143,7 @@ class _NoIndex:
     def search(self, queries: Tensor, neighbours: int) -> tuple[Tensor, Tensor]:
         assert queries.device.type == "cuda"
         shape = (len(queries), neighbours)
-        found = torch.ones(shape, device="cuda"), torch.zeros(shape, dtype=torch.long, device="cuda")
-        return found
+        return torch.ones(shape, device="cuda"), torch.zeros(shape, dtype=torch.long, device="cuda")
 
 
 def _moved(detector: Detector) -> Detector:
