@@ -17,6 +17,9 @@ from novad.vision.preprocess import PixelArray, batches, images_at_once, to_batc
 
 __all__ = ["Detector"]
 
+# What few images ask of a GPU is over before the next step is asked for (docs/decisions/scoring-service.md).
+CPU_BATCH, GPU_BATCH = 8, 64
+
 
 class Detector:
     """A trained line's judge.
@@ -85,18 +88,19 @@ class Detector:
         """Architecture that judges familiarity."""
         return self.familiarity.backbone.architecture
 
-    def score(self, images: Iterable[PixelArray], batch_size: int = 8) -> Iterator[Detection]:
+    def score(self, images: Iterable[PixelArray], batch_size: int | None = None) -> Iterator[Detection]:
         """Judge images one batch at a time.
 
         Args:
             images: (H, W, 3) uint8 or uint16 arrays; sizes may differ.
-            batch_size: images per pass at most; of large ones fewer are taken.
+            batch_size: images per pass at most, of large ones fewer; by default 8, on a GPU 64.
         Yields:
             One ``Detection`` per image, in order.
         Raises:
             ImageError: an array that is not an image.
         """
-        for group in batches(images, images_at_once(self.image_size, batch_size)):
+        most = batch_size or (CPU_BATCH if self.device.type == "cpu" else GPU_BATCH)
+        for group in batches(images, images_at_once(self.image_size, most)):
             yield from self._judge(group)
 
     def _judge(self, group: Sequence[PixelArray]) -> list[Detection]:

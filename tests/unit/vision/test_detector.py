@@ -148,6 +148,23 @@ def test_large_images_are_judged_fewer_at_once(
     assert sizes == [3, 3, 2]
 
 
+@pytest.mark.parametrize(("device", "expected"), [("cpu", [3, 3, 2]), ("cuda", [5, 3])])
+def test_a_gpu_is_given_more_images_at_once(
+    device: str, expected: list[int], saved: Path, pictures: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    monkeypatch.setattr("novad.vision.detector.CPU_BATCH", 3)
+    monkeypatch.setattr("novad.vision.detector.GPU_BATCH", 5)
+    detector = Detector.load(saved)
+    monkeypatch.setattr(
+        "novad.vision.detector.to_batch",
+        lambda group, size, _: (sizes.append(len(group)), to_batch(group, size))[1],
+    )
+    monkeypatch.setattr(Detector, "device", torch.device(device))
+    assert len(list(detector.score(pictures))) == len(pictures)
+    assert sizes == expected
+
+
 def test_the_nearest_patch_answers_the_least_familiar_one(saved: Path, pictures: Any) -> None:
     familiarity = Detector.load(saved).familiarity
     for picture, result in zip(pictures, Detector.load(saved).score(pictures), strict=True):
