@@ -26,18 +26,16 @@ class Recipe:
     layout: Layout = SHIPPED
 
 
-DEFAULT = Recipe("mixture")
-FINE = Layout(48, (1, 2, 2), fine_stem=True)
+POOLED, SHALLOW = Layout(40, fine_stem=False), Layout(blocks=(1, 2, 2))
+DEFAULT = Recipe("fine-deep", labels=0.0)
 COMPARED = (
-    Recipe("labels", distillation=0.0),
-    Recipe("distillation", labels=0.0),
+    Recipe("labels", distillation=0.0, layout=POOLED),
+    Recipe("distillation", labels=0.0, layout=POOLED),
+    Recipe("mixture", layout=POOLED),
+    Recipe("whitened", whitened=True, layout=POOLED),
+    Recipe("wide", layout=Layout(56, fine_stem=False)),
+    Recipe("wide-whitened", whitened=True, layout=Layout(56, fine_stem=False)),
+    Recipe("fine", labels=0.0, layout=SHALLOW),
+    Recipe("fine-whitened", labels=0.0, whitened=True, layout=SHALLOW),
     DEFAULT,
-    Recipe("whitened", whitened=True),
-    Recipe("wide", layout=Layout(56)),
-    Recipe("wide-whitened", whitened=True, layout=Layout(56)),
-    Recipe("fine", labels=0.0, layout=FINE),
-    Recipe("fine-again", labels=0.0, layout=FINE),
-    Recipe("fine-whitened", labels=0.0, whitened=True, layout=FINE),
-    Recipe("fine-slim", labels=0.0, layout=Layout(40, (1, 2, 2), fine_stem=True)),
-    Recipe("fine-deep", labels=0.0, layout=Layout(48, (2, 2, 2), fine_stem=True)),
 )

@@ -24,9 +24,9 @@ class Layout:
         fine_stem: two 3 x 3 convolutions come before the stages instead of one of 7 x 7 and an average.
     """
 
-    width: int = 40
+    width: int = 48
     blocks: tuple[int, int, int] = (2, 2, 2)
-    fine_stem: bool = False
+    fine_stem: bool = True
 
     @classmethod
     def of(cls, weights: Mapping[str, Tensor]) -> "Layout":
@@ -44,7 +44,7 @@ SHIPPED = Layout()
 
 
 def build_bcos_network(num_classes: int = 0, layout: Layout = SHIPPED) -> nn.Module:
-    """A three-stage B-cos ResNet (Böhle, Fritz, Schiele 2022): strides 4, 8, 16; 40, 80, 160 channels.
+    """A three-stage B-cos ResNet (Böhle, Fritz, Schiele 2022): strides 4, 8, 16; 48, 96, 192 channels.
 
     Normalisation only divides (uncentred batch norm), so nothing but the input contributes to a feature.
 

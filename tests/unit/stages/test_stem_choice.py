@@ -25,7 +25,7 @@ STEMS = [Reading(("pool",), 3, 1.0), Reading(("pool",), 1, 0.0)]
 def tracks(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, pd.DataFrame]:
     """Tracks laid anew on every image; an anomaly has a bite of two pixels in one of them."""
     rng = np.random.default_rng(0)
-    counts = (("bank", 0, 24), ("calibration", 0, 24), ("tuning", 0, 8), ("tuning", 1, 24))
+    counts = (("bank", 0, 24), ("calibration", 0, 32), ("tuning", 0, 16), ("tuning", 1, 48))
     return split_images(tmp_path_factory.mktemp("tracks"), counts, lambda bitten: laid(rng, bitten=bitten))
 
 
@@ -83,7 +83,7 @@ def test_evidence_is_judged_on_images_that_it_has_not_learned_from(
     )
     rows = compared(line)
     (hybrid,) = trial_hybrids(line, STEMS[1:], rows).T
-    assert (rows["label"] == 1).sum() == 12
+    assert (rows["label"] == 1).sum() == 16
     assert auroc(hybrid, (rows["label"] == 1).to_numpy()) < 0.75
 
 
@@ -126,7 +126,7 @@ def test_the_stem_is_not_asked_for_where_settings_or_labels_say_enough(
     plain = SimpleNamespace(available={"layer1": 4}, readable={"layer1": 4})
     assert stem_readings(open_line(tracks), plain) == []  # type: ignore[arg-type]
     monkeypatch.delattr(stem_choice, "trial_hybrids")
-    for changed in ({"layers": ["layer2"]}, {"memory_bank": {"layer_anomalies": 25}}):
+    for changed in ({"layers": ["layer2"]}, {"memory_bank": {"layer_anomalies": 49}}):
         line = open_line(tracks, **changed)
         assert choose_reading(line, network).stem_table == []
 
