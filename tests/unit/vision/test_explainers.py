@@ -55,7 +55,7 @@ def test_a_bank_image_is_not_explained_by_itself(random_backbone: BcosBackbone) 
 
 
 def test_the_stem_is_there_to_compare_and_is_not_explained(bundled_backbone: BcosBackbone) -> None:
-    """Three pixels at stride 2, then three positions at stride 2: three pixels to either side of a position."""
+    """Three pixels at stride 2, then three positions at stride 2: three to either side of a position."""
     assert list(bundled_backbone.readable) == ["pool", *bundled_backbone.available]
     assert list(bundled_backbone.available) == ["layer1", "layer2", "layer3"]
     assert BcosExplainer(bundled_backbone).targets == ("layer1", "layer2", "layer3", "layer1+layer2+layer3")
