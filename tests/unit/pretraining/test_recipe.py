@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from novad.pretraining.formulas import FIELDS
+from novad.pretraining.teacher import Teacher
 from novad.pretraining.textures import FormulaTextures, draw
 from novad.pretraining.train import main
 from novad.pretraining.views import views
@@ -90,6 +92,21 @@ def test_distillation_without_a_teacher_says_what_is_missing(
 ) -> None:
     with pytest.raises(SystemExit, match="needs --teacher"):
         run_recipe(monkeypatch, tmp_path, "--recipes", "distillation")
+
+
+def test_the_teacher_looks_where_a_student_looks(tmp_path: Path) -> None:
+    """What a feature depends on lies around its place; padded on one side more it lies 3 to 15 pixels on."""
+    torch.manual_seed(0)
+    weights = timm.create_model("mobilenetv2_100", num_classes=1001).state_dict()
+    save_file(weights, tmp_path / "teacher.safetensors")
+    network = Teacher(tmp_path / "teacher.safetensors").network
+    images = torch.rand(1, 3, 512, 512, requires_grad=True)
+    for stride, features in zip((4, 8, 16), network(images), strict=True):
+        at = 256 // stride
+        (gradient,) = torch.autograd.grad(features[..., at, at].sum(), images, retain_graph=True)
+        for axis in (1, 2):
+            seen = gradient[0].abs().sum(0).sum(2 - axis).nonzero().flatten()
+            assert (int(seen.min()) + int(seen.max())) / 2 == 256
 
 
 def test_views_are_images_of_their_own_that_repeat_from_the_same_seed() -> None:

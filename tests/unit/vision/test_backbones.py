@@ -1,6 +1,7 @@
 """Backbones: strict loading, digests, layers."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from novad.errors import ConfigError, ImageError, IntegrityError, ServiceError
 from novad.vision.backbones import describe_checkpoint, file_sha256, load_backbone
+from novad.vision.bcos_network import SHIPPED, Layout, build_bcos_network
 from novad.vision.hub import download
 from novad.vision.patch_features import global_features, patch_features
 from novad.vision.preprocess import batches, images_at_once, to_batch
@@ -40,6 +42,27 @@ def test_features_are_those_of_the_checkpoints_weights(architecture: str, tmp_pa
     assert set(found) == set(expected) == set(backbone.layers)
     for layer, feature in found.items():
         assert torch.allclose(feature, expected[layer], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [SHIPPED, Layout(40, fine_stem=False), Layout(16, (1, 2, 3)), Layout(8, (3, 1, 1), fine_stem=False)],
+)
+def test_students_of_all_sizes_load_as_they_are(layout: Layout, tmp_path: Path) -> None:
+    """The second is the network that novad shipped before: versions trained with it must go on judging."""
+    torch.manual_seed(0)
+    network: Any = build_bcos_network(layout=layout).eval()
+    weights = {name: each for name, each in network.state_dict().items() if each.is_floating_point()}
+    assert Layout.of(weights) == layout
+    path = tmp_path / "student.safetensors"
+    save_file(weights, path, metadata={"novad": "novad-bcos"})
+    backbone = load_backbone("novad-bcos", path, file_sha256(path), ("layer1", "layer2", "layer3"))
+    assert list(backbone.readable.items()) == [("pool", 4), ("layer1", 4), ("layer2", 8), ("layer3", 16)]
+    encoded = backbone.encode(torch.rand(2, 3, 64, 64))
+    with torch.no_grad():
+        stem = network.pool(network.bn1(network.conv1(encoded)))
+        expected = network.layer3(network.layer2(network.layer1(stem)))
+        assert torch.allclose(backbone.features(encoded)["layer3"], expected, atol=1e-5)
 
 
 def test_a_network_with_channels_last_is_refused(tmp_path: Path) -> None:
