@@ -32,7 +32,7 @@ from novad.vision.models import raw_scores
 
 REPOSITORY = Path(__file__).parents[2]
 LINE = "cloth"
-DEFECTS = ("oil_stain", "slub")
+DEFECTS = ("misweave", "slub")
 KINDS = ("familiarity", "novelty", "hybrid")
 LEARNING = ("memory_bank", "calibrate_explainer", "tune_fusion")
 STAGES = ("validate", *LEARNING, "evaluate")
@@ -274,7 +274,7 @@ def test_a_changed_image_makes_every_stage_that_reads_images_stale(trained: Work
 
 def test_scoring_writes_overlays_and_names_what_it_cannot_read(trained: Workspace, tmp_path: Path) -> None:
     folder = tmp_path / "parts"
-    shutil.copytree(trained.root / "lines" / LINE / "test" / "oil_stain", folder / "bad")
+    shutil.copytree(trained.root / "lines" / LINE / "test" / "misweave", folder / "bad")
     shutil.copytree(trained.root / "lines" / LINE / "test" / "good", folder / "good")
     (folder / "good" / "broken.png").write_bytes(b"\x89PNG but not for long")
     told = novad(trained, "score", LINE, str(folder), "--heatmaps", str(tmp_path / "maps"), code=2)
