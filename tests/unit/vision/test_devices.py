@@ -34,11 +34,16 @@ def _numbers(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
+@pytest.mark.parametrize("neighbours", [1, 5])
 @pytest.mark.parametrize("at_once", [1, 700, 1 << 26])
-def test_a_gpus_search_finds_what_the_processors_does(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpus_search_finds_what_the_processors_does(
+    at_once: int, neighbours: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(search_index, "DISTANCES_AT_ONCE", at_once)
     vectors, queries = _numbers(300, 12), _numbers(41, 12, seed=1)
-    found, exact = (index.search(queries, 5) for index in (DeviceIndex(vectors), build_index(vectors)))
+    found, exact = (
+        index.search(queries, neighbours) for index in (DeviceIndex(vectors), build_index(vectors))
+    )
     assert isinstance(build_index(vectors), VectorIndex)
     assert np.allclose(found[0], exact[0], rtol=1e-5, atol=1e-5)
     assert np.array_equal(found[1], exact[1])
