@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
 from novad.errors import CalibrationError, ConfigError
@@ -10,7 +12,14 @@ from novad.vision.backbones import BcosBackbone
 from novad.vision.candidates import CandidateGrid, candidate_scores, fit_normal_statistics
 from novad.vision.explainers import BcosExplainer, Explanation
 from novad.vision.models import NoveltyModel
-from novad.vision.novelty import Candidate, StatisticMoments, deviation, map_step, statistic_maps
+from novad.vision.novelty import (
+    Candidate,
+    StatisticMoments,
+    deviation,
+    deviation_scores,
+    map_step,
+    statistic_maps,
+)
 from novad.vision.pooling import extreme_means, smooth, top_means
 from novad.vision.selection import candidate_table, choose
 
@@ -182,6 +191,33 @@ def test_the_chosen_candidate_scores_alike_alone_and_in_the_grid(random_backbone
         alone = model.score(found.deviations)
         assert torch.equal(alone, top_means(found.maps, [candidate.top_share])[:, 0])
         assert np.allclose(scores[:, at], alone.numpy(), rtol=1e-4, atol=1e-4)
+
+
+@given(
+    st.lists(
+        st.builds(
+            Candidate,
+            target=st.just("layer1"), statistic=st.sampled_from((*NAMES, "joint")),
+            smoothing=st.sampled_from((0.0, 1.5)), located=st.booleans(),
+            side=st.sampled_from(("high", "low", "both")), top_share=st.sampled_from((0.01, 0.2, 1.0)),
+        ).filter(lambda each: each.statistic != "joint" or each.side == "high"),
+        max_size=12,
+    )
+)  # fmt: skip
+def test_candidates_score_together_as_each_does_alone(candidates: list[Candidate]) -> None:
+    """Whatever they have in common, in the order that they come in."""
+    normal = {}
+    for smoothing in (0.0, 1.5):
+        moments = StatisticMoments()
+        moments.add(smooth(maps(), smoothing))
+        normal[smoothing] = moments.finish()
+    asked = maps(3, seed=5)
+    found = deviation_scores(asked, NAMES, normal, candidates)
+    assert found.shape == (3, len(candidates))
+    for at, each in enumerate(candidates):
+        seen, usual = smooth(asked, each.smoothing), normal[each.smoothing]
+        alone = deviation(seen, NAMES, usual, each.statistic, each.located, each.side)
+        assert torch.allclose(found[:, at], top_means(alone, [each.top_share])[:, 0], atol=1e-5)
 
 
 def test_a_grid_refuses_what_the_explainer_does_not_offer(random_backbone: BcosBackbone) -> None:
