@@ -109,7 +109,7 @@ def _scoring_actions(
     tensors = [to_batch(group, size) for group in batches(images, BATCH)]
     actions: Actions = {
         FORWARD: partial(_forward, familiarity.backbone, tensors),
-        "decoded images to batches": partial(_prepare, images, size),
+        "decoded images to batches": partial(_prepare, images, size, BATCH, torch.device("cpu")),
         "scoring: familiarity only": partial(_score_familiarity, familiarity, images, size),
     }
     for novelty in _novelties(explained, tensors):
@@ -143,9 +143,9 @@ def _forward(backbone: Backbone, tensors: list[Tensor]) -> None:
         _wait_for(tensors[0].device)
 
 
-def _wait_for(device: torch.device | None) -> None:
+def _wait_for(device: torch.device) -> None:
     """A GPU has only been asked by now."""
-    if device is not None and device.type != "cpu":
+    if device.type != "cpu":
         torch.accelerator.synchronize()
 
 
@@ -176,9 +176,7 @@ def _score_familiarity(
             familiarity.score(familiarity.backbone(batch)).scores.cpu()
 
 
-def _prepare(
-    images: list[Any], size: int, batch_size: int = BATCH, device: torch.device | None = None
-) -> None:
+def _prepare(images: list[Any], size: int, batch_size: int, device: torch.device) -> None:
     for group in batches(images, batch_size):
         to_batch(group, size, device)
     _wait_for(device)

@@ -30,14 +30,15 @@ class Layout:
 
     @classmethod
     def of(cls, weights: Mapping[str, Tensor]) -> "Layout":
-        """The layout of a network with these weights; that of no other fits them strictly."""
-        numbers = [
-            {name.split(".")[1] for name in weights if name.startswith(f"{each}.")} for each in _STAGES
-        ]
+        """The layout of a network with these weights, which fit no other; the shipped one if none is."""
+        named = [name.split(".") for name in weights]
+        numbers = [{parts[1] for parts in named if parts[0] == stage and parts[1:]} for stage in _STAGES]
         first, second, third = (len(each) for each in numbers)
-        stem = weights.get("layer1.0.conv1.linear.weight")
-        width = cls.width if stem is None else stem.shape[1]
-        return cls(width, (first, second, third), any(name.startswith("pool.") for name in weights))
+        inner = weights.get("layer1.0.conv1.linear.weight")
+        if not (first and second and third) or inner is None or inner.ndim != 4 or inner.shape[1] < 2:
+            return cls()
+        fine = any(name.startswith("pool.") for name in weights)
+        return cls(inner.shape[1], (first, second, third), fine)
 
 
 SHIPPED = Layout()

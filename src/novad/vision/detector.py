@@ -13,12 +13,12 @@ from novad.vision.detection import Detection, NearestNormal, Thresholds
 from novad.vision.fusion import hybrid_scores
 from novad.vision.maps import fuse_maps
 from novad.vision.models import FamiliarityModel, FusionModel, NoveltyModel, raw_scores
-from novad.vision.preprocess import PixelArray, batches, images_at_once, to_batch
+from novad.vision.preprocess import CPU_BATCH, PixelArray, batches, images_at_once, to_batch
 
 __all__ = ["Detector"]
 
 # What few images ask of a GPU is over before the next step is asked for (docs/decisions/scoring-service.md).
-CPU_BATCH, GPU_BATCH = 8, 64
+GPU_BATCH = 64
 
 
 class Detector:

@@ -12,12 +12,13 @@ from torch import Tensor
 
 from novad.errors import ImageError
 
-__all__ = ["batches", "images_at_once", "to_batch"]
+__all__ = ["CPU_BATCH", "batches", "images_at_once", "to_batch"]
 
 PixelArray = NDArray[Any]
 
 # An encoded image, its explanation and the statistics of it take over a hundred bytes for each.
 MOST_PIXELS = 8 * 640**2
+CPU_BATCH = 8
 
 
 def to_batch(images: Sequence[PixelArray], size: int, device: torch.device | None = None) -> Tensor:
@@ -35,10 +36,16 @@ def to_batch(images: Sequence[PixelArray], size: int, device: torch.device | Non
     for index, image in enumerate(images):
         _check(image, index)
     alike = groupby(images, key=lambda image: (image.shape, image.dtype))
-    return torch.cat([_scaled(np.stack(list(group)), size, device) for _, group in alike])
+    # Few large ones at once: in single precision each takes four times its bytes.
+    parts = (
+        part
+        for (shape, _), group in alike
+        for part in batches(group, max(1, MOST_PIXELS // (shape[0] * shape[1])))
+    )
+    return torch.cat([_scaled(np.stack(part), size, device) for part in parts])
 
 
-def images_at_once(side: int, most: int = 8) -> int:
+def images_at_once(side: int, most: int = CPU_BATCH) -> int:
     """How many squares of ``side`` pixels go through a network together: ``most``, and fewer large ones."""
     return max(1, min(most, MOST_PIXELS // side**2))
 

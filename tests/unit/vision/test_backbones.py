@@ -65,6 +65,19 @@ def test_students_of_all_sizes_load_as_they_are(layout: Layout, tmp_path: Path) 
         assert torch.allclose(backbone.features(encoded)["layer3"], expected, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("shape", "deeper"), [((), 1), ((4,), 1), ((4, 0, 3, 3), 1), ((4, 4, 3, 3), 1), ((4, 4, 3, 3), 0)]
+)
+def test_what_is_no_student_is_refused_as_weights_that_do_not_fit(
+    shape: tuple[int, ...], deeper: int, tmp_path: Path
+) -> None:
+    path = tmp_path / "student.safetensors"
+    others = {f"layer{stage}.0.odd": torch.ones(1) for stage in (2, 3)} if deeper else {}
+    save_file({"layer1.0.conv1.linear.weight": torch.ones(shape), **others}, path)
+    with pytest.raises(ConfigError, match=r"student\.safetensors: the weights do not fit"):
+        load_backbone("novad-bcos", path, file_sha256(path))
+
+
 def test_a_network_with_channels_last_is_refused(tmp_path: Path) -> None:
     import timm
 
@@ -147,6 +160,19 @@ def test_images_of_any_size_and_depth_become_one_batch() -> None:
 def test_what_is_not_an_image_is_refused_by_position(image: np.ndarray) -> None:
     with pytest.raises(ImageError, match="image 1"):
         to_batch([np.zeros((4, 4, 3), np.uint8), image], 32)
+
+
+def test_large_images_are_scaled_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In single precision eight photographs of 64 megapixels would take six gigabytes."""
+    rng, stacked = np.random.default_rng(0), np.stack
+    images = [rng.integers(0, 256, (40, 30, 3), np.uint8) for _ in range(5)]
+    images += [rng.integers(0, 256, (90, 90, 3), np.uint8) for _ in range(2)]
+    alone = torch.cat([to_batch([image], 32) for image in images])
+    counts: list[int] = []
+    monkeypatch.setattr("novad.vision.preprocess.MOST_PIXELS", 2 * 40 * 30)
+    monkeypatch.setattr(np, "stack", lambda part: (counts.append(len(part)), stacked(part))[1])
+    assert torch.equal(to_batch(images, 32), alone)
+    assert counts == [2, 2, 1, 1, 1]
 
 
 def test_batches_do_not_read_ahead() -> None:

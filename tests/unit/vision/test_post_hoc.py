@@ -138,10 +138,10 @@ def test_integrated_gradients_are_nearly_complete(
     load: Callable[[str], Backbone], bundled_backbone: BcosBackbone
 ) -> None:
     """Of a B-cos network too: by the gradients of its features, for its dynamic weights are none."""
-    for backbone in (load("resnet18"), bundled_backbone):
+    for backbone, most in ((load("resnet18"), 0.1), (bundled_backbone, 0.06)):
         explainer = build_explainer("integrated_gradients", backbone)
         explanation = explainer.explain(IMAGES, explainer.targets[0])
-        assert float(explanation.completeness_error().max()) < 0.1
+        assert float(explanation.completeness_error().max()) < most
 
 
 def test_a_bcos_network_keeps_its_dynamic_weights_beside_post_hoc_methods(
