@@ -153,13 +153,17 @@ def _best_alone(case: _Case) -> Option:
 
 
 def _evidence(confidence: float) -> Callable[[_Case], Option]:
-    """Evidence of all layers, unless another option is better by so many standard errors."""
+    """Evidence of the finest layer, unless another option is better by so many standard errors."""
 
     def choice(case: _Case) -> Option:
         options = offered_options(case.settings, case.scored, case.reference, case.normal)
         return best_option(options, case.scored.anomalous, confidence)
 
     return choice
+
+
+def _evidence_of_all(case: _Case) -> Option:
+    return offered_options(case.settings, case.scored, case.reference, case.normal)[-1]
 
 
 def _tuned(choice: Callable[[_Case], Option]) -> Callable[[_Case], tuple[Option, float]]:
@@ -177,8 +181,8 @@ POLICIES: dict[str, Callable[[_Case], tuple[Option, float]]] = {
     "appearance, tuned weight": _tuned(_appearance),
     "appearance unless another is surely better (novad with few anomalies)": _tuned(_surely_better),
     "best alone, tuned weight": _tuned(_best_alone),
-    "evidence of all layers, tuned weight": _tuned(_evidence(np.inf)),
-    "evidence, other layers if better by 2 standard errors": _tuned(_evidence(2.0)),
-    "evidence, other layers if better by 1 standard error": _tuned(_evidence(1.0)),
+    "evidence of all layers, tuned weight": _tuned(_evidence_of_all),
+    "evidence of the finest layer, tuned weight": _tuned(_evidence(np.inf)),
+    "evidence of the finest layer unless another is surely better (novad)": _tuned(_evidence(1.0)),
     "evidence, best layers, tuned weight": _tuned(_evidence(0.0)),
 }

@@ -122,7 +122,10 @@ def offered_options(
 
 
 def best_option(options: list[Option], anomalous: NDArray[np.bool_], confidence: float = SURE) -> Option:
-    """The last option, which joins most layers or is appearance, unless another surely fuses better.
+    """Evidence of the finest layer, or appearance where nobody learned, unless another surely fuses better.
+
+    The finest layer has the shortest way back to the input, and evidence of deeper ones finds no more
+    (docs/decisions/novelty-and-fusion.md).
 
     Args:
         options: from ``offered_options``.
@@ -130,7 +133,8 @@ def best_option(options: list[Option], anomalous: NDArray[np.bool_], confidence:
         confidence: standard errors of the paired gain in AUROC that another must exceed.
     """
     hybrids = np.stack([option.hybrid for option in options], axis=1)
-    return options[surely_better(hybrids, len(options) - 1, anomalous, confidence)]
+    learned = (at for at, option in enumerate(options) if option.evidence is not None)
+    return options[surely_better(hybrids, next(learned, len(options) - 1), anomalous, confidence)]
 
 
 def single_option(settings: LineSettings, scored: Scored, chosen: Candidate) -> Option:

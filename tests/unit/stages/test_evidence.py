@@ -228,6 +228,25 @@ def test_with_few_anomalies_appearance_speaks_unless_the_explanation_is_surely_b
     assert best.evidence is None
 
 
+@pytest.mark.parametrize(("deeper", "chosen"), [(0.0, "evidence of layer1"), (3.0, "evidence of layer2")])
+def test_the_finest_layer_is_explained_unless_another_is_surely_better(deeper: float, chosen: str) -> None:
+    """What both layers show alike is told by the one with the shortest way back."""
+    rng = np.random.default_rng(2)
+    finest = Candidate("layer1", "norm", 0.0, True, "high", 0.01)
+    targets = [finest, *(replace(finest, target=each) for each in ("layer2", "layer1+layer2"))]
+    candidates = [*targets, appearance_candidate(0.01)]
+    novelty = rng.normal(size=(90, 4)).astype("f4")
+    novelty[60:, :3] += 0.5
+    novelty[60:, 1] += deeper
+    scored = Scored(_rows(), candidates, rng.normal(size=90), novelty, rng.normal(size=(90, 5)).astype("f4"))
+    normal = Examples(rng.normal(size=(40, 4)).astype("f4"), rng.normal(size=(40, 5)).astype("f4"))
+    options = offered_options(_line(), scored, finest, normal)
+    assert [option.name for option in options if option.evidence] == [
+        "evidence of layer1", "evidence of layer2", "evidence of layer1+layer2"
+    ]  # fmt: skip
+    assert best_option(options, scored.anomalous).name == chosen
+
+
 def test_evidence_reads_appearance_last_and_without_a_penalty() -> None:
     scored, normal, reference = _looks(2, 1.5)
     options = offered_options(_line(), scored, reference, normal)
