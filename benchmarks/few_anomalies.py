@@ -80,7 +80,7 @@ def _fused(line: Line, scored: Scored, normal: Examples, taught: Mask) -> dict[s
     """AUROC and misses on what was not taught, by familiarity alone and fused with appearance or evidence."""
     part = part_of(scored, taught)
     look = next(each for each in scored.candidates if not each.explained)
-    target = next(each.target for each in reversed(scored.candidates) if each.explained)
+    target = next(each.target for each in scored.candidates if each.explained)
     options = {
         "familiarity": None,
         "with appearance": single_option(line.settings, part, look),

@@ -62,8 +62,9 @@ def _rows(line: Line) -> list[dict[str, Any]]:
     for name, part in _parts(deviations).items():
         novelty = _learned(line, part, told, normal, test)
         bad = told.anomalous
+        good = told.chooses & ~bad
         weight = tune_weight(
-            (known[0][~bad], novelty[0][~bad]),
+            (known[0][good], novelty[0][good]),
             (known[0][bad], novelty[0][bad]),
             line.settings.tune_fusion.max_false_positive_rate,
             line.settings.tune_fusion.equal_weight_prior,
@@ -75,8 +76,8 @@ def _rows(line: Line) -> list[dict[str, Any]]:
 def _parts(deviations: Deviations) -> dict[str, Part]:
     """Which deviations each part reads, from those of the candidates and those of the memory."""
     candidates, directions = deviations.candidates, deviations.familiarity.bank.vectors.shape[1]
-    joined = deviations.grid.targets[-1]
-    own = [at for at, each in enumerate(candidates) if each.target == joined]
+    finest = deviations.grid.targets[0]
+    own = [at for at, each in enumerate(candidates) if each.target == finest]
     explained = [own[at] for at in evidence_candidates([candidates[at] for at in own])]
     looks = [at for at, each in enumerate(candidates) if not each.explained]
 
@@ -94,6 +95,7 @@ def _parts(deviations: Deviations) -> dict[str, Part]:
     }
     if looks:
         parts["appearance, by no label"] = Part(lambda novelty, _: novelty[:, looks], (0,))
+        parts["all but the explanation"] = Part(joint(looks), (0,))
         parts["all of these (novad)"] = Part(joint([*explained, *looks]), (len(explained),))
     return parts
 

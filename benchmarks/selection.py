@@ -136,9 +136,7 @@ def _single(case: _Case) -> Option:
 
 
 def _surely_better(case: _Case) -> Option:
-    return best_option(
-        offered_options(case.settings, case.scored, case.reference, None), case.scored.anomalous
-    )
+    return best_option(offered_options(case.settings, case.scored, case.reference, None), case.scored)
 
 
 def _appearance(case: _Case) -> Option:
@@ -157,13 +155,18 @@ def _evidence(confidence: float) -> Callable[[_Case], Option]:
 
     def choice(case: _Case) -> Option:
         options = offered_options(case.settings, case.scored, case.reference, case.normal)
-        return best_option(options, case.scored.anomalous, confidence)
+        return best_option(options, case.scored, confidence)
 
     return choice
 
 
-def _evidence_of_all(case: _Case) -> Option:
-    return offered_options(case.settings, case.scored, case.reference, case.normal)[-1]
+def _evidence_from_last(place: int) -> Callable[[_Case], Option]:
+    """The last option has no explanation, the one before it that of all layers."""
+
+    def choice(case: _Case) -> Option:
+        return offered_options(case.settings, case.scored, case.reference, case.normal)[-place]
+
+    return choice
 
 
 def _tuned(choice: Callable[[_Case], Option]) -> Callable[[_Case], tuple[Option, float]]:
@@ -181,7 +184,8 @@ POLICIES: dict[str, Callable[[_Case], tuple[Option, float]]] = {
     "appearance, tuned weight": _tuned(_appearance),
     "appearance unless another is surely better (novad with few anomalies)": _tuned(_surely_better),
     "best alone, tuned weight": _tuned(_best_alone),
-    "evidence of all layers, tuned weight": _tuned(_evidence_of_all),
+    "evidence without an explanation, tuned weight": _tuned(_evidence_from_last(1)),
+    "evidence of all layers, tuned weight": _tuned(_evidence_from_last(2)),
     "evidence of the finest layer, tuned weight": _tuned(_evidence(np.inf)),
     "evidence of the finest layer unless another is surely better (novad)": _tuned(_evidence(1.0)),
     "evidence, best layers, tuned weight": _tuned(_evidence(0.0)),

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from novad.config import Workspace
 from novad.errors import CalibrationError
+from novad.stages.choosing import choosers, chosen_by
 from novad.stages.deviations import Deviations, image_tensors, learns
 from novad.stages.line import Line
 from novad.stages.localisation import ShownMap, best_map
@@ -44,6 +45,7 @@ def run(workspace: Workspace, name: str) -> None:
         scored.novelty,
         scored.calibration,
         scored.anomalous,
+        scored.chooses,
         line.settings.tune_fusion.max_false_positive_rate,
         line.settings.tune_fusion.equal_weight_prior,
     )
@@ -51,7 +53,7 @@ def run(workspace: Workspace, name: str) -> None:
     if learns(line):
         scored, normal = deviations.lessons(scored)
     options = offered_options(line.settings, scored, deviations.reference, normal)
-    best = best_option(options, scored.anomalous)
+    best = best_option(options, scored)
     masked = masked_images(line)
     known, remembered = _memory_maps(deviations, masked)
     novelty, shown = _novelty(deviations, best, masked, remembered)
@@ -133,7 +135,8 @@ def tuning_images(line: Line) -> tuple[pd.DataFrame, Iterator[Any]]:
         )
     if (rows["label"] == 1).any():
         return rows, line.images(rows)
-    stand_ins = normals.assign(split="synthetic", label=1)
+    normals_asked = normals[choosers(normals)]
+    stand_ins = normals_asked.assign(split="synthetic", label=1)
     kinds = [
         synthetic_anomaly(np.zeros((16, 16, 3), np.uint8), number, 0)[1] for number in range(len(stand_ins))
     ]
@@ -141,7 +144,7 @@ def tuning_images(line: Line) -> tuple[pd.DataFrame, Iterator[Any]]:
 
     def images() -> Iterator[Any]:
         yield from line.images(normals)
-        for number, image in enumerate(line.images(normals)):
+        for number, image in enumerate(line.images(normals_asked)):
             yield synthetic_anomaly(image, number, line.settings.seed)[0]
 
     return pd.concat([normals, stand_ins], ignore_index=True), images()
@@ -165,7 +168,7 @@ def _report(
     table: list[dict[str, object]],
     scored: Scored,
 ) -> dict[str, Any]:
-    anomalies, explainer, evidence = scored.rows[scored.anomalous], novelty.explainer, novelty.evidence
+    explainer, evidence = novelty.explainer, novelty.evidence
     weights = [round(weight, 6) for weight in evidence.weight.tolist()] if evidence else [1.0]
     return {
         "line": line.name,
@@ -179,11 +182,7 @@ def _report(
         "residuals": novelty.residuals,
         "residual_weights": weights[len(novelty.judged) :],
         "options": [{"option": option.name, **_rounded(option.figures)} for option in options],
-        "tuned_on": {
-            "split": "synthetic" if (anomalies["split"] == "synthetic").any() else "tuning",
-            "normals": int((~scored.anomalous).sum()),
-            "anomalies": len(anomalies),
-        },
+        "tuned_on": chosen_by(scored.rows),
         "mirrored": list(scored.mirrored),
         "candidates": [_rounded(row) for row in table],
     }

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from novad.config import LineSettings
+from novad.stages.choosing import choosers
 from novad.stages.guarded_bank import fit_bank
 from novad.stages.line import Line, evenly
 from novad.vision.backbones import Backbone
@@ -167,8 +168,9 @@ def _at(available: Mapping[str, int], strides: Sequence[int]) -> Layers:
 
 
 def compared(line: Line) -> pd.DataFrame:
-    """At most so many anomalies of the tuning split, and so many normals of calibration and tuning split."""
+    """At most so many anomalies of the tuning split, and so many of the normals that may choose."""
     rows = line.rows("calibration", "tuning")
+    rows = rows[choosers(rows)]
     kinds = [evenly(rows[rows["label"] == label], MOST_SCORED) for label in (0, 1)]
     return pd.concat(kinds, ignore_index=True)
 

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from novad.config import LineSettings
+from novad.stages.choosing import choosers
 from novad.stages.learning import Lessons, cross_fitted, learn_evidence
 from novad.vision.calibration import fit_normal_scale
 from novad.vision.evidence import Evidence, evidence_candidates
@@ -74,6 +75,11 @@ class Scored:
         """Which are anomalies, labelled or synthetic."""
         return (self.rows["label"] == 1).to_numpy()
 
+    @property
+    def chooses(self) -> NDArray[np.bool_]:
+        """Which have a say in how novelty is asked for."""
+        return choosers(self.rows)
+
 
 @dataclass(frozen=True)
 class Option:
@@ -103,6 +109,8 @@ def offered_options(
 ) -> list[Option]:
     """Single deviations, appearance last, and with labelled anomalies enough the evidence of every target.
 
+    Evidence of the memory alone, which asks for no explanation, comes after them.
+
     Beside evidence, whose figures are cross-fitted, the single one is the reference: a searched one would
     be judged on what it was chosen by.
 
@@ -114,14 +122,18 @@ def offered_options(
     """
     known = [single_option(settings, scored, each) for each in scored.candidates if not each.explained]
     if normal is None:
-        chosen = choose(scored.candidates, reference, scored.novelty, scored.anomalous)
+        asked = scored.chooses
+        chosen = choose(scored.candidates, reference, scored.novelty[asked], scored.anomalous[asked])
         return [single_option(settings, scored, chosen), *known]
-    targets = dict.fromkeys(each.target for each in scored.candidates if each.explained)
-    evidence = [evidence_option(settings, scored, normal, target) for target in targets]
+    targets = list(dict.fromkeys(each.target for each in scored.candidates if each.explained))
+    # What evidence is without any explanation is told beside it, wherever appearance says something.
+    evidence = [
+        evidence_option(settings, scored, normal, target) for target in (*targets, *([None] if known else []))
+    ]
     return [single_option(settings, scored, reference), *known, *evidence]
 
 
-def best_option(options: list[Option], anomalous: NDArray[np.bool_], confidence: float = SURE) -> Option:
+def best_option(options: list[Option], scored: Scored, confidence: float = SURE) -> Option:
     """Evidence of the finest layer, or appearance where nobody learned, unless another surely fuses better.
 
     The finest layer has the shortest way back to the input, and evidence of deeper ones finds no more
@@ -129,12 +141,13 @@ def best_option(options: list[Option], anomalous: NDArray[np.bool_], confidence:
 
     Args:
         options: from ``offered_options``.
-        anomalous: (n,) which of the images that they scored are anomalies.
+        scored: what they scored.
         confidence: standard errors of the paired gain in AUROC that another must exceed.
     """
-    hybrids = np.stack([option.hybrid for option in options], axis=1)
+    hybrids, asked = np.stack([option.hybrid for option in options], axis=1), scored.chooses
     learned = (at for at, option in enumerate(options) if option.evidence is not None)
-    return options[surely_better(hybrids, next(learned, len(options) - 1), anomalous, confidence)]
+    start = next(learned, len(options) - 1)
+    return options[surely_better(hybrids[asked], start, scored.anomalous[asked], confidence)]
 
 
 def single_option(settings: LineSettings, scored: Scored, chosen: Candidate) -> Option:
@@ -143,16 +156,16 @@ def single_option(settings: LineSettings, scored: Scored, chosen: Candidate) -> 
     return _option(settings, scored, f"{chosen.statistic} of {chosen.target}", (chosen,), None, raw)
 
 
-def evidence_option(settings: LineSettings, scored: Scored, normal: Examples, target: str) -> Option:
+def evidence_option(settings: LineSettings, scored: Scored, normal: Examples, target: str | None) -> Option:
     """All deviations of one target, and from the memory, weighed by what labelled anomalies show.
 
     Args:
         settings: of the line.
         scored: calibration and tuning images.
         normal: bank images that the normal statistics were not fitted on, without their own vectors.
-        target: explained layer or layers.
+        target: explained layer or layers; None for the memory alone.
     """
-    own = [at for at, each in enumerate(scored.candidates) if each.target == target]
+    own = [at for at, each in enumerate(scored.candidates) if each.explained and each.target == target]
     columns = [own[at] for at in evidence_candidates([scored.candidates[at] for at in own])]
     columns += [at for at, each in enumerate(scored.candidates) if not each.explained]
     told = settings.calibrate_explainer
@@ -165,7 +178,8 @@ def evidence_option(settings: LineSettings, scored: Scored, normal: Examples, ta
     free = tuple(at for at, each in enumerate(judged) if not each.explained)
     mirrored = tuple(read(each) for each in scored.mirrored.values())
     evidence, scores = learned(scored, read(normal), read(scored), told.evidence_strength, free, mirrored)
-    return _option(settings, scored, f"evidence of {target}", judged, evidence, scores)
+    name = f"evidence of {target}" if target else "evidence without an explanation"
+    return _option(settings, scored, name, judged, evidence, scores)
 
 
 def learned(
@@ -214,8 +228,9 @@ def _option(
     """With its figures, alone and fused at the weight that the fusion stage would choose."""
     known, unknown = (fit_normal_scale(raw[scored.calibration])(raw) for raw in (scored.familiarity, scores))
     bad = scored.anomalous
+    good = scored.chooses & ~bad
     choice = tune_weight(
-        (known[~bad], unknown[~bad]),
+        (known[good], unknown[good]),
         (known[bad], unknown[bad]),
         settings.tune_fusion.max_false_positive_rate,
         settings.tune_fusion.equal_weight_prior,

@@ -13,6 +13,7 @@ from torch import Tensor
 from novad.config import Workspace, line_settings
 from novad.config.settings import TuneFusionSettings
 from novad.errors import CalibrationError
+from novad.stages.choosing import choosers, chosen_by
 from novad.stages.map_weight import map_weight
 from novad.stages.runner import main, stage_output, write_json
 from novad.vision.calibration import coarse_promise, conformal_threshold, fit_normal_scale, promised_alpha
@@ -46,7 +47,6 @@ def run(workspace: Workspace, name: str) -> None:
     )
     if coarse := coarse_promise(thresholds["calibration_normals"], settings.alpha):
         print(f"thresholds of {name}: {coarse}", file=sys.stderr)
-    synthetic = bool((scores["split"] == "synthetic").any())
     with stage_output(workspace, name, STAGE) as folder:
         write_json(
             folder / "fusion.json",
@@ -54,11 +54,7 @@ def run(workspace: Workspace, name: str) -> None:
                 "line": name,
                 "weight": choice.weight,
                 "map_weight": shown,
-                "tuned_on": {
-                    "split": "synthetic" if synthetic else "tuning",
-                    "normals": int((scores["label"] == 0).sum()),
-                    "anomalies": int((scores["label"] == 1).sum()),
-                },
+                "tuned_on": chosen_by(scores),
                 "weights": choice.table,
                 "scales": {
                     **{kind: asdict(scale) for kind, scale in scales.items()},
@@ -74,8 +70,9 @@ def _choose(
     scores: pd.DataFrame, calibrated: dict[str, Floats], settings: TuneFusionSettings
 ) -> FusionChoice:
     bad = (scores["label"] == 1).to_numpy()
+    good = choosers(scores) & ~bad
     return tune_weight(
-        (calibrated["familiarity"][~bad], calibrated["novelty"][~bad]),
+        (calibrated["familiarity"][good], calibrated["novelty"][good]),
         (calibrated["familiarity"][bad], calibrated["novelty"][bad]),
         settings.max_false_positive_rate,
         settings.equal_weight_prior,

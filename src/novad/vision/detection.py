@@ -33,10 +33,10 @@ class Thresholds:
     map: dict[str, float]
 
     def decide(self, hybrid: float) -> Decision:
-        """Decision for a hybrid score."""
-        if hybrid > self.fail:
+        """Decision for a hybrid score; one that is no number passes nothing."""
+        if not hybrid <= self.fail:
             return "FAIL"
-        return "REVIEW" if hybrid > self.review else "PASS"
+        return "PASS" if hybrid <= self.review else "REVIEW"
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ def candidate_table(
     novelty: NDArray[np.floating],
     calibration: NDArray[np.bool_],
     anomalous: NDArray[np.bool_],
+    chooses: NDArray[np.bool_],
     max_false_positive_rate: float,
     equal_weight_prior: float,
 ) -> list[dict[str, object]]:
@@ -28,7 +29,8 @@ def candidate_table(
         familiarity: (n,) raw scores.
         novelty: (n, K) raw scores.
         calibration: (n,) which images fit the score scales.
-        anomalous: (n,) which are anomalies; all others count as normals.
+        anomalous: (n,) which are anomalies; all others are normals.
+        chooses: (n,) which count.
         max_false_positive_rate: allowed on this line.
         equal_weight_prior: see ``tune_weight``.
     Returns:
@@ -36,13 +38,13 @@ def candidate_table(
         ``hybrid_miss_rate`` and ``weight`` (fused, at the weight that ``tune_weight`` chooses).
     """
     known = fit_normal_scale(familiarity[calibration])(familiarity)
-    table = []
+    table, good, bad = [], chooses & ~anomalous, chooses & anomalous
     median, spread = normal_scales(novelty[calibration])
     calibrated = (novelty.astype(np.float64) - median) / spread
     for candidate, unknown in zip(candidates, calibrated.T, strict=True):
         choice = tune_weight(
-            (known[~anomalous], unknown[~anomalous]),
-            (known[anomalous], unknown[anomalous]),
+            (known[good], unknown[good]),
+            (known[bad], unknown[bad]),
             max_false_positive_rate,
             equal_weight_prior,
         )

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from novad.evaluation.explanation import (
-    deletion_insertion,
     energy_in_mask,
     pointing_game,
     randomisation_similarity,
@@ -47,39 +46,3 @@ def test_similarity_is_one_for_equal_order_and_zero_for_chance_or_constant_maps(
     assert randomisation_similarity(heat, -heat) == pytest.approx(-1)
     assert abs(randomisation_similarity(heat, rng.normal(size=(40, 40)))) < 0.1
     assert randomisation_similarity(heat, np.ones((40, 40))) == 0.0
-
-
-def image_with_bright_defect() -> np.ndarray:
-    image = np.zeros((8, 8, 3), np.uint8)
-    image[MASK] = 200
-    return image
-
-
-def brightness_on_defect(image: np.ndarray) -> float:
-    return float(image[MASK].mean()) / 200
-
-
-def test_a_faithful_map_deletes_early_and_inserts_early() -> None:
-    image = image_with_bright_defect()
-    good = deletion_insertion(image, MASK.astype(float), brightness_on_defect, 16)
-    bad = deletion_insertion(image, -MASK.astype(float), brightness_on_defect, 16)
-    assert good[0] < 0.1 < 0.9 < bad[0]
-    assert good[1] > 0.9 > 0.15 > bad[1]
-
-
-def test_areas_are_trapezoids_over_the_share_of_pixels() -> None:
-    seen: list[np.ndarray] = []
-
-    def score(image: np.ndarray) -> float:
-        seen.append(image)
-        return float(len(seen) % 2)  # 1 for every deletion, 0 for every insertion
-
-    image = image_with_bright_defect()
-    heat = np.random.default_rng(0).random((8, 8))
-    assert deletion_insertion(image, heat, score, 4) == (1.0, 0.0)
-    assert len(seen) == 10
-    assert all(each.dtype == image.dtype for each in seen)
-    np.testing.assert_array_equal(seen[0], image)  # nothing deleted
-    np.testing.assert_array_equal(seen[-1], image)  # all inserted
-    changed = [(each != image).any(axis=2).sum() for each in seen[::2]]
-    assert changed == [0, 16, 32, 48, 64]

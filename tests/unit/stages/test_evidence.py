@@ -223,7 +223,7 @@ def test_with_few_anomalies_appearance_speaks_unless_the_explanation_is_surely_b
 ) -> None:
     scored, _, reference = _looks(telling, strength)
     options = offered_options(_line(), scored, reference, None)
-    best = best_option(options, scored.anomalous)
+    best = best_option(options, scored)
     assert best.judged == (scored.candidates[chosen],)
     assert best.evidence is None
 
@@ -236,25 +236,30 @@ def test_the_finest_layer_is_explained_unless_another_is_surely_better(deeper: f
     targets = [finest, *(replace(finest, target=each) for each in ("layer2", "layer1+layer2"))]
     candidates = [*targets, appearance_candidate(0.01)]
     novelty = rng.normal(size=(90, 4)).astype("f4")
-    novelty[60:, :3] += 0.5
+    novelty[60:, 0] += 0.5
+    novelty[:, 1:3] = novelty[:, [0]]
     novelty[60:, 1] += deeper
     scored = Scored(_rows(), candidates, rng.normal(size=90), novelty, rng.normal(size=(90, 5)).astype("f4"))
     normal = Examples(rng.normal(size=(40, 4)).astype("f4"), rng.normal(size=(40, 5)).astype("f4"))
     options = offered_options(_line(), scored, finest, normal)
     assert [option.name for option in options if option.evidence] == [
-        "evidence of layer1", "evidence of layer2", "evidence of layer1+layer2"
-    ]  # fmt: skip
-    assert best_option(options, scored.anomalous).name == chosen
+        "evidence of layer1",
+        "evidence of layer2",
+        "evidence of layer1+layer2",
+        "evidence without an explanation",
+    ]
+    assert best_option(options, scored).name == chosen
 
 
 def test_evidence_reads_appearance_last_and_without_a_penalty() -> None:
     scored, normal, reference = _looks(2, 1.5)
     options = offered_options(_line(), scored, reference, normal)
     assert [option.name for option in options] == [
-        "norm of layer1", "joint of appearance", "evidence of layer1"
+        "norm of layer1", "joint of appearance", "evidence of layer1", "evidence without an explanation"
     ]  # fmt: skip
-    evidence = options[-1].evidence
-    assert options[-1].judged == tuple(scored.candidates)
+    assert options[-1].judged == (scored.candidates[-1],)
+    evidence = options[-2].evidence
+    assert options[-2].judged == tuple(scored.candidates)
     assert evidence is not None
     assert int(evidence.weight.abs().argmax()) == 2
 

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from novad.errors import CalibrationError
+from novad.vision import Thresholds
 from novad.vision.calibration import (
     coarse_promise,
     conformal_p_values,
@@ -99,3 +100,8 @@ def test_a_coarser_promise_is_told_exactly_where_normals_are_too_few(count: int,
         enough = int(told.rpartition(": ")[2].split()[0])
         assert coarse_promise(enough, alpha) is None
         assert coarse_promise(enough - 1, alpha) is not None
+
+
+@given(st.floats(-5, 5), st.floats(-5, 5))
+def test_a_score_that_is_no_number_passes_nothing(fail: float, review: float) -> None:
+    assert Thresholds(fail, review, 0.05, {}).decide(float("nan")) == "FAIL"

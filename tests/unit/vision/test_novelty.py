@@ -236,7 +236,14 @@ def test_a_candidate_that_is_surely_better_is_chosen(random_backbone: BcosBackbo
     novelty = rng.normal(size=(60, len(candidates)))
     novelty[anomalous, 3] += 3
     table = candidate_table(
-        candidates, rng.normal(size=60), novelty, np.arange(60) < 20, anomalous, 0.05, 1.0
+        candidates,
+        rng.normal(size=60),
+        novelty,
+        np.arange(60) < 20,
+        anomalous,
+        np.ones(60, bool),
+        0.05,
+        1.0,
     )
     assert choose(candidates, candidates[0], novelty, anomalous) == candidates[3]
     assert table[3]["auroc"] == max(row["auroc"] for row in table)
