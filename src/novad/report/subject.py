@@ -11,7 +11,8 @@ from novad.errors import ConfigError, IntegrityError
 from novad.tracking import Event, PublishedRun, Verdict, publications
 from novad.tracking.events import champion_of, examine, threshold_event
 from novad.tracking.evidence import find_version, read_evidence
-from novad.tracking.gates import Evidence, judge, line_policy
+from novad.tracking.gates import Evidence
+from novad.tracking.judging import judged
 from novad.tracking.published import METRICS, SCORES
 from novad.tracking.review import VersionStanding, version_standing
 from novad.tracking.store import open_client
@@ -85,7 +86,7 @@ def _subject(run: PublishedRun, evidence: Evidence) -> Subject:
     own: Mapping[str, float] = run.document("tune_fusion/fusion.json")["thresholds"]
     changed = threshold_event(events) if run.version is not None and run.version == present else None
     told = own if changed is None else changed.detail
-    gates, gate_problem = _gates(run, evidence)
+    gates, gate_problem = _gates(run, evidence, champion)
     return Subject(
         run=run,
         evidence=evidence,
@@ -102,10 +103,10 @@ def _subject(run: PublishedRun, evidence: Evidence) -> Subject:
     )
 
 
-def _gates(run: PublishedRun, evidence: Evidence) -> tuple[list[Verdict], str | None]:
+def _gates(run: PublishedRun, evidence: Evidence, champion: Event | None) -> tuple[list[Verdict], str | None]:
     """A wrong policy must not keep a trained line from being published."""
     try:
-        return judge(line_policy(run.workspace, run.line), evidence), None
+        return judged(run.workspace, run.line, run.version, evidence, champion, lambda: run), None
     except ConfigError as error:
         return [], str(error)
 

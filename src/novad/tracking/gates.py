@@ -1,6 +1,6 @@
 """The promotion gates: a declarative policy, judged against the evidence of one version."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,40 @@ from ruamel.yaml.error import YAMLError
 from novad.config import Workspace
 from novad.errors import ConfigError
 
-__all__ = ["GATES", "Evidence", "Policy", "Verdict", "judge", "line_policy", "load_policy"]
+__all__ = [
+    "GATES",
+    "NOT_WORSE",
+    "BesideChampion",
+    "Evidence",
+    "Policy",
+    "Verdict",
+    "judge",
+    "line_policy",
+    "load_policy",
+]
 
 Policy = Mapping[str, Mapping[str, Any]]
+NOT_WORSE = "not_worse_than_champion"
+
+
+@dataclass(frozen=True)
+class BesideChampion:
+    """Hybrid AUROC less the champion's, both on the test images that both judged."""
+
+    version: int
+    """The champion."""
+    images: int
+    difference: float | None
+    """None where they have no image of both classes in common."""
+    interval: Sequence[float] | None
+    """Paired bootstrap, 95 %."""
+
+    def __str__(self) -> str:
+        on = f"version {self.version} on {self.images} test images"
+        if self.difference is None or self.interval is None:
+            return f"nothing to compare with {on}"
+        low, high = self.interval
+        return f"{self.difference:+.3f} ({low:+.3f} to {high:+.3f}) beside {on}"
 
 
 @dataclass(frozen=True)
@@ -26,6 +57,8 @@ class Evidence:
     """Its data report; empty when that is damaged."""
     damaged: tuple[str, ...]
     """One sentence per file or digest that is not what was published."""
+    champion: BesideChampion | str | None = None
+    """Beside the champion; why that cannot be told; or None where there is no other."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +160,15 @@ def _hybrid_auroc(limits: Mapping[str, Any], evidence: Evidence) -> Verdict:
     return Verdict("hybrid_auroc", measured, f"at least {limit}", passed)
 
 
+def _not_worse(limits: Mapping[str, Any], evidence: Evidence) -> Verdict:
+    """Refuses what is surely worse: chance alone must not keep a version from serving."""
+    margin, beside = limits.get("margin", 0.0), evidence.champion
+    limit = f"hybrid AUROC not surely lower by more than {margin}"
+    if not isinstance(beside, BesideChampion):
+        return Verdict(NOT_WORSE, beside or "no other champion", limit, beside is None)
+    return Verdict(NOT_WORSE, str(beside), limit, beside.interval is None or beside.interval[1] >= -margin)
+
+
 def _number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
@@ -144,4 +186,5 @@ GATES: dict[str, _Gate] = {
         _sample_counts, ("train", "calibration", "tuning", "test_normal", "test_anomalous")
     ),
     "hybrid_auroc": _Gate(_hybrid_auroc, ("min",)),
+    NOT_WORSE: _Gate(_not_worse, ("margin",)),
 }

@@ -1,6 +1,7 @@
 """Gates, promotion and rollback: who becomes champion of a line, by whose decision."""
 
 from dataclasses import asdict
+from functools import partial
 
 from novad.config import Workspace
 from novad.errors import RefusedError
@@ -13,8 +14,10 @@ from novad.tracking.events import (
     intact_events,
 )
 from novad.tracking.evidence import DIGEST_TAGS, find_version, read_evidence
-from novad.tracking.gates import Verdict, judge, line_policy
+from novad.tracking.gates import Verdict
+from novad.tracking.judging import judged
 from novad.tracking.proposal import Proposal, require_signature
+from novad.tracking.published import PublishedRun
 from novad.tracking.resolution import align_alias, checked_model, version_of
 from novad.tracking.store import open_client
 
@@ -28,9 +31,11 @@ def gate(workspace: Workspace, line: str, version: int) -> list[Verdict]:
         ConfigError: no such version, or ``mlflow/gates.yaml`` is wrong.
         ServiceError: the store cannot be reached.
     """
-    policy = line_policy(workspace, line)
     client = open_client(workspace)
-    return judge(policy, read_evidence(workspace, client, find_version(client, line, version)))
+    evidence = read_evidence(workspace, client, find_version(client, line, version))
+    champion = champion_of(events(workspace, line))
+    opened = partial(PublishedRun.open, workspace, line, version)
+    return judged(workspace, line, version, evidence, champion, opened)
 
 
 def promote(

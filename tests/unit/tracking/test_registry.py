@@ -9,11 +9,13 @@ import pytest
 from mlflow import MlflowClient
 from sqlalchemy import update
 
+from fake_line import fake_scores, write_outputs
 from novad.config import Workspace
 from novad.errors import ConfigError, IntegrityError, RefusedError, ServiceError
-from novad.tracking import gate, history, promote, registry, resolve
+from novad.tracking import gate, history, promote, publish, registry, resolve
 from novad.tracking.database import EVENTS, writing
-from novad.tracking.gates import GATES, Evidence, judge, load_policy
+from novad.tracking.evidence import run_folder
+from novad.tracking.gates import GATES, NOT_WORSE, BesideChampion, Evidence, Verdict, judge, load_policy
 from novad.tracking.store import locate, open_client
 
 
@@ -79,6 +81,56 @@ def test_a_refusal_names_each_failed_gate_and_is_remembered(published: Workspace
     assert (event.kind, event.version, event.actor) == ("refusal", 1, "Ann")
     assert [verdict["passed"] for verdict in event.detail["gates"]] == [True, False, False]
     assert resolve(published, "metal").alias == "challenger"
+
+
+def _publish_worse(workspace: Workspace, by: float) -> int:
+    """A version whose scores of defects are lower by so much than those of the champion."""
+    write_outputs(workspace, "metal", seed=7)
+    path, scores = workspace.artifacts("metal", "evaluate") / "scores.parquet", fake_scores(0)
+    scores.loc[scores["label"] == 1, "hybrid"] -= by
+    scores.to_parquet(path)
+    return publish(workspace, "metal").version
+
+
+@pytest.mark.parametrize(("by", "passes"), [(0.0, True), (2.5, False)])
+def test_a_version_that_is_surely_worse_than_the_champion_is_refused(
+    published: Workspace, by: float, passes: bool
+) -> None:
+    promote(published, "metal", 1, "Ann", "first")
+    version = _publish_worse(published, by)
+    (verdict,) = (each for each in gate(published, "metal", version) if each.gate == NOT_WORSE)
+    assert verdict.passed is passes
+    assert "beside version 1 on 70 test images" in verdict.measured
+    if passes:
+        promote(published, "metal", version, "Ann", "no worse")
+        return
+    with pytest.raises(RefusedError, match="not_worse_than_champion: measured -0"):
+        promote(published, "metal", version, "Ann", "hope")
+    assert resolve(published, "metal").version == 1
+
+
+def test_the_champion_and_a_first_version_are_compared_with_nothing(published: Workspace) -> None:
+    assert gate(published, "metal", 2)[-1].measured == "no other champion"
+    promote(published, "metal", 2, "Ann", "first")
+    assert gate(published, "metal", 2)[-1] == Verdict(
+        "not_worse_than_champion", "no other champion", "hybrid AUROC not surely lower by more than 0.0", True
+    )
+
+
+def test_a_champion_whose_scores_were_changed_lets_nothing_pass_beside_it(published: Workspace) -> None:
+    promote(published, "metal", 1, "Ann", "first")
+    folder = run_folder(published, open_client(published), resolve(published, "metal").run_id)
+    fake_scores(9).to_parquet(folder / "evaluate/scores.parquet")
+    verdict = gate(published, "metal", 2)[-1]
+    assert not verdict.passed
+    assert "evaluate/scores.parquet" in verdict.measured
+
+
+def test_a_margin_lets_a_version_be_so_much_worse() -> None:
+    verdicts = [judge({NOT_WORSE: {"margin": each}}, BAD)[0] for each in (0.0, 0.03)]
+    assert [each.passed for each in verdicts] == [False, True]
+    nothing = Evidence({}, {}, (), BesideChampion(1, 0, None, None))
+    assert judge({NOT_WORSE: {}}, nothing)[0].passed
 
 
 def test_of_two_promotions_from_the_same_state_one_wins(
@@ -226,8 +278,9 @@ BAD = Evidence(
     metrics={"counts": {"train": 3}, "scores": {"hybrid": {"image_auroc": 0.4}}},
     report={"errors": [{"check": "unreadable"}]},
     damaged=("bank differs",),
+    champion=BesideChampion(1, 70, -0.05, [-0.09, -0.02]),
 )
-NOTHING = Evidence(metrics={}, report={}, damaged=("metrics.json differs",))
+NOTHING = Evidence(metrics={}, report={}, damaged=("metrics.json differs",), champion="metrics.json differs")
 
 
 @pytest.mark.parametrize("name", sorted(GATES))

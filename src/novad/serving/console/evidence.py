@@ -9,8 +9,9 @@ from novad.config import Workspace
 from novad.errors import IntegrityError
 from novad.serving.console.answers import TestScores, VersionEvidence
 from novad.tracking import PublishedRun, publications
+from novad.tracking.events import champion_of, events
 from novad.tracking.evidence import find_version, read_evidence
-from novad.tracking.gates import judge, line_policy
+from novad.tracking.judging import judged
 from novad.tracking.published import SCORES
 from novad.tracking.store import open_client
 
@@ -34,6 +35,7 @@ def version_evidence(workspace: Workspace, line: str, version: int) -> VersionEv
     if not evidence.metrics:
         raise IntegrityError("; ".join(evidence.damaged))
     table = run.table(SCORES).to_pandas()
+    champion = champion_of(events(workspace, line))
     published = next(each for each in publications(workspace, line) if each.version == version)
     return VersionEvidence(
         line=line,
@@ -42,7 +44,7 @@ def version_evidence(workspace: Workspace, line: str, version: int) -> VersionEv
         run_id=published.run_id,
         metrics=dict(evidence.metrics),
         thresholds=json.loads(run.read("tune_fusion/fusion.json"))["thresholds"],
-        gates=judge(line_policy(workspace, line), evidence),
+        gates=judged(workspace, line, version, evidence, champion, lambda: run),
         test=TestScores(**table[list(TestScores.model_fields)].to_dict("list")),
         heatmaps=_heatmaps(run, table),
     )
