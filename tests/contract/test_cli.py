@@ -23,6 +23,7 @@ from novad.cli import main
 from novad.cli.app import app
 from novad.config import Workspace
 from novad.errors import RefusedError
+from novad.images import discover
 from novad.pipeline.graph import stale_stages
 from novad.pipeline.locks import line_locks
 from novad.serving.keys import KeyRing, Role
@@ -477,7 +478,6 @@ def parts(line: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     for place, brightness in (("a/one.png", 10), ("a/two [bold].png", 90), ("b/one.png", 250)):
         (folder / place).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.full((16, 24, 3), brightness, np.uint8)).save(folder / place)
-    (folder / "a/note.txt").write_text("not an image, and not taken for one")
     return folder
 
 
@@ -596,6 +596,29 @@ def test_an_unreadable_image_is_named_and_the_others_are_judged(novad: Novad, pa
     assert code == 2
     assert "1 unreadable" in out
     assert "torn.png" in err
+
+
+def test_every_file_of_a_folder_is_judged_or_named_whatever_its_name_ends_in(
+    novad: Novad, parts: Path
+) -> None:
+    """What the data gate would take is judged; what it would refuse is named."""
+    image = Image.fromarray(np.full((16, 24, 3), 10, np.uint8))
+    kinds = {"1.pgm": "PPM", "2.jp2": "JPEG2000", "3.jpe": "JPEG", "4": "PNG", "deep/5.TIF": "TIFF"}
+    folder = parts / "kinds/normal"
+    (folder / "deep").mkdir(parents=True)
+    for name, kind in kinds.items():
+        image.save(folder / name, kind)
+    assert [each.path for each in discover(parts / "kinds", "folder")] == [f"normal/{name}" for name in kinds]
+    (folder / "labels.csv").write_text("part,label")
+    (folder / "linked").symlink_to(parts / "a")
+    for name in ("Thumbs.db", ".hidden.png", ".cache/one.png"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"no image")
+    told = novad("score", "metal", folder, "--json")
+    assert told[0] == 2
+    document = _document(told)
+    assert [Path(row["path"]).relative_to(folder).as_posix() for row in document["images"]] == [*kinds]
+    assert [Path(each["path"]).name for each in document["unreadable"]] == ["labels.csv", "linked"]
 
 
 def test_a_folder_without_images_and_a_heatmap_folder_that_is_a_file_are_refused(

@@ -242,11 +242,17 @@ def _assert_refused(bundle: Path, image: Path, path: Path) -> None:
 def test_a_bundle_names_wrong_use_and_images_that_it_cannot_read(bundle: Path, line: Workspace) -> None:
     good, bad = _test_images(line)[0], bundle.parent / "bad.png"
     bad.write_bytes(good.read_bytes()[:100])
-    code, out, err = _edge(bundle, good, bad)
+    folder = bundle.parent / "parts"
+    folder.mkdir()
+    shutil.copy(good, folder / "unnamed")
+    (folder / "note.txt").write_text("not an image")
+    code, out, err = _edge(bundle, good, bad, folder)
     assert code == 2
-    assert str(bad) in err
+    assert all(str(each) in err for each in (bad, folder / "note.txt"))
     rows = [json.loads(row) for row in out.splitlines()]
-    assert [(row["path"], "decision" in row) for row in rows] == [(str(good), True), (str(bad), False)]
+    assert [(Path(row["path"]), "decision" in row) for row in rows] == [
+        (good, True), (folder / "unnamed", True), (bad, False), (folder / "note.txt", False),
+    ]  # fmt: skip
     for arguments, word in (
         (("nowhere.png",), "nowhere.png"),
         ((), "--check"),

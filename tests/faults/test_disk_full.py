@@ -140,5 +140,8 @@ def test_a_file_without_room_keeps_what_it_held(tmp_path: Path, monkeypatch: pyt
         with pytest.raises(ConfigError, match=rf"{params}: cannot be written: No space left"):
             write_whole(params, b"after")
     assert file_digests(tmp_path, ".") == {"params.yaml": sha256(b"before").hexdigest()}
+    assert params.stat().st_mode & 0o777 == 0o644
     write_whole(params, b"after", mode=0o600)
     assert (params.read_bytes(), params.stat().st_mode & 0o777) == (b"after", 0o600)
+    write_whole(params, b"later")
+    assert (params.read_bytes(), params.stat().st_mode & 0o777) == (b"later", 0o600)

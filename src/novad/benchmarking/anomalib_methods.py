@@ -113,7 +113,6 @@ def padim(request: Request) -> Judge:
     channels = dict(zip(probe.module_name(), probe.channels(), strict=True))
     features = min(PADIM_FEATURES, sum(channels[layer] for layer in weights["layers"]))
     layers = list(weights["layers"])
-    layers = list(weights["layers"])
     model = PadimModel(weights["architecture"], layers, pre_trained=False, n_features=features)
     encode = give_weights(model.feature_extractor, weights)
     model.train()

@@ -16,10 +16,11 @@ __all__ = ["LINE", "STAGES", "novad_costs", "train_temporary_line"]
 
 LINE = "bench"
 STAGES = ("validate", "memory_bank", "calibrate_explainer", "tune_fusion", "evaluate")
-# What a score needs to have been fitted; checking the images (validate) belongs to none of them.
+# What a score needs to have been fitted; checking the images (validate) belongs to none of them. Novelty's
+# calibration reads the memory bank.
 FITTED_BY = {
     "familiarity": ("memory_bank",),
-    "novelty": ("calibrate_explainer",),
+    "novelty": ("memory_bank", "calibrate_explainer"),
     "hybrid": ("memory_bank", "calibrate_explainer", "tune_fusion"),
 }
 _ERRORS: dict[int, type[NovadError]] = {1: RefusedError, 2: ConfigError, 3: ServiceError}

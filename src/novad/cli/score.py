@@ -35,8 +35,9 @@ def score(
 ) -> None:
     """Judge images with the champion: PASS, REVIEW or FAIL, with maps on request.
 
-    Every decision goes into the decision log under a prediction id, which `novad trace` follows. An image
-    that cannot be read is named, the others are judged, and the command exits 2.
+    Every decision goes into the decision log under a prediction id, which `novad trace` follows. A file
+    that cannot be read as an image is named, the others are judged, and the command exits 2. So it is with
+    a note or a table in a folder: where such lie beside images, name these themselves.
     """
     workspace = Workspace.find()
     settings = line_settings(workspace.params, line)

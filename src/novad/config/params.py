@@ -22,10 +22,7 @@ def load_lines(params: Path) -> dict[str, LineSettings]:
     Raises:
         ConfigError: names the file and the key that is missing or wrong.
     """
-    document = _read(params)
-    lines = document.get("lines") or {}
-    if not isinstance(lines, dict):
-        raise ConfigError(f"{params}: lines: must map line names to settings")
+    lines = _lines(_read(params), params)
     return {_checked_name(name, params): _parse(params, name, raw) for name, raw in lines.items()}
 
 
@@ -35,8 +32,7 @@ def line_settings(params: Path, line: str) -> LineSettings:
     Raises:
         ConfigError: the line is unknown (the message lists those that exist), or its settings are wrong.
     """
-    document = _read(params)
-    lines = document.get("lines") or {}
+    lines = _lines(_read(params), params)
     if line not in lines:
         known = ", ".join(sorted(lines)) or "none yet"
         raise ConfigError(f"{params}: lines.{line}: no such product line (known: {known})")
@@ -47,15 +43,15 @@ def add_line(params: Path, name: str, settings: LineSettings) -> None:
     """Write a new line into ``params``, keeping what is there; the file is replaced in one step.
 
     Raises:
-        ConfigError: bad name, or a line of that name exists.
+        ConfigError: bad name, a line of that name exists, or ``lines`` is no mapping.
     """
     _checked_name(name, params)
     document = _read(params)
-    if document.get("lines") is None:
-        document["lines"] = {}
-    if name in document["lines"]:
+    lines = _lines(document, params)
+    if name in lines:
         raise ConfigError(f"{params}: lines.{name}: this line exists already")
-    document["lines"][name] = settings.model_dump(mode="json", by_alias=True)
+    lines[name] = settings.model_dump(mode="json", by_alias=True)
+    document["lines"] = lines
     _replace(params, document)
 
 
@@ -78,6 +74,14 @@ def _read(params: Path) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise ConfigError(f"{params}: must be a mapping with the key 'lines'")
     return document
+
+
+def _lines(document: dict[str, Any], params: Path) -> dict[Any, Any]:
+    """Settings by name of line as they are written; none where there is nothing yet."""
+    lines = document.get("lines") or {}
+    if not isinstance(lines, dict):
+        raise ConfigError(f"{params}: lines: must map line names to settings")
+    return lines
 
 
 def _parse(params: Path, line: str, raw: Any) -> LineSettings:

@@ -4,6 +4,8 @@
 
     python score.py part.png some/folder    # one JSON line per image: PASS, REVIEW or FAIL
     python score.py --check                 # the golden images score here as they did at the export
+
+Every file of a folder counts, hidden ones excepted. What cannot be read as an image is named; the end is 2.
 """
 
 import argparse

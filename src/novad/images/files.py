@@ -7,16 +7,18 @@ from typing import TypeVar
 
 from novad.errors import ConfigError, ImageError
 from novad.images.decode import Pixels, decode_bytes, read_regular
+from novad.images.layouts import files_below
 
 __all__ = ["image_files", "judge_files"]
 
 Judgement = TypeVar("Judgement")
 
-_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
-
 
 def image_files(paths: Iterable[Path]) -> list[Path]:
-    """Every image named or inside a named folder, once each, in the order given.
+    """Every file named or inside a named folder, once each, in the order given.
+
+    Of a folder the same files count as in a line's data, so that what can be trained can be scored: a table
+    or a note beside the images is found too, and named by :func:`judge_files` as what cannot be read.
 
     Raises:
         ConfigError: a path that does not exist, or a folder without an image.
@@ -24,9 +26,7 @@ def image_files(paths: Iterable[Path]) -> list[Path]:
     found: dict[Path, None] = {}
     for path in paths:
         if path.is_dir():
-            inside = sorted(
-                each for each in path.rglob("*") if each.suffix.lower() in _SUFFIXES and each.is_file()
-            )
+            inside = sorted(files_below(path))
             if not inside:
                 raise ConfigError(f"{path}: no image in this folder")
             found |= dict.fromkeys(inside)

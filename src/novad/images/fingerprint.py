@@ -4,6 +4,7 @@ Sums are taken over integers, so that the figures are the same on every machine.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,15 +16,15 @@ from novad.images.decode import Pixels
 __all__ = [
     "THUMBNAIL",
     "GreyStatistics",
-    "contrast",
     "grey_statistics",
     "perceptual_hash",
-    "sharpness",
     "thumbnail",
     "to_grey",
 ]
 
 THUMBNAIL = 32
+
+_BLOCK_PIXELS = 1 << 18
 
 # Cosines of the DCT-II in 1/4096: rows are the 8 lowest frequencies, columns the 32 samples.
 _COSINES = np.rint(
@@ -43,13 +44,40 @@ class GreyStatistics:
 
 
 def grey_statistics(pixels: Pixels) -> GreyStatistics:
-    """Mean, standard deviation and Laplacian of the grey levels of (H, W, 3) pixels."""
-    grey, full = to_grey(pixels), np.iinfo(pixels.dtype).max
+    """Mean, standard deviation and 4-neighbour Laplacian (root mean square) of (H, W, 3) pixels in grey.
+
+    The Laplacian falls when an image is out of focus. A few rows at a time are in memory as grey levels.
+    """
+    height, width = pixels.shape[:2]
+    total = squares = edges = 0
+    for rows, around in _grey_blocks(pixels):
+        total += int(rows.sum(dtype=np.int64))
+        squares += int(np.square(rows, dtype=np.int64).sum())
+        edges += int(np.square(_laplacian(around), dtype=np.int64).sum())
+    size, inner, full = height * width, max(0, height - 2) * max(0, width - 2), np.iinfo(pixels.dtype).max
     return GreyStatistics(
-        brightness=int(grey.sum(dtype=np.int64)) / grey.size / full,
-        contrast=contrast(grey) / full,
-        sharpness=sharpness(grey) / full,
+        brightness=total / size / full,
+        contrast=math.sqrt(max(0.0, squares / size - (total / size) ** 2)) / full,
+        sharpness=math.sqrt(edges / inner) / full if inner else 0.0,
     )
+
+
+def _grey_blocks(pixels: Pixels) -> Iterator[tuple[Grey, Grey]]:
+    """Rows of an image in grey, block by block, and the same with the row above and the row below."""
+    if pixels.shape[0] < pixels.shape[1]:
+        # Of a long strip a row may be the whole image. Sums do not ask which way the rows run.
+        pixels = pixels.swapaxes(0, 1)
+    step = max(1, _BLOCK_PIXELS // pixels.shape[1])
+    for top in range(0, len(pixels), step):
+        above = min(top, 1)
+        around = to_grey(pixels[top - above : top + step + 1])
+        yield around[above : above + step], around
+
+
+def _laplacian(grey: Grey) -> Grey:
+    """4-neighbour Laplacian of all but the outermost pixels."""
+    inner: Grey = 4 * grey[1:-1, 1:-1] - grey[:-2, 1:-1] - grey[2:, 1:-1] - grey[1:-1, :-2] - grey[1:-1, 2:]
+    return inner
 
 
 def to_grey(pixels: Pixels) -> Grey:
@@ -57,20 +85,6 @@ def to_grey(pixels: Pixels) -> Grey:
     wide = pixels.astype(np.int32)
     grey: Grey = (77 * wide[..., 0] + 150 * wide[..., 1] + 29 * wide[..., 2]) >> 8
     return grey
-
-
-def contrast(grey: Grey) -> float:
-    """Standard deviation of the grey levels."""
-    total, squares = int(grey.sum(dtype=np.int64)), int(np.square(grey, dtype=np.int64).sum())
-    return math.sqrt(max(0.0, squares / grey.size - (total / grey.size) ** 2))
-
-
-def sharpness(grey: Grey) -> float:
-    """Root mean square of the 4-neighbour Laplacian, in grey levels; falls when an image is out of focus."""
-    if min(grey.shape) < 3:
-        return 0.0
-    inner = 4 * grey[1:-1, 1:-1] - grey[:-2, 1:-1] - grey[2:, 1:-1] - grey[1:-1, :-2] - grey[1:-1, 2:]
-    return math.sqrt(int(np.square(inner, dtype=np.int64).sum()) / inner.size)
 
 
 def thumbnail(grey: Grey) -> bytes:

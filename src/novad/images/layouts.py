@@ -9,7 +9,7 @@ from typing import Literal
 
 from novad.errors import ConfigError, RefusedError
 
-__all__ = ["GOOD", "LAYOUTS", "Sample", "accepted_sample", "accepted_stem", "discover"]
+__all__ = ["GOOD", "LAYOUTS", "Sample", "accepted_sample", "accepted_stem", "discover", "files_below"]
 
 GOOD = "good"
 _UNNAMED_DEFECT = "unspecified"
@@ -40,6 +40,20 @@ def discover(root: Path, layout: str) -> list[Sample]:
     if not root.is_dir():
         raise ConfigError(f"{root}: no such data folder")
     return sorted(LAYOUTS[layout](root), key=lambda sample: sample.path)
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """All files but hidden ones and those of the system: whatever its name ends in, each may be an image.
+
+    A stray text file is found, and refused by whoever decodes it, rather than skipped. Links to folders are
+    given as if they were files, so that they are refused as well.
+    """
+    for here, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        linked = [name for name in folders if (Path(here) / name).is_symlink()]
+        for name in sorted([*files, *linked]):
+            if not name.startswith(".") and name.lower() not in _SYSTEM_FILES:
+                yield Path(here) / name
 
 
 def accepted_stem(sha256: str) -> str:
@@ -195,17 +209,9 @@ def _folders(parent: Path) -> list[Path]:
 
 
 def _files(root: Path, folder: str) -> Iterator[str]:
-    """Relative paths of all files below ``folder``, whatever their name ends in.
-
-    A stray text file is found, and refused by the gate, rather than skipped. Links to folders are listed as
-    if they were files, so that the gate refuses them as well.
-    """
-    for here, folders, files in os.walk(root / folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        linked = [name for name in folders if (Path(here) / name).is_symlink()]
-        for name in sorted([*files, *linked]):
-            if not name.startswith(".") and name.lower() not in _SYSTEM_FILES:
-                yield _text((Path(here) / name).relative_to(root).as_posix())
+    """Relative paths of all files below ``folder``."""
+    for path in files_below(root / folder):
+        yield _text(path.relative_to(root).as_posix())
 
 
 def _text(path: str) -> str:

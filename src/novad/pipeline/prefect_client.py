@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from novad.config import Workspace
+from novad.config.whole_file import write_whole
 from novad.errors import ServiceError
 from novad.tracking.services import find_services
 
@@ -135,7 +136,5 @@ def workspace_identity(workspace: Workspace) -> str:
     workspace.state.mkdir(parents=True, exist_ok=True)
     with FileLock(workspace.state / "identity.lock"):
         if not path.exists():
-            fresh = path.with_suffix(".new")
-            fresh.write_text(uuid.uuid4().hex, "ascii")
-            fresh.replace(path)
+            write_whole(path, uuid.uuid4().hex.encode("ascii"))
     return path.read_text("ascii")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from novad.config import Workspace
+from novad.config.whole_file import write_whole
 from novad.pipeline.graph import open_repository
 
 __all__ = ["mend"]
@@ -55,9 +56,7 @@ def _mend_claims(path: Path) -> list[str]:
     alive = {"write": writers, "read": {name: held for name, held in readers.items() if held}}
     if alive == {"write": write, "read": read}:
         return []
-    fresh = path.with_name("rwlock.novad")
-    fresh.write_text(json.dumps(alive), "utf-8")
-    fresh.replace(path)
+    write_whole(path, json.dumps(alive).encode())
     return [f"{path}: claims of dead processes are removed"]
 
 

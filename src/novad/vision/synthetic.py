@@ -1,6 +1,6 @@
 """Synthetic anomalies, for lines that have no labelled defect to tune on."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -80,14 +80,13 @@ SYNTHETIC_TYPES: dict[str, Callable[[Pixels, Generator], Pixels]] = {
 }
 
 
-def synthetic_anomaly(image: Pixels, number: int, seed: int, types: Sequence[str] = ()) -> tuple[Pixels, str]:
+def synthetic_anomaly(image: Pixels, number: int, seed: int) -> tuple[Pixels, str]:
     """A defective copy of a normal image; the kind goes round by ``number``.
 
     Args:
         image: (H, W, 3) uint8 or uint16; stays as it is.
         number: of the image, decides kind and placement.
         seed: of the line.
-        types: kinds to choose from; empty means all.
     Returns:
         The copy and the kind.
     Raises:
@@ -95,6 +94,6 @@ def synthetic_anomaly(image: Pixels, number: int, seed: int, types: Sequence[str
     """
     if min(image.shape[:2]) < 16:
         raise CalibrationError(f"an image of {image.shape[:2]} pixels is too small for a synthetic defect")
-    names = tuple(types) or tuple(SYNTHETIC_TYPES)
+    names = tuple(SYNTHETIC_TYPES)
     kind = names[number % len(names)]
     return SYNTHETIC_TYPES[kind](image.copy(), np.random.default_rng([seed, number])), kind

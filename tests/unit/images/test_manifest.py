@@ -10,7 +10,7 @@ from PIL import Image
 
 from novad.errors import ConfigError
 from novad.images import Sample, build_manifest, discover, read_manifest, write_manifest
-from novad.images.fingerprint import contrast, perceptual_hash, sharpness, thumbnail, to_grey
+from novad.images.fingerprint import GreyStatistics, grey_statistics, perceptual_hash, thumbnail, to_grey
 from novad.images.manifest import COLUMNS
 
 LIMIT = 1_000_000
@@ -118,15 +118,19 @@ def test_reasons_hold_no_path_of_the_machine(tmp_path: Path) -> None:
     ]
 
 
+def _statistics(grey: np.ndarray) -> GreyStatistics:
+    return grey_statistics(np.repeat(grey[..., None], 3, axis=2).astype(np.uint8))
+
+
 def test_sharpness_falls_when_an_image_is_blurred_and_contrast_when_it_is_greyed() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64)).astype(np.int32)
     blurred = (noise + np.roll(noise, 1, 0) + np.roll(noise, 1, 1) + np.roll(noise, (1, 1), (0, 1))) // 4
-    assert sharpness(blurred) < 0.5 * sharpness(noise)
-    assert contrast(noise // 2) == pytest.approx(contrast(noise) / 2, rel=0.02)
-    assert sharpness(noise[:2]) == 0
+    assert _statistics(blurred).sharpness < 0.5 * _statistics(noise).sharpness
+    assert _statistics(noise // 2).contrast == pytest.approx(_statistics(noise).contrast / 2, rel=0.02)
+    assert _statistics(noise[:2]).sharpness == 0
     point = np.zeros((5, 5), np.int32)
     point[2, 2] = 3
-    assert sharpness(point) == pytest.approx(np.sqrt((12**2 + 4 * 3**2) / 9))
+    assert _statistics(point).sharpness == pytest.approx(np.sqrt((12**2 + 4 * 3**2) / 9) / 255)
 
 
 def test_grey_is_luminance_and_the_hash_ignores_brightness() -> None:

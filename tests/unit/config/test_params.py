@@ -1,0 +1,37 @@
+"""Lines in params.yaml: whatever stands there, it is read, extended, or refused by file and key."""
+
+from pathlib import Path
+
+import pytest
+
+from novad.config import add_line, line_settings, load_lines
+from novad.errors import ConfigError
+from small_line import bundled_line_settings
+
+
+@pytest.mark.parametrize("lines", ["3", "[metal]", "metal", "true"])
+def test_lines_that_are_no_mapping_are_refused_whoever_asks(lines: str, tmp_path: Path) -> None:
+    params = tmp_path / "params.yaml"
+    params.write_text(f"lines: {lines}\n")
+    for ask in (
+        lambda: load_lines(params),
+        lambda: line_settings(params, "metal"),
+        lambda: add_line(params, "metal", bundled_line_settings(64)),
+    ):
+        with pytest.raises(ConfigError, match=r"params\.yaml: lines: must map line names to settings"):
+            ask()
+    assert params.read_text() == f"lines: {lines}\n"
+
+
+@pytest.mark.parametrize("lines", ["", "lines:\n", "lines: {}\n"])
+def test_a_line_is_added_where_there_is_none_and_what_stands_there_stays(lines: str, tmp_path: Path) -> None:
+    params = tmp_path / "params.yaml"
+    params.write_text(f"# ours\nowner: ada  # who answers\n{lines}")
+    assert load_lines(params) == {}
+    with pytest.raises(ConfigError, match="known: none yet"):
+        line_settings(params, "metal")
+    settings = bundled_line_settings(64)
+    add_line(params, "metal", settings)
+    add_line(params, "wood", settings)
+    assert load_lines(params) == {"metal": settings, "wood": settings}
+    assert params.read_text().startswith("# ours\nowner: ada  # who answers\n")
