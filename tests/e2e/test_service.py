@@ -8,6 +8,7 @@ import io
 import json
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -373,6 +375,37 @@ def test_a_body_that_does_not_come_is_not_waited_for(served: Served, monkeypatch
     assert (answer.status_code, answer.json()["error"]["code"]) == (408, "too_slow")
 
 
+def test_requests_beyond_the_limit_are_refused_as_json(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(served.service, "limits", replace(LIMITS, requests=2))
+    answers = served.ask(*[lambda client: client.post(SCORE, json={"images": [GOOD]})] * 5)
+    assert sorted(each.status_code for each in answers) == [200, 200, 503, 503, 503]
+    refused = next(each for each in answers if each.status_code == 503)
+    assert (refused.json()["error"]["code"], refused.headers["retry-after"]) == ("too_busy", "1")
+    assert served.one("GET", "/healthz").status_code == 200
+
+
+def test_no_more_bodies_are_read_at_once_than_may_be_held(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(served.service, "_bodies", asyncio.Semaphore(2))
+    reading, most = 0, 0
+
+    async def body() -> AsyncIterator[bytes]:
+        nonlocal reading, most
+        reading += 1
+        most = max(most, reading)
+        await asyncio.sleep(0.02)
+        yield json.dumps({"images": [GOOD]}).encode()
+        reading -= 1
+
+    headers = {"content-type": "application/json"}
+    answers = served.ask(*[lambda client: client.post(SCORE, content=body(), headers=headers)] * 6)
+    assert [each.status_code for each in answers] == [200] * 6
+    assert most == 2
+
+
 def test_a_full_queue_says_when_to_come_back(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(served.service.queue, "_max_images", 0)
     answer = served.one("POST", SCORE, json={"images": [GOOD]})
@@ -717,6 +750,19 @@ def test_what_was_answered_is_in_the_log_however_the_service_ends(
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert key not in file.read_text()
     assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+def test_connections_that_ask_nothing_shut_nobody_out(
+    serve: Callable[[], tuple[subprocess.Popen[str], Any]],
+) -> None:
+    process, told = serve()
+    url = httpx.URL(told["url"])
+    with ExitStack() as idle:
+        for _ in range(200):
+            idle.enter_context(socket.create_connection((url.host, url.port)))
+        assert httpx.get(f"{url}/healthz", timeout=60).json() == {"status": "ok"}
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
 
 
 @pytest.mark.parametrize("fault", [None, ServiceError("the address is gone")])

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = ["serve"]
 
-_CONNECTIONS = 128
 _ROLES = ("score", "review", "admin")
 
 
@@ -85,14 +84,8 @@ def _run(app: "FastAPI", listener: socket.socket, told: dict[str, Any], as_json:
             if self.started:
                 _tell({"url": address, **told}, as_json)
 
-    config = uvicorn.Config(
-        app,
-        lifespan="off",
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        limit_concurrency=_CONNECTIONS,
-    )
+    # No limit_concurrency: it counts connections, and those that ask nothing would shut everybody out.
+    config = uvicorn.Config(app, lifespan="off", log_level="warning", access_log=False, server_header=False)
     server = Server(config)
 
     def stop(*_: object) -> None:

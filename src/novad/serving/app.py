@@ -53,6 +53,7 @@ def build_app(service: Service) -> FastAPI:
         responses={status: {"model": ErrorAnswer} for status in _STATUSES},
     )
     _tell_every_error(app)
+    _bound_requests(app, service)
     _count_every_answer(app, service)
     _add_scoring(app, service)
     _add_looking(app, service)
@@ -153,6 +154,21 @@ def _tell_every_error(app: FastAPI) -> None:
 
     for kind in (NovadError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, told)
+
+
+def _bound_requests(app: FastAPI, service: Service) -> None:
+    in_flight = 0
+
+    @app.middleware("http")
+    async def bounded(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
+        nonlocal in_flight
+        if in_flight >= service.limits.requests:
+            return _response(RequestError(503, "too_busy", "too many requests at once; try again soon"))
+        in_flight += 1
+        try:
+            return await answer(request)
+        finally:
+            in_flight -= 1
 
 
 def _count_every_answer(app: FastAPI, service: Service) -> None:

@@ -67,6 +67,7 @@ class Service:
             self.limits.batch_images,
         )
         self._decoders = ThreadPoolExecutor(_DECODERS, "novad-decoding")
+        self._bodies = asyncio.Semaphore(self.limits.bodies)
 
     def start(self) -> None:
         """Load the champions and begin to score.
@@ -96,20 +97,13 @@ class Service:
         received = time.perf_counter()
         max_pixels = self._max_pixels(line)
         self.queue.require_room(1)
-        body = await self._body(request, self.limits)
-        content_type = request.headers.get("content-type", "")
-
-        def prepared() -> tuple[list[Upload], tuple[Picture, ...]]:
-            uploads = parse(body, content_type, self.limits)
-            return uploads, decode_uploads(uploads, max_pixels, self.limits)
-
-        loop = asyncio.get_running_loop()
-        uploads, pictures = await loop.run_in_executor(self._decoders, prepared)
+        async with self._bodies:
+            pictures, kept = await self._decoded(request, parse, max_pixels)
         job = Job(line, pictures, received, heatmap)
         self.queue.submit(job)
         judged: Judged = await asyncio.wrap_future(job.answer)
         if self.images is not None:
-            kept = {picture.sha256: each.data for picture, each in zip(pictures, uploads, strict=True)}
+            loop = asyncio.get_running_loop()
             await loop.run_in_executor(self._decoders, self.images.keep, kept)
         return judged
 
@@ -152,6 +146,22 @@ class Service:
         if champion is None:
             raise RequestError(503, "no_champion", "this line has no champion in service")
         return champion.max_pixels
+
+    async def _decoded(
+        self, request: Request, parse: Parse, max_pixels: int
+    ) -> tuple[tuple[Picture, ...], dict[str, bytes]]:
+        """Images in the body of a request; their files too, by digest, where images are kept."""
+        body = await self._body(request, self.limits)
+        content_type = request.headers.get("content-type", "")
+
+        def prepared() -> tuple[tuple[Picture, ...], dict[str, bytes]]:
+            uploads = parse(body, content_type, self.limits)
+            pictures = decode_uploads(uploads, max_pixels, self.limits)
+            if self.images is None:
+                return pictures, {}
+            return pictures, {each.sha256: one.data for each, one in zip(pictures, uploads, strict=True)}
+
+        return await asyncio.get_running_loop().run_in_executor(self._decoders, prepared)
 
     async def _body(self, request: Request, limits: Limits) -> bytes:
         if request.headers.get("content-encoding", "identity").lower() != "identity":

@@ -34,6 +34,10 @@ class Limits:
     pixels: int = 64_000_000
     """Of all images of a request, once decoded."""
     body_seconds: float = 30.0
+    requests: int = 128
+    """That are answered at the same time."""
+    bodies: int = 16
+    """Held at the same time, from their first byte until their images are decoded."""
     queued_images: int = 256
     queued_pixels: int = 256_000_000
     batch_images: int = 8
