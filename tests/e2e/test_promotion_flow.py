@@ -112,7 +112,7 @@ def test_an_approval_promotes_in_the_name_of_who_filled_in_the_form(
         assert _accepted(answered, YES)
         event = running.result(60)
     assert _told(published) == [("promotion", 2, "Bea", "0 escapes on the audit set")]
-    assert [verdict["passed"] for verdict in event.detail["gates"]] == [True] * 4
+    assert [verdict["passed"] for verdict in event.detail["gates"]] == [True] * 5
     assert resolve(published, LINE).approver == "Bea"
 
 

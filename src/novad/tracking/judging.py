@@ -5,7 +5,6 @@ from dataclasses import replace
 
 from novad.config import Workspace
 from novad.errors import IntegrityError, ServiceError
-from novad.tracking.comparison import compared
 from novad.tracking.events import Event
 from novad.tracking.gates import NOT_WORSE, BesideChampion, Evidence, Verdict, judge, line_policy
 from novad.tracking.published import PublishedRun
@@ -42,6 +41,8 @@ def _beside(
     workspace: Workspace, line: str, champion: int, opened: Callable[[], PublishedRun]
 ) -> BesideChampion | str:
     """Why nothing can be compared is told by the gate: a damaged file must not end as an error here."""
+    from novad.tracking.comparison import compared  # loads pandas
+
     try:
         images, figures = compared(PublishedRun.open(workspace, line, champion), opened(), "hybrid")
     except (IntegrityError, ServiceError) as error:
