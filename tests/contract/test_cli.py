@@ -611,7 +611,7 @@ def test_every_file_of_a_folder_is_judged_or_named_whatever_its_name_ends_in(
     assert [each.path for each in discover(parts / "kinds", "folder")] == [f"normal/{name}" for name in kinds]
     (folder / "labels.csv").write_text("part,label")
     (folder / "linked").symlink_to(parts / "a")
-    for name in ("Thumbs.db", ".hidden.png", ".cache/one.png"):
+    for name in ("Thumbs.db", ".hidden.png", ".cache/one.png", "deep/._5.TIF"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(b"no image")
     told = novad("score", "metal", folder, "--json")
@@ -619,6 +619,26 @@ def test_every_file_of_a_folder_is_judged_or_named_whatever_its_name_ends_in(
     document = _document(told)
     assert [Path(row["path"]).relative_to(folder).as_posix() for row in document["images"]] == [*kinds]
     assert [Path(each["path"]).name for each in document["unreadable"]] == ["labels.csv", "linked"]
+
+
+def test_overlays_of_an_earlier_run_are_not_judged(novad: Novad, parts: Path) -> None:
+    maps = parts / "maps"
+    first = novad("score", "metal", parts, "--heatmaps", maps, "--json")
+    again = novad("score", "metal", parts, maps, "--heatmaps", parts / "a/../maps", "--json")
+    judged = [[row["path"] for row in _document(told)["images"]] for told in (first, again)]
+    assert judged[0] == judged[1]
+    assert len(judged[0]) == len(list(maps.iterdir())) == 3
+    assert "left out" not in first[2]
+    assert "left out: 3 files in" in again[2]
+
+
+def test_beside_the_overlays_only_what_is_named_is_judged(novad: Novad, parts: Path) -> None:
+    code, _, err = novad("score", "metal", parts / "a", "--heatmaps", parts / "a")
+    assert (code, "--heatmaps" in err) == (2, True)
+    told = novad("score", "metal", parts / "a/one.png", "--heatmaps", parts / "a", "--json")
+    assert [row["decision"] for row in _document(told)["images"]] == ["PASS"]
+    told = novad("score", "metal", parts / "b", "--heatmaps", parts, "--json")
+    assert [row["decision"] for row in _document(told)["images"]] == ["FAIL"]
 
 
 def test_a_folder_without_images_and_a_heatmap_folder_that_is_a_file_are_refused(

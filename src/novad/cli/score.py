@@ -37,7 +37,8 @@ def score(
 
     Every decision goes into the decision log under a prediction id, which `novad trace` follows. A file
     that cannot be read as an image is named, the others are judged, and the command exits 2. So it is with
-    a note or a table in a folder: where such lie beside images, name these themselves.
+    a note or a table in a folder: where such lie beside images, name these themselves. What lies in the
+    folder of the heatmaps is left out unless it is named itself: it may be overlays of an earlier run.
     """
     workspace = Workspace.find()
     settings = line_settings(workspace.params, line)
@@ -46,6 +47,7 @@ def score(
 
     paths = image_files(images)
     if heatmaps is not None:
+        paths = _without_overlays(paths, images, heatmaps)
         _prepare(heatmaps)
 
     from novad.tracking import log_decisions, resolve
@@ -93,6 +95,21 @@ def score(
         tell(f"novad: {each['error']}")
     if unreadable:
         raise typer.Exit(ImageError.code)
+
+
+def _without_overlays(paths: list[Path], named: list[Path], heatmaps: Path) -> list[Path]:
+    """``paths`` but what was found in the folder of the overlays: those of the last run are no parts.
+
+    Raises:
+        ConfigError: nothing is left.
+    """
+    folder = heatmaps.resolve()
+    kept = [path for path in paths if path in named or path.parent.resolve() != folder]
+    if not kept:
+        raise ConfigError(f"--heatmaps: all images lie in {heatmaps} itself; name a folder of its own")
+    if len(kept) < len(paths):
+        tell(f"left out: {len(paths) - len(kept)} files in {heatmaps}, the folder of the heatmaps")
+    return kept
 
 
 def _prepare(folder: Path) -> None:
