@@ -158,10 +158,10 @@ def _row(path: Path, decision: "LoggedDecision", detection: Any, heatmap: Path |
 
 def _draw(folder: Path, path: Path, image: Any, detection: Any, detector: Any) -> Path:
     """Write one overlay; a digest of the full path keeps images of one name apart."""
-    from novad.evaluation.overlays import panel
+    from novad.evaluation.overlays import panel, picture_name
 
-    mark = hashlib.sha256(str(path.resolve()).encode("utf-8", "surrogateescape")).hexdigest()[:8]
-    target = folder / f"{path.stem}-{mark}.png"
+    mark = hashlib.sha256(str(path.resolve()).encode("utf-8", "surrogateescape")).hexdigest()
+    target = folder / picture_name(path.stem, mark)
     caption = f"{path.name}: {detection.decision}, hybrid {detection.hybrid:.2f}, p {detection.p_value:.3f}"
     maps = {kind: getattr(detection, f"{kind}_map") for kind in KINDS}
     passed = detection.decision == "PASS"
