@@ -1,5 +1,6 @@
 """What every command promises: help, one JSON document, exit codes, messages that name what is wrong."""
 
+import errno
 import hashlib
 import json
 import os
@@ -619,6 +620,31 @@ def test_every_file_of_a_folder_is_judged_or_named_whatever_its_name_ends_in(
     document = _document(told)
     assert [Path(row["path"]).relative_to(folder).as_posix() for row in document["images"]] == [*kinds]
     assert [Path(each["path"]).name for each in document["unreadable"]] == ["labels.csv", "linked"]
+
+
+def test_an_overlay_that_cannot_be_written_is_named_and_no_judgement_is_lost(
+    novad: Novad, parts: Path, line: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = Image.Image.save
+
+    def full(picture: Image.Image, target: Path) -> None:
+        if target.name.startswith("two"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(picture, target)
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    told = novad("score", "metal", parts, "--heatmaps", tmp_path / "h", "--json")
+    document = _document(told)
+    assert (told[0], document["code"], document["unreadable"]) == (2, 2, [])
+    assert [row["decision"] for row in document["images"]] == ["PASS", "REVIEW", "FAIL"]
+    assert [row["heatmap"] is None for row in document["images"]] == [False, True, False]
+    assert all(len(decisions_on(line, row["sha256"])) == 1 for row in document["images"])
+    [undrawn] = document["undrawn"]
+    assert undrawn["path"] == str(parts / "a/two [bold].png")
+    assert "No space left" in document["error"]
+    code, out, err = novad("score", "metal", parts, "--heatmaps", tmp_path / "h")
+    assert (code, "1 PASS, 1 REVIEW, 1 FAIL, 1 without its overlay" in out) == (2, True)
+    assert f"{parts}/a/two [bold].png: " in err
 
 
 def test_overlays_of_an_earlier_run_are_not_judged(novad: Novad, parts: Path) -> None:
