@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import psutil
 import pytest
 import typer
@@ -620,6 +621,34 @@ def test_every_file_of_a_folder_is_judged_or_named_whatever_its_name_ends_in(
     document = _document(told)
     assert [Path(row["path"]).relative_to(folder).as_posix() for row in document["images"]] == [*kinds]
     assert [Path(each["path"]).name for each in document["unreadable"]] == ["labels.csv", "linked"]
+
+
+def test_images_of_another_size_than_the_versions_own_are_told_once(novad: Novad, parts: Path) -> None:
+    code, _, err = novad("score", "metal", parts)
+    assert (code, "images are not" in err) == (0, False)
+    for name in ("c.png", "d.png"):
+        Image.new("RGB", (16, 24)).save(parts / "b" / name)
+    code, _, err = novad("score", "metal", parts)
+    assert (code, err.count("16x24")) == (0, 1)
+    assert "2 of 5 images are not 24x16" in err
+    assert f"{parts}/b/c.png (16x24)" in err
+
+
+def test_a_version_of_several_sizes_has_no_other_and_one_without_its_record_says_so(
+    novad: Novad, parts: Path, line: Workspace
+) -> None:
+    manifest = line.artifacts("metal", "validate") / "manifest.parquet"
+    rows = pd.read_parquet(manifest)
+    pd.concat([rows, rows.assign(width=30)]).to_parquet(manifest)
+    publish(line, "metal")
+    Image.new("RGB", (16, 24)).save(parts / "c.png")
+    code, _, err = novad("score", "metal", parts, "--version", 2)
+    assert (code, err) == (0, "")
+    for record in line.state.rglob("validate/manifest.parquet"):
+        record.write_bytes(b"")
+    code, out, err = novad("score", "metal", parts, "--version", 2)
+    assert (code, "1 PASS" in out or "2 PASS" in out) == (0, True)
+    assert "size of the version's own is not known" in err
 
 
 def test_an_overlay_that_cannot_be_written_is_named_and_no_judgement_is_lost(

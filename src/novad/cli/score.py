@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from novad.cli.image_size import warn_of_other_sizes
 from novad.cli.outcome import tell
 from novad.cli.output import JSON, answer, figure, progress, table, where_to_look
 from novad.config import Workspace, line_settings
@@ -61,6 +62,7 @@ def score(
     decisions: list[LoggedDecision] = []
     unreadable: list[dict[str, str]] = []
     undrawn: list[dict[str, str]] = []
+    sizes: dict[Path, tuple[int, int]] = {}
     begun = time.perf_counter()
     with progress(f"scoring with {line} version {model.version}", len(paths)) as step:
         judged = judge_files(detector.score, paths, settings.validation.max_pixels, unreadable)
@@ -68,6 +70,7 @@ def score(
             drawn = None if heatmaps is None else _draw(heatmaps, path, image, detection, detector, undrawn)
             decisions.append(_decision(path, sha256, detection, grey_statistics(image), model))
             rows.append(_row(path, decisions[-1], detection, drawn))
+            sizes[path] = (image.shape[1], image.shape[0])
             step()
     latency_ms = 1000 * (time.perf_counter() - begun) / max(1, len(rows))
     if log:
@@ -95,6 +98,7 @@ def score(
         console.print(where_to_look(workspace), soft_wrap=True)
 
     answer(document, as_json, show)
+    warn_of_other_sizes(workspace, model, sizes)
     for error in failed:
         tell(f"novad: {error}")
     if failed:
