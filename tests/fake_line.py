@@ -91,7 +91,9 @@ def write_outputs(workspace: Workspace, line: str, *, auroc: float = 0.93, seed:
     _write(workspace, line, "tune_fusion", {"fusion.json": {"weight": 0.5, "thresholds": THRESHOLDS}})
     _write(workspace, line, "evaluate", {"metrics.json": metrics})
     validate = workspace.artifacts(line, "validate")
-    manifest = pd.DataFrame({"path": ["good/0.png"], "split": ["bank"], "sha256": ["0" * 64]})
+    manifest = pd.DataFrame(
+        {"path": ["good/0.png"], "split": ["bank"], "sha256": ["0" * 64], "width": [24], "height": [16]}
+    )
     manifest.to_parquet(validate / "manifest.parquet")
     (validate / "docs").mkdir(exist_ok=True)
     (validate / "docs" / "index.html").write_text("<html>data docs</html>")

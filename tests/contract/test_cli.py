@@ -1,5 +1,6 @@
 """What every command promises: help, one JSON document, exit codes, messages that name what is wrong."""
 
+import errno
 import hashlib
 import json
 import os
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import psutil
 import pytest
 import typer
@@ -611,7 +613,7 @@ def test_every_file_of_a_folder_is_judged_or_named_whatever_its_name_ends_in(
     assert [each.path for each in discover(parts / "kinds", "folder")] == [f"normal/{name}" for name in kinds]
     (folder / "labels.csv").write_text("part,label")
     (folder / "linked").symlink_to(parts / "a")
-    for name in ("Thumbs.db", ".hidden.png", ".cache/one.png"):
+    for name in ("Thumbs.db", ".hidden.png", ".cache/one.png", "deep/._5.TIF"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(b"no image")
     told = novad("score", "metal", folder, "--json")
@@ -619,6 +621,79 @@ def test_every_file_of_a_folder_is_judged_or_named_whatever_its_name_ends_in(
     document = _document(told)
     assert [Path(row["path"]).relative_to(folder).as_posix() for row in document["images"]] == [*kinds]
     assert [Path(each["path"]).name for each in document["unreadable"]] == ["labels.csv", "linked"]
+
+
+def test_images_of_another_size_than_the_versions_own_are_told_once(novad: Novad, parts: Path) -> None:
+    code, _, err = novad("score", "metal", parts)
+    assert (code, "images are not" in err) == (0, False)
+    for name in ("c.png", "d.png"):
+        Image.new("RGB", (16, 24)).save(parts / "b" / name)
+    code, _, err = novad("score", "metal", parts)
+    assert (code, err.count("16x24")) == (0, 1)
+    assert "2 of 5 images are not 24x16" in err
+    assert f"{parts}/b/c.png (16x24)" in err
+
+
+def test_a_version_of_several_sizes_has_no_other_and_one_without_its_record_says_so(
+    novad: Novad, parts: Path, line: Workspace
+) -> None:
+    manifest = line.artifacts("metal", "validate") / "manifest.parquet"
+    rows = pd.read_parquet(manifest)
+    pd.concat([rows, rows.assign(width=30)]).to_parquet(manifest)
+    publish(line, "metal")
+    Image.new("RGB", (16, 24)).save(parts / "c.png")
+    code, _, err = novad("score", "metal", parts, "--version", 2)
+    assert (code, err) == (0, "")
+    for record in line.state.rglob("validate/manifest.parquet"):
+        record.write_bytes(b"")
+    code, out, err = novad("score", "metal", parts, "--version", 2)
+    assert (code, "1 PASS" in out or "2 PASS" in out) == (0, True)
+    assert "size of the version's own is not known" in err
+
+
+def test_an_overlay_that_cannot_be_written_is_named_and_no_judgement_is_lost(
+    novad: Novad, parts: Path, line: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = Image.Image.save
+
+    def full(picture: Image.Image, target: Path) -> None:
+        if target.name.startswith("two"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(picture, target)
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    told = novad("score", "metal", parts, "--heatmaps", tmp_path / "h", "--json")
+    document = _document(told)
+    assert (told[0], document["code"], document["unreadable"]) == (2, 2, [])
+    assert [row["decision"] for row in document["images"]] == ["PASS", "REVIEW", "FAIL"]
+    assert [row["heatmap"] is None for row in document["images"]] == [False, True, False]
+    assert all(len(decisions_on(line, row["sha256"])) == 1 for row in document["images"])
+    [undrawn] = document["undrawn"]
+    assert undrawn["path"] == str(parts / "a/two [bold].png")
+    assert "No space left" in document["error"]
+    code, out, err = novad("score", "metal", parts, "--heatmaps", tmp_path / "h")
+    assert (code, "1 PASS, 1 REVIEW, 1 FAIL, 1 without its overlay" in out) == (2, True)
+    assert f"{parts}/a/two [bold].png: " in err
+
+
+def test_overlays_of_an_earlier_run_are_not_judged(novad: Novad, parts: Path) -> None:
+    maps = parts / "maps"
+    first = novad("score", "metal", parts, "--heatmaps", maps, "--json")
+    again = novad("score", "metal", parts, maps, "--heatmaps", parts / "a/../maps", "--json")
+    judged = [[row["path"] for row in _document(told)["images"]] for told in (first, again)]
+    assert judged[0] == judged[1]
+    assert len(judged[0]) == len(list(maps.iterdir())) == 3
+    assert "left out" not in first[2]
+    assert "left out: 3 files in" in again[2]
+
+
+def test_beside_the_overlays_only_what_is_named_is_judged(novad: Novad, parts: Path) -> None:
+    code, _, err = novad("score", "metal", parts / "a", "--heatmaps", parts / "a")
+    assert (code, "--heatmaps" in err) == (2, True)
+    told = novad("score", "metal", parts / "a/one.png", "--heatmaps", parts / "a", "--json")
+    assert [row["decision"] for row in _document(told)["images"]] == ["PASS"]
+    told = novad("score", "metal", parts / "b", "--heatmaps", parts, "--json")
+    assert [row["decision"] for row in _document(told)["images"]] == ["FAIL"]
 
 
 def test_a_folder_without_images_and_a_heatmap_folder_that_is_a_file_are_refused(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from novad.cli.image_size import warn_of_other_sizes
 from novad.cli.outcome import tell
 from novad.cli.output import JSON, answer, figure, progress, table, where_to_look
 from novad.config import Workspace, line_settings
@@ -37,7 +38,9 @@ def score(
 
     Every decision goes into the decision log under a prediction id, which `novad trace` follows. A file
     that cannot be read as an image is named, the others are judged, and the command exits 2. So it is with
-    a note or a table in a folder: where such lie beside images, name these themselves.
+    a note or a table in a folder: where such lie beside images, name these themselves. An overlay that
+    cannot be written is named too; its image is judged. What lies in the folder of the heatmaps is left
+    out unless it is named itself: it may be overlays of an earlier run.
     """
     workspace = Workspace.find()
     settings = line_settings(workspace.params, line)
@@ -46,6 +49,7 @@ def score(
 
     paths = image_files(images)
     if heatmaps is not None:
+        paths = _without_overlays(paths, images, heatmaps)
         _prepare(heatmaps)
 
     from novad.tracking import log_decisions, resolve
@@ -57,13 +61,16 @@ def score(
     rows: list[dict[str, Any]] = []
     decisions: list[LoggedDecision] = []
     unreadable: list[dict[str, str]] = []
+    undrawn: list[dict[str, str]] = []
+    sizes: dict[Path, tuple[int, int]] = {}
     begun = time.perf_counter()
     with progress(f"scoring with {line} version {model.version}", len(paths)) as step:
         judged = judge_files(detector.score, paths, settings.validation.max_pixels, unreadable)
         for path, sha256, image, detection in judged:
-            drawn = None if heatmaps is None else _draw(heatmaps, path, image, detection, detector)
+            drawn = None if heatmaps is None else _draw(heatmaps, path, image, detection, detector, undrawn)
             decisions.append(_decision(path, sha256, detection, grey_statistics(image), model))
             rows.append(_row(path, decisions[-1], detection, drawn))
+            sizes[path] = (image.shape[1], image.shape[0])
             step()
     latency_ms = 1000 * (time.perf_counter() - begun) / max(1, len(rows))
     if log:
@@ -78,9 +85,11 @@ def score(
         "thresholds": {"fail": detector.thresholds.fail, "review": detector.thresholds.review},
         "images": rows,
         "unreadable": unreadable,
+        "undrawn": undrawn,
     }
-    if unreadable:
-        document |= {"error": "; ".join(each["error"] for each in unreadable), "code": ImageError.code}
+    failed = [each["error"] for each in (*unreadable, *undrawn)]
+    if failed:
+        document |= {"error": "; ".join(failed), "code": ImageError.code}
 
     def show(console: "Console") -> None:
         _show(console, document)
@@ -89,10 +98,26 @@ def score(
         console.print(where_to_look(workspace), soft_wrap=True)
 
     answer(document, as_json, show)
-    for each in unreadable:
-        tell(f"novad: {each['error']}")
-    if unreadable:
+    warn_of_other_sizes(workspace, model, sizes)
+    for error in failed:
+        tell(f"novad: {error}")
+    if failed:
         raise typer.Exit(ImageError.code)
+
+
+def _without_overlays(paths: list[Path], named: list[Path], heatmaps: Path) -> list[Path]:
+    """``paths`` but what was found in the folder of the overlays: those of the last run are no parts.
+
+    Raises:
+        ConfigError: nothing is left.
+    """
+    folder = heatmaps.resolve()
+    kept = [path for path in paths if path in named or path.parent.resolve() != folder]
+    if not kept:
+        raise ConfigError(f"--heatmaps: all images lie in {heatmaps} itself; name a folder of its own")
+    if len(kept) < len(paths):
+        tell(f"left out: {len(paths) - len(kept)} files in {heatmaps}, the folder of the heatmaps")
+    return kept
 
 
 def _prepare(folder: Path) -> None:
@@ -139,16 +164,28 @@ def _row(path: Path, decision: "LoggedDecision", detection: Any, heatmap: Path |
     }
 
 
-def _draw(folder: Path, path: Path, image: Any, detection: Any, detector: Any) -> Path:
-    """Write one overlay; a digest of the full path keeps images of one name apart."""
-    from novad.evaluation.overlays import panel
+def _draw(
+    folder: Path, path: Path, image: Any, detection: Any, detector: Any, undrawn: list[dict[str, str]]
+) -> Path | None:
+    """Write one overlay; a digest of the full path keeps images of one name apart.
 
-    mark = hashlib.sha256(str(path.resolve()).encode("utf-8", "surrogateescape")).hexdigest()[:8]
-    target = folder / f"{path.stem}-{mark}.png"
+    Args:
+        undrawn: gains ``path`` and ``error`` where it cannot be written: the judgement must not be lost.
+    """
+    from novad.evaluation.overlays import panel, picture_name
+
+    mark = hashlib.sha256(str(path.resolve()).encode("utf-8", "surrogateescape")).hexdigest()
+    target = folder / picture_name(path.stem, mark)
     caption = f"{path.name}: {detection.decision}, hybrid {detection.hybrid:.2f}, p {detection.p_value:.3f}"
     maps = {kind: getattr(detection, f"{kind}_map") for kind in KINDS}
     passed = detection.decision == "PASS"
-    panel(image, maps, detector.thresholds.map, None, caption, passed).save(target)
+    picture = panel(image, maps, detector.thresholds.map, None, caption, passed)
+    try:
+        picture.save(target)
+    except OSError as error:
+        reason = error.strerror or error
+        undrawn.append({"path": str(path), "error": f"{path}: {target} cannot be written: {reason}"})
+        return None
     return target
 
 
@@ -174,6 +211,8 @@ def _show(console: "Console", document: dict[str, Any]) -> None:
     ]
     if document["unreadable"]:
         counts.append(f"{len(document['unreadable'])} unreadable")
+    if document["undrawn"]:
+        counts.append(f"{len(document['undrawn'])} without its overlay")
     console.print(", ".join(counts))
 
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-__all__ = ["fitting", "judged_overlay", "outlined", "overlay", "panel", "to_uint8"]
+__all__ = ["fitting", "judged_overlay", "outlined", "overlay", "panel", "picture_name", "to_uint8"]
 
 Picture = NDArray[np.uint8]
 
@@ -16,6 +16,8 @@ Picture = NDArray[np.uint8]
 _GLOW = np.array([[255, 235, 90], [255, 150, 20], [230, 30, 30], [210, 0, 160]], np.float64)
 _SIDE = 320
 _GAP = 6
+_TITLE_BYTES = 100
+_NOT_IN_NAMES = str.maketrans("/\\\0", "___")
 
 
 def overlay(image: NDArray[Any], heat: NDArray[np.floating], threshold: float, span: float = 1.0) -> Picture:
@@ -123,6 +125,20 @@ def panel(
         sheet.paste(shown, (left, 24))
     pen.text((_GAP, height + 30), fitting(caption, font, sheet.width - 2 * _GAP), fill="black", font=font)
     return sheet
+
+
+def picture_name(title: str, digest: str) -> str:
+    """File name of a picture of ``title``, which may hold what no file name can, or be as long as one.
+
+    Args:
+        title: from the names of image and defect type; a separator of folders becomes a line, and what is
+            too long is lost.
+        digest: of what is shown; its beginning keeps pictures of one title apart.
+    """
+    held = title.translate(_NOT_IN_NAMES)
+    # The cut may halve a character, and not every file name is text.
+    short = held.encode("utf-8", "surrogateescape")[:_TITLE_BYTES].decode("utf-8", "ignore")
+    return f"{short}-{digest[:8]}.png"
 
 
 def fitting(text: str, font: Any, width: int) -> str:

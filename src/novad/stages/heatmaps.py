@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from novad.evaluation.overlays import panel
+from novad.evaluation.overlays import panel, picture_name
 from novad.vision import Detection, Thresholds
 
 __all__ = ["HeatmapGallery"]
@@ -38,4 +38,4 @@ class HeatmapGallery:
             f"p {detection.p_value:.3f}"
         )
         picture = panel(image, maps, self.thresholds.map, mask, caption, detection.decision == "PASS")
-        picture.save(self.folder / f"{row.defect_type}-{Path(row.path).stem}-{row.sha256[:8]}.png")
+        picture.save(self.folder / picture_name(f"{row.defect_type}-{Path(row.path).stem}", row.sha256))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from novad.evaluation.overlays import judged_overlay, overlay, panel
+from novad.evaluation.overlays import judged_overlay, overlay, panel, picture_name
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)
 RAMP = np.broadcast_to(np.linspace(-2, 4, 32), (24, 32))
@@ -123,6 +123,21 @@ def test_the_end_of_a_long_caption_is_kept_within_the_sheet() -> None:
     assert short.shape == long.shape
     assert (long[-22:, -30:-6] < 128).any()  # reaches to the right edge
     assert (long[-22:, -5:] == 255).all()  # and not beyond
+
+
+@pytest.mark.parametrize(
+    ("title", "name"),
+    [
+        ("part 07 [é]", "part 07 [é]-01234567.png"),
+        ("burnt/scorched-001", "burnt_scorched-001-01234567.png"),
+        ("a\\b\0c", "a_b_c-01234567.png"),
+        ("x" * 245, "x" * 100 + "-01234567.png"),
+        ("x" + "é" * 120, "x" + "é" * 49 + "-01234567.png"),
+        ("no text\udcff", "no text-01234567.png"),
+    ],
+)
+def test_a_picture_is_called_what_it_shows_as_far_as_a_file_name_can(title: str, name: str) -> None:
+    assert picture_name(title, "0123456789abcdef") == name
 
 
 def test_a_very_wide_image_still_has_a_panel() -> None:
