@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, and_, delete, func, insert, literal, select
+from sqlalchemy import Connection, and_, delete, func, insert, inspect, literal, select
 from sqlalchemy.exc import IntegrityError as DuplicateKey
 
 from novad.config import Workspace
@@ -137,7 +137,7 @@ def append(
 
 def events(workspace: Workspace, line: str | None = None) -> list[Event]:
     """Every event in order, of one line or of all."""
-    with reading(locate(workspace)) as connection:
+    with reading(locate(workspace), EVENTS) as connection:
         return _read(connection, line) if connection is not None else []
 
 
@@ -155,14 +155,14 @@ def intact_events(workspace: Workspace, line: str | None = None) -> list[Event]:
 
 def head(workspace: Workspace, line: str) -> int:
     """Sequence number of the newest event of ``line``, 0 before the first: what a decision is based on."""
-    with reading(locate(workspace)) as connection:
+    with reading(locate(workspace), EVENTS) as connection:
         newest = _newest(connection, line) if connection is not None else None
     return newest.sequence if newest else 0
 
 
 def heads(workspace: Workspace) -> dict[str, int]:
     """Sequence number of the newest event of every line: one look that tells whether anything happened."""
-    with reading(locate(workspace)) as connection:
+    with reading(locate(workspace), HEADS) as connection:
         found = _heads(connection, None) if connection is not None else {}
     return {line: sequence for line, (sequence, _) in found.items()}
 
@@ -220,7 +220,8 @@ def verify(workspace: Workspace, line: str | None = None) -> list[str]:
 def examine(workspace: Workspace, line: str | None = None) -> tuple[list[Event], list[str]]:
     """The events, as :func:`events`, and what is wrong with them, as :func:`verify`, from one look."""
     key = verifying_key()
-    with reading(locate(workspace)) as connection:
+    # Either table may have been removed behind our back: what the other one tells gives it away.
+    with reading(locate(workspace), EVENTS, HEADS) as connection:
         if connection is None:
             return [], []
         # One transaction for both: between two, an event of somebody else would look like a forgery.
@@ -298,6 +299,8 @@ def _decided_since(connection: Connection, line: str, expected: int, newest: int
 
 
 def _read(connection: Connection, line: str | None) -> list[Event]:
+    if not inspect(connection).has_table(EVENTS.name):
+        return []
     query = select(EVENTS).order_by(EVENTS.c.line, EVENTS.c.sequence)
     if line is not None:
         query = query.where(EVENTS.c.line == line)
@@ -305,6 +308,8 @@ def _read(connection: Connection, line: str | None) -> list[Event]:
 
 
 def _heads(connection: Connection, line: str | None) -> dict[str, tuple[int, str]]:
+    if not inspect(connection).has_table(HEADS.name):
+        return {}
     rows = connection.execute(select(HEADS)).all()
     return {row.line: (row.sequence, row.digest) for row in rows if line in (None, row.line)}
 

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 from novad.config import Workspace
 from novad.errors import IntegrityError, RefusedError
 from novad.tracking.database import EVENTS, HEADS, writing
-from novad.tracking.events import _digest, append, champion_event, events, head, verify
+from novad.tracking.events import _digest, append, champion_event, events, head, heads, verify
 from novad.tracking.store import locate
 
 APPEND = """
@@ -129,6 +129,8 @@ def _duplicate(connection: Connection) -> None:
         pytest.param(_remove(1, 2, 3), id="all-removed"),
         pytest.param(_duplicate, id="copied"),
         pytest.param(lambda connection: connection.execute(delete(HEADS)), id="head-removed"),
+        pytest.param(EVENTS.drop, id="all-dropped"),
+        pytest.param(HEADS.drop, id="heads-dropped"),
     ],
 )
 def test_every_change_behind_our_back_is_noticed(
@@ -155,6 +157,19 @@ def test_an_event_edited_together_with_its_digest_is_given_away_by_the_next(work
     with writing(locate(workspace)) as connection:
         _edit(actor="mallory", digest=_digest(forged))(connection)
     assert verify(workspace, "metal") == ["metal: event 3 does not follow event 2"]
+
+
+def test_a_log_whose_table_is_gone_is_told_line_by_line_and_takes_nothing_more(workspace: Workspace) -> None:
+    _three(workspace)
+    append(workspace, "fabric", "note", actor="a", reason="r")
+    with writing(locate(workspace)) as connection:
+        EVENTS.drop(connection)
+    assert heads(workspace) == {"metal": 3, "fabric": 1}
+    assert [problem.partition(":")[0] for problem in verify(workspace)] == ["fabric", "metal"]
+    [problem] = verify(workspace, "metal")
+    assert "ends with event 0, the recorded head is event 3" in problem
+    with pytest.raises(IntegrityError, match="behind novad's back"):
+        append(workspace, "metal", "note", actor="a", reason="r")
 
 
 def test_nothing_is_added_to_a_broken_end(workspace: Workspace) -> None:
