@@ -58,7 +58,7 @@ class Event:
     actor: str
     reason: str
     at: str
-    """UTC, ISO 8601 with microseconds."""
+    """UTC, ISO 8601 with microseconds; never before that of the event before it."""
     detail: Mapping[str, Any]
     """Whatever the kind needs to be understood later, JSON."""
     previous: str
@@ -95,6 +95,7 @@ def append(
             with writing(store) as connection:
                 newest = _newest(connection, line)
                 sequence = newest.sequence if newest else 0
+                now = datetime.now(UTC).isoformat(timespec="microseconds")
                 if expected is not None and _decided_since(connection, line, expected, sequence):
                     raise RefusedError(
                         f"{line}: somebody else changed this line meanwhile (event {sequence}, expected "
@@ -108,7 +109,8 @@ def append(
                         version=version,
                         actor=actor,
                         reason=reason,
-                        at=datetime.now(UTC).isoformat(timespec="microseconds"),
+                        # A clock may be set back, and what is asked by time is answered by order.
+                        at=max(now, newest.at) if newest else now,
                         detail=json.loads(_canonical(dict(detail or {}))),
                         previous=newest.digest if newest else _FIRST,
                         digest="",

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime, tzinfo
 from threading import Thread
 
 import pytest
@@ -47,6 +48,21 @@ def test_events_come_back_as_they_were_written(workspace: Workspace) -> None:
     assert events(workspace, "metal") == [written]
     assert (written.sequence, written.version, written.detail) == (1, 3, {"gates": [1.5, None]})
     assert head(workspace, "metal") == 1
+    assert verify(workspace) == []
+
+
+def test_time_goes_on_in_a_chain_though_the_clock_goes_back(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Backwards(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:
+            return datetime(2000, 1, 1, tzinfo=tz)
+
+    first = append(workspace, "metal", "note", actor="a", reason="r")
+    monkeypatch.setattr("novad.tracking.events.datetime", Backwards)
+    assert append(workspace, "metal", "note", actor="a", reason="r").at == first.at
+    assert append(workspace, "fabric", "note", actor="a", reason="r").at < first.at
     assert verify(workspace) == []
 
 

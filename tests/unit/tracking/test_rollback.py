@@ -1,7 +1,7 @@
 """Going back: which champion comes back, who may say so, and what an audit tells afterwards."""
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime, timedelta, tzinfo
 
 import pytest
 from sqlalchemy import update
@@ -156,6 +156,20 @@ def test_an_audit_tells_who_served_at_every_time(published: Workspace) -> None:
         assert found.thresholds == found.model.thresholds
         assert found.model.requirements_lock == lock
     assert check(published, "metal").problems == ()
+
+
+def test_who_serves_now_is_the_last_word_though_its_clock_was_ahead(
+    published: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Ahead(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:
+            return datetime.now(tz) + timedelta(days=1)
+
+    monkeypatch.setattr("novad.tracking.events.datetime", Ahead)
+    event = promote(published, "metal", 1, "Ann", "first")
+    assert standing(published, "metal").decision == event
+    assert standing(published, "metal", datetime.now(UTC)).decision is None
 
 
 @pytest.mark.parametrize("text", ["yesterday", "2999-01-01", "2026-13-01", "0001-01-01T00:00+14:00"])
