@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -35,6 +35,7 @@ __all__ = [
     "head",
     "heads",
     "intact_events",
+    "reign",
     "threshold_event",
     "verify",
 ]
@@ -197,6 +198,21 @@ def champion_stack(chain: Iterable[Event]) -> list[Event]:
             stack.pop()
         stack.append(event)
     return stack
+
+
+def reign(chain: Sequence[Event], version: int | None) -> list[Event]:
+    """The events of ``chain`` until another champion followed ``version`` for the last time.
+
+    A service goes on with a version until the next one is loaded, and by its word if that never succeeds.
+
+    Returns:
+        A beginning of ``chain``, after which ``version`` is champion; empty when it never was.
+    """
+    crowned = [at for at, event in enumerate(chain) if event.kind in MAKES_CHAMPION]
+    own = [at for at in crowned if chain[at].version == version]
+    if not own:
+        return []
+    return list(chain[: next((at for at in crowned if at > own[-1]), None)])
 
 
 def threshold_event(chain: Iterable[Event]) -> Event | None:

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 from novad.config import Workspace
 from novad.errors import IntegrityError, RefusedError
 from novad.tracking.database import EVENTS, HEADS, writing
-from novad.tracking.events import _digest, append, champion_event, events, head, heads, verify
+from novad.tracking.events import _digest, append, champion_event, events, head, heads, reign, verify
 from novad.tracking.store import locate
 
 APPEND = """
@@ -80,6 +80,14 @@ def test_the_champion_is_what_the_last_promotion_named(workspace: Workspace) -> 
     found = champion_event(workspace, "metal")
     assert found is not None
     assert found.version == 3
+
+
+def test_a_reign_goes_on_until_another_champion_follows_for_the_last_time(workspace: Workspace) -> None:
+    told = [("promotion", 1), ("threshold", 1), ("promotion", 2), ("refusal", 1), ("rollback", 1)]
+    for kind, version in [*told, ("promotion", 3), ("rejection", 1)]:
+        append(workspace, "metal", kind, actor="ann", reason="r", version=version)
+    chain = events(workspace, "metal")
+    assert [len(reign(chain, version)) for version in (1, 2, 3, 4, None)] == [5, 4, 7, 0, 0]
 
 
 def test_a_log_that_grows_while_it_is_checked_is_not_called_forged(workspace: Workspace) -> None:
