@@ -141,7 +141,13 @@ def _local(uri: str, cache: Path) -> Path:
         tempfile.TemporaryDirectory(prefix=".fetch-", dir=cache.parent) as fresh,
         service_errors("the artifacts of this version cannot be fetched"),
     ):
-        Path(download_artifacts(artifact_uri=uri, dst_path=fresh)).rename(cache)
+        fetched = Path(download_artifacts(artifact_uri=uri, dst_path=fresh))
+        try:
+            fetched.rename(cache)
+        except OSError:
+            # Another reader was faster: its copy is as good, and ours goes with its folder.
+            if not cache.is_dir():
+                raise
     return cache
 
 

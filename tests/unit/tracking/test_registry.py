@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from mlflow import MlflowClient
@@ -13,6 +14,7 @@ from novad.config import Workspace
 from novad.errors import ConfigError, IntegrityError, RefusedError, ServiceError
 from novad.tracking import gate, history, promote, registry, resolve
 from novad.tracking.database import EVENTS, writing
+from novad.tracking.evidence import run_folder
 from novad.tracking.gates import GATES, Evidence, judge, load_policy
 from novad.tracking.store import locate, open_client
 
@@ -205,6 +207,26 @@ def test_changed_evidence_fails_the_digest_gate(published: Workspace, name: str)
     assert "digests" in failed
     with pytest.raises(RefusedError, match=name.replace(".", r"\.")):
         promote(published, "metal", 1, "Ann", "looks good")
+
+
+def test_of_two_readers_that_fetch_the_same_files_the_later_takes_those_of_the_first(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = workspace.state / "runs/7"
+
+    def fetch(artifact_uri: str, dst_path: str) -> str:
+        for folder in (Path(dst_path) / "run", cache):
+            folder.mkdir(parents=True)
+            (folder / "manifest.json").write_text(folder.name)
+        return f"{dst_path}/run"
+
+    monkeypatch.setattr("novad.tracking.evidence.probe_artifacts", lambda _uri: None)
+    monkeypatch.setattr("mlflow.artifacts.download_artifacts", fetch)
+    info = SimpleNamespace(artifact_uri="mlflow-artifacts:/1/7/artifacts")
+    client = SimpleNamespace(get_run=lambda _run_id: SimpleNamespace(info=info))
+    assert run_folder(workspace, client, "7") == cache  # type: ignore[arg-type]
+    assert [path.name for path in cache.parent.iterdir()] == ["7"]
+    assert (cache / "manifest.json").read_text() == "7"
 
 
 def test_artifacts_that_are_gone_are_a_service_error(published: Workspace) -> None:
