@@ -122,10 +122,9 @@ def check(workspace: Workspace, line: str) -> Checked:
         ServiceError: the store cannot be reached.
     """
     client = open_client(workspace)
-    chain, problems = examine(workspace, line)
+    chain, problems = _examined(workspace, client, line)
     with service_errors(f"{line}: the registry cannot be read"):
         versions = {int(each.version): each for each in client.search_model_versions(f"name = '{line}'")}
-    problems += _alias_problems(chain, client, line)
     problems += [
         f"{line}: version {each.version} was published and is no longer registered"
         for each in publications(workspace, line)
@@ -138,6 +137,15 @@ def check(workspace: Workspace, line: str) -> Checked:
         damaged += _tag_problems(chain, number, version)
         problems += [f"{line} version {number}: {problem}" for problem in damaged]
     return Checked(len(chain), len(versions), files, tuple(problems))
+
+
+def _examined(workspace: Workspace, client: "MlflowClient", line: str) -> tuple[list[Event], list[str]]:
+    """The events, and what is wrong with them and the alias; who decided meanwhile is no forger."""
+    while True:
+        chain, problems = examine(workspace, line)
+        astray = list(_alias_problems(chain, client, line))
+        if not astray or events(workspace, line) == chain:
+            return chain, problems + astray
 
 
 def _alias_problems(chain: list[Event], client: "MlflowClient", line: str) -> Iterator[str]:

@@ -12,7 +12,7 @@ from sqlalchemy import update
 
 from novad.config import Workspace
 from novad.errors import ConfigError, IntegrityError, RefusedError, ServiceError
-from novad.tracking import gate, history, promote, registry, resolve
+from novad.tracking import ResolvedModel, check, gate, history, promote, registry, resolve
 from novad.tracking.database import EVENTS, writing
 from novad.tracking.evidence import run_folder
 from novad.tracking.gates import GATES, Evidence, judge, load_policy
@@ -142,6 +142,32 @@ def test_an_alias_set_behind_our_back_is_refused(published: Workspace) -> None:
     client.set_registered_model_alias("metal", "champion", "2")
     with pytest.raises(IntegrityError, match="alias champion names version 2"):
         resolve(published, "metal")
+
+
+@pytest.mark.parametrize("before", [(), (1,)])
+@pytest.mark.parametrize("look", [resolve, check])
+def test_a_promotion_while_somebody_looks_is_not_called_tampering(
+    look: Callable[[Workspace, str], object],
+    before: tuple[int, ...],
+    published: Workspace,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for version in before:
+        promote(published, "metal", version, "Ann", "first")
+    real = MlflowClient.get_registered_model
+
+    def late(client: MlflowClient, name: str) -> object:
+        monkeypatch.setattr(MlflowClient, "get_registered_model", real)
+        promote(published, "metal", 2, "Bob", "meanwhile")
+        return real(client, name)
+
+    monkeypatch.setattr(MlflowClient, "get_registered_model", late)
+    found = look(published, "metal")
+    if isinstance(found, ResolvedModel):
+        assert (found.version, found.approver) == (2, "Bob")
+    else:
+        assert found == check(published, "metal")
+        assert found.problems == ()  # type: ignore[attr-defined]
 
 
 def _append_byte(path: Path) -> None:
