@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
-__all__ = ["VersionFiles", "find_version", "read_evidence", "run_folder", "version_files"]
+__all__ = ["VERSIONS", "VersionFiles", "find_version", "read_evidence", "run_folder", "version_files"]
+
+VERSIONS = range(1, 2**31)
+"""Numbers of versions, as far as databases count."""
 
 DIGEST_TAGS = (
     "novad.output_digest",
@@ -48,6 +51,8 @@ def find_version(client: "MlflowClient", line: str, version: int) -> "ModelVersi
     """
     from mlflow.exceptions import MlflowException
 
+    if version not in VERSIONS:
+        raise ConfigError(f"{line}: version {version} is not registered")
     try:
         return client.get_model_version(line, str(version))
     except MlflowException as error:

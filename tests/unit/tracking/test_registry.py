@@ -1,6 +1,7 @@
 """Who is champion: gates, names and reasons, digests, and what happens when somebody goes around them."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,11 +13,25 @@ from sqlalchemy import update
 
 from novad.config import Workspace
 from novad.errors import ConfigError, IntegrityError, RefusedError, ServiceError
-from novad.tracking import ResolvedModel, check, gate, history, promote, registry, resolve
+from novad.pipeline.accepting import accept_verified
+from novad.tracking import (
+    ResolvedModel,
+    change_threshold,
+    check,
+    gate,
+    history,
+    promote,
+    registry,
+    reject,
+    resolve,
+    rollback,
+)
 from novad.tracking.database import EVENTS, writing
 from novad.tracking.evidence import run_folder
 from novad.tracking.gates import GATES, Evidence, judge, load_policy
 from novad.tracking.store import locate, open_client
+from novad.tracking.verdicts import verdict_now
+from tracking_fixtures import logged_decision
 
 
 @pytest.fixture
@@ -65,6 +80,46 @@ def test_unknown_versions_and_lines_are_wrong_use(published: Workspace) -> None:
 def test_a_promotion_needs_a_name_and_a_reason(published: Workspace, approver: str, reason: str) -> None:
     with pytest.raises(ConfigError, match="must not be empty"):
         promote(published, "metal", 1, approver, reason)
+    assert history(published, "metal") == []
+
+
+@pytest.mark.parametrize(
+    ("approver", "reason", "told"),
+    [
+        ("M. Ito\n9 promotion Boss \x1b[2J", "r", "--approver: holds characters"),
+        ("A" * 101, "r", "--approver: String should have at most 100"),
+        ("Ann", "r" * 1001, "--reason: String should have at most 1000"),
+        ("Ann", "r\udcff", "--reason: "),
+    ],
+)
+def test_a_signature_is_short_and_legible_whichever_way_it_comes(
+    published: Workspace, approver: str, reason: str, told: str
+) -> None:
+    for decide in (
+        lambda: promote(published, "metal", 1, approver, reason),
+        lambda: rollback(published, "metal", approver, reason),
+        lambda: reject(published, "metal", 1, approver, reason),
+        lambda: change_threshold(published, "metal", approver, reason, alpha=0.1),
+        lambda: accept_verified(published, "metal", approver, reason),
+        lambda: verdict_now(logged_decision(), "good", approver, reason),
+    ):
+        with pytest.raises(ConfigError, match=re.escape(told)):
+            decide()
+    assert history(published, "metal") == []
+    event = promote(published, "metal", 1, " Ann ", " r ")
+    assert (event.actor, event.reason) == ("Ann", "r")
+
+
+@pytest.mark.parametrize("number", [0, 2**31, 10**20])
+def test_a_number_that_no_version_can_have_is_wrong_use(published: Workspace, number: int) -> None:
+    for ask in (
+        lambda: resolve(published, "metal", number),
+        lambda: promote(published, "metal", number, "Ann", "r"),
+        lambda: rollback(published, "metal", "Ann", "r", to=number),
+        lambda: reject(published, "metal", number, "Ann", "r"),
+    ):
+        with pytest.raises(ConfigError, match=f"version {number} is not registered"):
+            ask()
     assert history(published, "metal") == []
 
 
