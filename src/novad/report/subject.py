@@ -13,7 +13,7 @@ from novad.tracking.events import champion_of, examine, threshold_event
 from novad.tracking.evidence import find_version, read_evidence
 from novad.tracking.gates import Evidence, judge, line_policy
 from novad.tracking.published import METRICS, SCORES
-from novad.tracking.review import VersionStanding, version_standing
+from novad.tracking.review import VersionStanding, challenger, version_standing
 from novad.tracking.store import open_client
 
 __all__ = ["Subject", "fresh_subject", "registered_subject"]
@@ -86,6 +86,7 @@ def _subject(run: PublishedRun, evidence: Evidence) -> Subject:
     changed = threshold_event(events) if run.version is not None and run.version == present else None
     told = own if changed is None else changed.detail
     gates, gate_problem = _gates(run, evidence)
+    versions = [each.version for each in publications(run.workspace, run.line)]
     return Subject(
         run=run,
         evidence=evidence,
@@ -98,7 +99,7 @@ def _subject(run: PublishedRun, evidence: Evidence) -> Subject:
         log_problems=problems,
         standing=None if run.version is None else version_standing(run.version, events, present),
         champion=champion,
-        challenger=_challenger(run, events, present),
+        challenger=challenger(versions, events, present),
     )
 
 
@@ -108,12 +109,3 @@ def _gates(run: PublishedRun, evidence: Evidence) -> tuple[list[Verdict], str | 
         return judge(line_policy(run.workspace, run.line), evidence), None
     except ConfigError as error:
         return [], str(error)
-
-
-def _challenger(run: PublishedRun, events: list[Event], champion: int | None) -> int | None:
-    waiting = [
-        each.version
-        for each in publications(run.workspace, run.line)
-        if each.version > (champion or 0) and version_standing(each.version, events, champion) == "candidate"
-    ]
-    return max(waiting, default=None)
