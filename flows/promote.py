@@ -15,7 +15,7 @@ from pydantic import Field
 from novad.config import Workspace
 from novad.errors import RefusedError
 from novad.tracking import Event, Verdict, gate, history, promote, reject
-from novad.tracking.proposal import Proposal
+from novad.tracking.proposal import Name, Proposal, Reason
 
 POLL_SECONDS = 5
 
@@ -24,8 +24,8 @@ class Answer(RunInput):
     """The form that people fill in."""
 
     approve: bool = Field(description="Make this version the champion; otherwise it is rejected.")
-    approver: str = Field(pattern=r"\S", description="Who answers for it.")
-    reason: str = Field(pattern=r"\S", description="Why, in their words.")
+    approver: Name = Field(pattern=r"\S", description="Who answers for it.")
+    reason: Reason = Field(pattern=r"\S", description="Why, in their words.")
 
 
 @flow(name="novad-promote", persist_result=False)

@@ -157,6 +157,14 @@ def test_wrong_use_exits_2_and_is_told_in_json_too(arguments: tuple[str, ...], n
         (("gate", "metal", "--version", "9"), ("metal", "version 9")),
         (("promote", "metal", "--version", "1", "--approver", " ", "--reason", "why"), ("--approver",)),
         (("rollback", "metal", "--approver", "ada", "--reason", ""), ("--reason",)),
+        (
+            ("rollback", "metal", "--approver", "a\x1b[2J", "--reason", "why"),
+            ("--approver", "cannot be shown"),
+        ),
+        (
+            ("rollback", "metal", "--approver", "ada", "--reason", "r", "--to", f"1{0:020}"),
+            ("not registered",),
+        ),
         (("audit", "metal", "--at", "last tuesday"), ("--at", "last tuesday")),
         (("audit", "wood"), ("wood",)),
         (("threshold", "metal", "--approver", "ada", "--reason", "why"), ("--alpha", "--value")),

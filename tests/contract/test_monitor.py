@@ -19,10 +19,12 @@ from fake_line import make_workspace
 from monitored_line import BEGUN, NORMALS, OWN, REVIEW, log_parts, make_champion, parts
 from novad.cli import main
 from novad.config import Workspace
-from novad.errors import RefusedError
+from novad.errors import ConfigError, RefusedError
 from novad.serving.drift import DriftWatch
 from novad.serving.metrics import Metrics
+from novad.tracking import monitor
 from novad.tracking.database import DECISIONS, writing
+from novad.tracking.events import append
 from novad.tracking.store import locate
 
 Novad = Callable[..., tuple[int, str, str]]
@@ -273,7 +275,7 @@ def test_the_service_tells_prometheus_and_a_line_that_cannot_be_watched_spoils_n
     novad: Novad, line: Workspace
 ) -> None:
     log_parts(line, parts(300, brightness=DIMMED))
-    watch = DriftWatch(line, lambda: ["gone", "metal"])
+    watch = DriftWatch(line, lambda: {"gone": 1, "metal": 1})
     assert "drift_alarm{" not in Metrics().text({}, 0, watch.reports).decode()
     watch.refresh()
     told = _told(novad)[1]
@@ -284,6 +286,19 @@ def test_the_service_tells_prometheus_and_a_line_that_cannot_be_watched_spoils_n
         [value] = [text.removeprefix(shown) for text in figures.splitlines() if text.startswith(shown)]
         assert float(value) == stream["evidence"]
     assert "gone" not in figures
+
+
+def test_the_service_watches_the_version_that_still_judges(make_tracked: Callable[..., Workspace]) -> None:
+    line = make_tracked("metal")
+    make_champion(line)
+    append(line, "metal", "promotion", actor="ben", reason="newer", version=2)
+    log_parts(line, parts(300, brightness=DIMMED))
+    watch = DriftWatch(line, lambda: {"metal": 1})
+    watch.refresh()
+    found = watch.reports["metal"]
+    assert (found.version, found.verdict, found.drifted) == (1, "alarm", ("brightness",))
+    with pytest.raises(ConfigError, match="version 3 was never champion"):
+        monitor(line, "metal", version=3)
 
 
 @pytest.mark.usefixtures("prefect_server")

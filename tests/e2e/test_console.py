@@ -337,6 +337,8 @@ def test_approve_reject_and_roll_back(console: Console) -> None:
     line = console.line()
     assert (line["champion"]["version"], line["former"]) == (2, 1)
     assert [each["standing"] for each in line["versions"]] == ["former champion", "champion"]
+    for number in (0, 2**31, 10**20):
+        assert console.decide("rollback", to=number).json()["error"]["code"] == "bad_document"
     assert console.decide("rollback", to=1).json()["kind"] == "rollback"
     event = champion_event(workspace, LINE)
     assert event is not None

@@ -57,6 +57,7 @@ from novad.tracking import (
     trace,
 )
 from novad.tracking.database import DECISIONS, reading
+from novad.tracking.events import append
 from novad.tracking.golden import golden_images
 from novad.tracking.model import OUTPUT_COLUMNS
 from novad.tracking.reference import champion_reference
@@ -625,16 +626,38 @@ def test_a_challenger_that_cannot_be_loaded_does_not_hold_a_champion_back(
         assert state.champion is not None
         assert (state.champion.version, state.challenger) == (1, None)
         assert "bank.safetensors" in str(state.problem)
+        assert state.champion_problem is None
     finally:
         bank.write_bytes(whole)
     champions.refresh()
     assert champions.state(LINE) is state, "not tried again at once"
+    champion = state.champion
     champions.refresh(retry=True)
     state = champions.state(LINE)
+    assert state.champion is champion, "nothing was wrong with it"
     assert state.challenger is not None
     assert (state.challenger.version, state.problem) == (2, None)
     champions.refresh()
     assert champions.state(LINE) is state, "nothing has changed"
+
+
+def test_a_champion_is_loaded_again_only_for_what_changes_it(line: Workspace, served: Served) -> None:
+    champions = Champions(line)
+    champions.refresh()
+    first = champions.state(LINE)
+    assert first.champion is not None
+    append(line, LINE, "refusal", actor="ben", reason="not yet", version=2)
+    append(line, LINE, "data-accepted", actor="ben", reason="good parts")
+    champions.refresh()
+    state = champions.state(LINE)
+    assert state.seen == (first.seen[0] + 2, None)
+    assert state.champion is first.champion
+    promote(line, LINE, 1, "ada", "measured again")
+    champions.refresh()
+    again = champions.state(LINE).champion
+    assert again is not first.champion
+    assert again is not None
+    assert again.version == first.champion.version
 
 
 def test_a_challenger_scores_silently_in_the_shadow(

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -188,6 +189,25 @@ def test_a_sound_folder_passes_and_leaves_the_files_of_the_contract(
     before = {name: (out / name).read_bytes() for name in ("manifest.parquet", "report.json")}
     run(workspace, "plates")
     assert before == {name: (out / name).read_bytes() for name in before}
+
+
+def test_a_file_name_is_no_markup_in_the_data_docs(line_folder: Path, make_workspace: MakeWorkspace) -> None:
+    names = ("test/good/<svg onload=alert(1)>.png", "test/good/<img src=x>&lt;'\"$type.png")
+    for name in names:
+        shutil.copy(line_folder / "train/good/002.png", line_folder / name)
+    workspace = make_workspace()
+    with pytest.raises(RefusedError):
+        run(workspace, "plates")
+    kept = workspace.state / "refused/plates"
+    report = json.loads((kept / "report.json").read_text())
+    assert set(names) < {image for finding in report["errors"] for image in finding["images"]}
+    policy = "default-src 'none'; style-src 'unsafe-inline'"
+    for page in ("index.html", "validation.html"):
+        text = (kept / "docs" / page).read_text()
+        assert policy in text.partition("<body")[0]
+        assert "<svg" not in text
+        assert "<img" not in text
+        assert all(escape(name) in text for name in names)
 
 
 def test_a_line_that_is_refused_keeps_no_manifest_and_passes_once_mended(

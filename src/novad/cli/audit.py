@@ -27,7 +27,7 @@ def audit(
     ] = False,
     as_json: bool = JSON,
 ) -> None:
-    """Tell which version judged parts at a time, from what, by whose word; --verify exits 1 on any change."""
+    """Tell which version was champion at a time, from what, by whose word; --verify exits 1 on any change."""
     from novad import tracking
 
     workspace = Workspace.find()
@@ -74,6 +74,7 @@ def _lineage(found: "Standing") -> list[list[Any]]:
         ["approved", f"{decision.actor}: {decision.reason}"],
         ["thresholds", ", ".join(f"{name} {value:.4g}" for name, value in found.thresholds.items())],
         ["set by", f"{threshold.actor}: {threshold.reason}" if threshold else "the version's calibration"],
+        *([f"version {each}", f"still judged, last at {last[:19]}"] for each, last in found.others.items()),
         *origin_rows(model),
     ]
 

@@ -95,7 +95,9 @@ def reject(
 
     workspace = _workspace(line)
     event = tracking.reject(workspace, line, version, approver, reason)
-    _answer_decision(workspace, line, event, f"{line}: version {version} is rejected by {approver}", as_json)
+    _answer_decision(
+        workspace, line, event, f"{line}: version {version} is rejected by {event.actor}", as_json
+    )
 
 
 def rollback(
@@ -113,7 +115,7 @@ def rollback(
     workspace = _workspace(line)
     event = tracking.rollback(workspace, line, approver, reason, to)
     text = f"{line}: version {event.version} is champion again instead of {event.detail['replaced']}"
-    _answer_decision(workspace, line, event, f"{text}, approved by {approver}", as_json)
+    _answer_decision(workspace, line, event, f"{text}, approved by {event.actor}", as_json)
 
 
 def threshold(

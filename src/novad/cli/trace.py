@@ -63,6 +63,7 @@ def _show_prediction(console: "Console", found: "PredictionTrace") -> None:
         ["at", prediction.at + (" (shadow: nobody was told)" if prediction.shadow else "")],
         ["model", f"{model.line} version {model.version}"],
         ["approved", f"{approval.approver} on {approval.at[:19]}: {approval.reason}" if approval else None],
+        *([["champion until", approval.until[:19]]] if approval and approval.until else []),
         *([f"verdict of {each.at[:19]}", _said(each)] for each in found.verdicts),
         ["nearest normal", f"{prediction.nearest_image} (sha256 {prediction.nearest_sha256})"],
         *origin_rows(model),

@@ -2,7 +2,8 @@
 
 Great Expectations writes pages that load Bootstrap, jQuery and others from content delivery networks, and an
 index that is empty without them. A plant's computer has no such network: here the foreign references go, a
-short style takes their place, and the index says what was found.
+short style takes their place, and the index says what was found. Nor does it escape every value that it
+shows: a file's name must not become markup.
 """
 
 import re
@@ -10,11 +11,20 @@ import shutil
 from html import escape
 from pathlib import Path
 
+import pandas as pd
+
 from novad.images.report import Finding, GateReport
 
-__all__ = ["make_offline"]
+__all__ = ["make_offline", "without_markup"]
 
-_STYLE = """<style>
+# Letters of Linear A, which nobody writes and repr() leaves alone, in place of markup while a page is made.
+_PLACEHOLDERS = {sign: chr(0x10600 + number) for number, sign in enumerate("<>&\"'")}
+_HIDDEN = str.maketrans(_PLACEHOLDERS)
+_SHOWN = str.maketrans({placeholder: escape(sign) for sign, placeholder in _PLACEHOLDERS.items()})
+
+_HEAD = """<meta http-equiv="Content-Security-Policy"
+content="default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'">
+<style>
 body{font-family:system-ui,sans-serif;margin:0 auto;max-width:76rem;padding:1rem;color:#222}
 .row{display:flex;flex-wrap:wrap;gap:1rem}.container-fluid,.col-12{width:100%}
 table{border-collapse:collapse;margin:.5rem 0;max-width:100%}
@@ -33,6 +43,13 @@ _FOREIGN = re.compile(
 )
 # Links between the pages would break, as they move; those inside a page stay.
 _LINK = re.compile(r"<a\b[^>]*href=\"[^#][^\"]*\"[^>]*>(.*?)</a>", re.IGNORECASE | re.DOTALL)
+
+
+def without_markup(frame: pd.DataFrame) -> pd.DataFrame:
+    """``frame`` without markup in its texts; :func:`make_offline` shows them as they were."""
+    texts = frame.select_dtypes(include=["object", "string"])
+    hidden = texts.map(lambda value: value.translate(_HIDDEN) if isinstance(value, str) else value)
+    return frame.assign(**hidden)
 
 
 def make_offline(docs: Path, report: GateReport) -> None:
@@ -54,7 +71,8 @@ def make_offline(docs: Path, report: GateReport) -> None:
 
 
 def _self_contained(page: str) -> str:
-    return _LINK.sub(r"\1", _FOREIGN.sub("", page)).replace("</head>", f"{_STYLE}</head>", 1)
+    own = _LINK.sub(r"\1", _FOREIGN.sub("", page)).replace("</head>", f"{_HEAD}</head>", 1)
+    return own.translate(_SHOWN)
 
 
 def _index(report: GateReport) -> str:
@@ -64,7 +82,7 @@ def _index(report: GateReport) -> str:
     )
     findings = "".join(_row(finding) for finding in (*report.errors, *report.warnings))
     return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Data gate</title>{_STYLE}</head>'
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Data gate</title>{_HEAD}</head>'
         f'<body><h1>Data gate: <span class="{verdict}">{"passed" if report.passed else "refused"}</span></h1>'
         f"<p>{len(report.checks)} checks, {len(report.errors)} errors, {len(report.warnings)} warnings. "
         '<a href="validation.html">Every result</a>, <a href="suite.html">every expectation</a>.</p>'

@@ -9,7 +9,7 @@ import pandas as pd
 
 from novad.config import ValidateSettings
 from novad.images.checks import CHECKS, Check, gate_frame
-from novad.images.datadocs import make_offline
+from novad.images.datadocs import make_offline, without_markup
 from novad.images.report import Finding, GateReport
 from novad.images.splits import SPLITS
 
@@ -84,11 +84,14 @@ def _expect(
         validation_definitions=[definition],
         result_format={"result_format": "COMPLETE", "unexpected_index_column_names": ["path"]},
     )
-    outcome = context.checkpoints.add(checkpoint).run(batch_parameters={"dataframe": frame})
+    shown = without_markup(frame)
+    outcome = context.checkpoints.add(checkpoint).run(batch_parameters={"dataframe": shown})
     _write_docs(context, docs)
     (validation,) = outcome.run_results.values()
     return {
-        _name(result): _failing_rows(frame, result) for result in validation.results if not result.success
+        _name(result): frame[_is_failing(shown, result)]
+        for result in validation.results
+        if not result.success
     }
 
 
@@ -96,15 +99,14 @@ def _name(result: Any) -> str:
     return str(result.expectation_config.meta["check"])
 
 
-def _failing_rows(frame: pd.DataFrame, result: Any) -> pd.DataFrame:
-    """Rows that a result names; all of them when it concerns the table as a whole."""
+def _is_failing(shown: pd.DataFrame, result: Any) -> "pd.Series[bool]":
+    """Whether a result names a row; it names all of them when it concerns the table as a whole."""
     if result.exception_info.get("raised_exception"):
         raise RuntimeError(f"{result.expectation_config.type}: {result.exception_info}")
     named = result.result.get("unexpected_index_list")
     if named is None:
-        return frame
-    paths = {item["path"] for item in named}
-    return frame[frame["path"].isin(paths)]
+        return pd.Series(True, shown.index)
+    return shown["path"].isin({item["path"] for item in named})
 
 
 def _findings(check: Check, rows: pd.DataFrame, settings: ValidateSettings) -> list[Finding]:

@@ -20,7 +20,7 @@ from novad.pipeline.tracked_data import data_digest, lines_tracked_by, own_data,
 from novad.pipeline.verified_images import VerifiedImage, image_bytes
 from novad.tracking import DATA_ACCEPTED, Event
 from novad.tracking.events import append, events
-from novad.tracking.proposal import require_signature
+from novad.tracking.proposal import signature
 
 __all__ = ["Accepted", "accept_verified", "pending_images", "undo_interrupted"]
 
@@ -66,7 +66,7 @@ def accept_verified(
         IntegrityError: the event log was changed.
         ServiceError: DVC failed, or the database cannot be reached.
     """
-    require_signature(approver, reason)
+    approver, reason = signature(approver, reason)
     _, tracked_by = own_data(workspace, line)
     together = lines_tracked_by(workspace, tracked_by)
     with line_locks(workspace, together):

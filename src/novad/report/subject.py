@@ -14,7 +14,7 @@ from novad.tracking.evidence import find_version, read_evidence
 from novad.tracking.gates import Evidence
 from novad.tracking.judging import judged
 from novad.tracking.published import METRICS, SCORES
-from novad.tracking.review import VersionStanding, version_standing
+from novad.tracking.review import VersionStanding, challenger, version_standing
 from novad.tracking.store import open_client
 
 __all__ = ["Subject", "fresh_subject", "registered_subject"]
@@ -87,6 +87,7 @@ def _subject(run: PublishedRun, evidence: Evidence) -> Subject:
     changed = threshold_event(events) if run.version is not None and run.version == present else None
     told = own if changed is None else changed.detail
     gates, gate_problem = _gates(run, evidence, champion)
+    versions = [each.version for each in publications(run.workspace, run.line)]
     return Subject(
         run=run,
         evidence=evidence,
@@ -99,7 +100,7 @@ def _subject(run: PublishedRun, evidence: Evidence) -> Subject:
         log_problems=problems,
         standing=None if run.version is None else version_standing(run.version, events, present),
         champion=champion,
-        challenger=_challenger(run, events, present),
+        challenger=challenger(versions, events, present),
     )
 
 
@@ -109,12 +110,3 @@ def _gates(run: PublishedRun, evidence: Evidence, champion: Event | None) -> tup
         return judged(run.workspace, run.line, run.version, evidence, champion, lambda: run), None
     except ConfigError as error:
         return [], str(error)
-
-
-def _challenger(run: PublishedRun, events: list[Event], champion: int | None) -> int | None:
-    waiting = [
-        each.version
-        for each in publications(run.workspace, run.line)
-        if each.version > (champion or 0) and version_standing(each.version, events, champion) == "candidate"
-    ]
-    return max(waiting, default=None)

@@ -2,8 +2,8 @@
 
 import logging
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING
 
@@ -14,8 +14,9 @@ from novad.config.environment import scoring_device
 from novad.errors import RefusedError
 from novad.evaluation.parity import TOLERANCE, score_differences
 from novad.images.files import judge_files
+from novad.tracking import Event as TrackedEvent
 from novad.tracking import ResolvedModel, publications, resolve
-from novad.tracking.events import heads
+from novad.tracking.events import champion_of, heads, intact_events, threshold_event
 from novad.tracking.golden import golden_images
 
 if TYPE_CHECKING:
@@ -45,18 +46,41 @@ class Served:
 
 
 @dataclass(frozen=True)
+class Problem:
+    """Why a version could not be loaded, and when to try again, by the monotonic clock."""
+
+    told: str
+    retry_at: float
+
+
+@dataclass(frozen=True)
 class LineState:
     """What a service knows of a line; replaced as a whole, so that a batch sees one state."""
 
     seen: tuple[int, int | None] = (0, None)
-    """Newest event and newest version that were acted on."""
+    """Newest event and newest version that were looked at."""
+    decisive: tuple[int, int] = (0, 0)
+    """The events that made the champion and its threshold, as they were acted on; 0 for none."""
     champion: Served | None = None
+    champion_problem: Problem | None = None
+    """Why the newest decision could not be followed; the champion before it stays."""
     challenger: Served | None = None
     """Scores in the shadow, where that was asked for."""
-    problem: str | None = None
-    """Why the newest decision or version could not be followed; the champion before it stays."""
-    retry_at: float = 0.0
-    """When to try again, by the monotonic clock."""
+    challenger_problem: Problem | None = None
+    """Why the newest version does not score in the shadow."""
+
+    @property
+    def problem(self) -> str | None:
+        """What could not be followed."""
+        return "; ".join(each.told for each in self._problems) or None
+
+    def due(self, retry: bool) -> bool:
+        """Whether something that failed is to be tried again."""
+        return any(_due(each, retry) for each in self._problems)
+
+    @property
+    def _problems(self) -> list[Problem]:
+        return [each for each in (self.champion_problem, self.challenger_problem) if each is not None]
 
 
 class Champions:
@@ -118,9 +142,10 @@ class Champions:
             newest = self._newest_versions()
             for line, sequence in heads(self._workspace).items():
                 before, seen = self.state(line), (sequence, newest.get(line))
-                due = before.problem is not None and (retry or time.monotonic() >= before.retry_at)
-                if seen != before.seen or due:
-                    self._states = {**self._states, line: self._followed(line, seen, before)}
+                if seen != before.seen or before.due(retry):
+                    state = self._with_champion(line, replace(before, seen=seen), retry)
+                    state = self._with_challenger(line, state, retry or seen[1] != before.seen[1])
+                    self._states = {**self._states, line: state}
 
     def _watch(self) -> None:
         while not self._stop.wait(_POLL_SECONDS):
@@ -132,33 +157,35 @@ class Champions:
     def _newest_versions(self) -> Mapping[str, int]:
         return {each.line: each.version for each in publications(self._workspace)} if self._shadow else {}
 
-    def _followed(self, line: str, seen: tuple[int, int | None], before: LineState) -> LineState:
-        """The next state; whatever fails here leaves the champion in memory, and other lines, alone."""
-        champion, challenger, problems = before.champion, None, []
-        if seen[0] != before.seen[0] or before.problem is not None:
-            try:
-                champion = self._load_champion(line)
-            except Exception as error:
-                problems.append(str(error))
-        if champion is not None and seen[1] not in {None, champion.version}:
-            try:
-                challenger = self._load_challenger(line, seen[1], before)
-            except Exception as error:
-                problems.append(str(error))
-        if not problems:
-            return LineState(seen, champion, challenger)
-        problem = "; ".join(problems)
-        _log.error("%s: cannot be followed: %s", line, problem)
-        return LineState(seen, champion, challenger, problem, time.monotonic() + _RETRY_SECONDS)
+    def _with_champion(self, line: str, state: LineState, retry: bool) -> LineState:
+        """Whatever fails here leaves the champion in memory, and other lines, alone."""
+        try:
+            decisive = _decisive(intact_events(self._workspace, line))
+            if decisive == state.decisive and not _due(state.champion_problem, retry):
+                return state
+            state = replace(state, decisive=decisive)
+            return replace(state, champion=self._load_champion(line), champion_problem=None)
+        except Exception as error:
+            return replace(state, champion_problem=_problem(line, error))
+
+    def _with_challenger(self, line: str, state: LineState, retry: bool) -> LineState:
+        """Whatever fails here leaves the champion alone."""
+        champion, version = state.champion, state.seen[1]
+        if champion is None or version in {None, champion.version}:
+            return replace(state, challenger=None, challenger_problem=None)
+        if state.challenger is not None and state.challenger.version == version:
+            return state
+        if state.challenger_problem is not None and not _due(state.challenger_problem, retry):
+            return state
+        try:
+            challenger = self._load(resolve(self._workspace, line, version))
+            return replace(state, challenger=challenger, challenger_problem=None)
+        except Exception as error:
+            return replace(state, challenger=None, challenger_problem=_problem(line, error))
 
     def _load_champion(self, line: str) -> Served | None:
         model = resolve(self._workspace, line)
         return self._load(model) if model.alias == "champion" else None
-
-    def _load_challenger(self, line: str, version: int | None, before: LineState) -> Served:
-        if before.challenger is not None and before.challenger.version == version:
-            return before.challenger
-        return self._load(resolve(self._workspace, line, version))
 
     def _load(self, model: ResolvedModel) -> Served:
         """Raises:
@@ -178,6 +205,21 @@ class Champions:
             replayed=_replay(self._workspace, model, detector, max_pixels),
             detector=detector,
         )
+
+
+def _decisive(chain: Sequence[TrackedEvent]) -> tuple[int, int]:
+    """The events that made champion and threshold, by number; what else is on record loads no champion."""
+    made, changed = champion_of(chain), threshold_event(chain)
+    return made.sequence if made else 0, changed.sequence if changed else 0
+
+
+def _due(problem: Problem | None, retry: bool) -> bool:
+    return problem is not None and (retry or time.monotonic() >= problem.retry_at)
+
+
+def _problem(line: str, error: Exception) -> Problem:
+    _log.error("%s: cannot be followed: %s", line, error)
+    return Problem(str(error), time.monotonic() + _RETRY_SECONDS)
 
 
 def _replay(workspace: Workspace, model: ResolvedModel, detector: "Detector", max_pixels: int) -> int:

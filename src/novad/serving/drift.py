@@ -1,7 +1,7 @@
 """Drift of the served lines, looked at once a minute on a thread of its own: a scrape costs nothing."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from threading import Event, Thread
 
 from novad.config import Workspace, line_settings
@@ -18,11 +18,11 @@ class DriftWatch:
 
     Args:
         workspace: of the decision log.
-        lines: names those that have a champion.
+        served: version in service, by line; it may not be champion any more by the event log.
     """
 
-    def __init__(self, workspace: Workspace, lines: Callable[[], Iterable[str]]) -> None:
-        self._workspace, self._lines = workspace, lines
+    def __init__(self, workspace: Workspace, served: Callable[[], Mapping[str, int]]) -> None:
+        self._workspace, self._served = workspace, served
         self._reports: Mapping[str, Monitored] = {}
         self._stop = Event()
         self._thread = Thread(target=self._watch, name="novad-drift", daemon=True)
@@ -45,10 +45,10 @@ class DriftWatch:
     def refresh(self) -> None:
         """Look now; what fails is told in the log of the service and keeps no other line from its report."""
         found = {}
-        for line in self._lines():
+        for line, version in self._served().items():
             try:
                 since = line_settings(self._workspace.params, line).monitor.since
-                found[line] = monitor(self._workspace, line, since)
+                found[line] = monitor(self._workspace, line, since, version=version)
             except Exception as error:
                 _log.warning("%s: cannot be monitored: %s", line, error)
         self._reports = found

@@ -131,13 +131,14 @@ class Service:
         Raises:
             RequestError: 400 ``line_needed``, when it is not the only one.
         """
-        lines = self._served()
+        lines = list(self._served())
         if len(lines) != 1:
             raise RequestError(400, "line_needed", "not exactly one line is served; name it as ?line=NAME")
         return lines[0]
 
-    def _served(self) -> list[str]:
-        return [line for line, state in self.champions.states.items() if state.champion]
+    def _served(self) -> dict[str, int]:
+        states = self.champions.states
+        return {line: state.champion.version for line, state in states.items() if state.champion}
 
     def _max_pixels(self, line: str) -> int:
         if line not in self.champions.states:

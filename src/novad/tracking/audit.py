@@ -3,13 +3,14 @@
 import json
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from novad.config import Workspace
 from novad.errors import ConfigError, ServiceError
+from novad.tracking.decisions import last_decisions
 from novad.tracking.digests import combined
 from novad.tracking.events import (
     MAKES_CHAMPION,
@@ -38,7 +39,7 @@ __all__ = ["Checked", "Standing", "check", "decided_lines", "parse_time", "stand
 
 @dataclass(frozen=True)
 class Standing:
-    """Which version judged the parts of a line at a time, and by whose word."""
+    """Which version was the champion of a line at a time, by whose word, and which others judged since."""
 
     line: str
     at: str
@@ -50,6 +51,9 @@ class Standing:
     """The change of threshold in force; None where the version's own thresholds decided."""
     thresholds: Mapping[str, float] | None = None
     """Those in force: ``fail``, ``review`` and ``alpha``."""
+    others: Mapping[int, str] = field(default_factory=dict)
+    """Other versions that judged parts since, by the time of the last one until ``at``: a service follows
+    once the new champion is loaded, and anybody may ask for a version by number."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,8 @@ def standing(workspace: Workspace, line: str, at: datetime | None = None) -> Sta
         ServiceError: the store cannot be reached.
     """
     moment = (at or datetime.now(UTC)).isoformat(timespec="microseconds")
-    chain = [event for event in intact_events(workspace, line) if event.at <= moment]
+    # Now is after every event, also after one that a clock ahead of ours has dated.
+    chain = [event for event in intact_events(workspace, line) if at is None or event.at <= moment]
     decision = champion_of(chain)
     if decision is None or decision.version is None:
         return Standing(line, moment, None, None)
@@ -105,7 +110,9 @@ def standing(workspace: Workspace, line: str, at: datetime | None = None) -> Sta
     changed = threshold_event(chain)
     told = origin.thresholds if changed is None else changed.detail
     in_force = {name: told[name] for name in origin.thresholds}
-    return Standing(line, moment, decision, origin, changed, in_force)
+    judged = last_decisions(workspace, line, decision.at, moment)
+    others = {version: last for version, last in judged.items() if version != decision.version}
+    return Standing(line, moment, decision, origin, changed, in_force, others)
 
 
 def check(workspace: Workspace, line: str) -> Checked:
@@ -115,10 +122,9 @@ def check(workspace: Workspace, line: str) -> Checked:
         ServiceError: the store cannot be reached.
     """
     client = open_client(workspace)
-    chain, problems = examine(workspace, line)
+    chain, problems = _examined(workspace, client, line)
     with service_errors(f"{line}: the registry cannot be read"):
         versions = {int(each.version): each for each in client.search_model_versions(f"name = '{line}'")}
-    problems += _alias_problems(chain, client, line)
     problems += [
         f"{line}: version {each.version} was published and is no longer registered"
         for each in publications(workspace, line)
@@ -131,6 +137,15 @@ def check(workspace: Workspace, line: str) -> Checked:
         damaged += _tag_problems(chain, number, version)
         problems += [f"{line} version {number}: {problem}" for problem in damaged]
     return Checked(len(chain), len(versions), files, tuple(problems))
+
+
+def _examined(workspace: Workspace, client: "MlflowClient", line: str) -> tuple[list[Event], list[str]]:
+    """The events, and what is wrong with them and the alias; who decided meanwhile is no forger."""
+    while True:
+        chain, problems = examine(workspace, line)
+        astray = list(_alias_problems(chain, client, line))
+        if not astray or events(workspace, line) == chain:
+            return chain, problems + astray
 
 
 def _alias_problems(chain: list[Event], client: "MlflowClient", line: str) -> Iterator[str]:

@@ -135,8 +135,8 @@ ANSWERS = Table(
 
 
 @contextmanager
-def reading(store: Store, table: Table = EVENTS) -> Iterator[Connection | None]:
-    """A connection that sees one state; None when ``table`` does not exist yet, and nothing is created.
+def reading(store: Store, *tables: Table) -> Iterator[Connection | None]:
+    """A connection that sees one state; None when none of ``tables`` exists, and nothing is created.
 
     Raises:
         ServiceError: the database cannot be reached.
@@ -146,7 +146,8 @@ def reading(store: Store, table: Table = EVENTS) -> Iterator[Connection | None]:
         yield None
         return
     with _connected(store, write=False) as connection:
-        yield connection if inspect(connection).has_table(table.name) else None
+        there = inspect(connection).has_table
+        yield connection if any(there(table.name) for table in tables) else None
 
 
 @contextmanager

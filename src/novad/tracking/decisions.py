@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 from uuid import uuid4
 
-from sqlalchemy import ColumnElement, insert, select
+from sqlalchemy import ColumnElement, func, insert, select
 
 from novad.config import Workspace
 from novad.tracking.database import DECISIONS, present_columns, reading, writing
@@ -22,6 +22,7 @@ __all__ = [
     "decisions_of",
     "decisions_on",
     "find_decision",
+    "last_decisions",
     "log_decisions",
 ]
 
@@ -127,6 +128,26 @@ def decisions_on(workspace: Workspace, image_sha256: str) -> list[LoggedDecision
         ServiceError: the database cannot be reached.
     """
     return _select(workspace, DECISIONS.c.image_sha256 == image_sha256)
+
+
+def last_decisions(workspace: Workspace, line: str, since: str, until: str) -> dict[int, str]:
+    """By version, when it last judged a part of ``line`` between two times, the shadow left out.
+
+    Args:
+        since: UTC, ISO 8601 with microseconds.
+        until: the same.
+    Raises:
+        ServiceError: the database cannot be reached.
+    """
+    told = DECISIONS.c
+    query = (
+        select(told.version, func.max(told.at).label("last"))
+        .where(told.line == line, told.shadow.is_(False), told.at.between(since, until))
+        .group_by(told.version)
+        .order_by(told.version)
+    )
+    with reading(locate(workspace), DECISIONS) as connection:
+        return {row.version: row.last for row in connection.execute(query)} if connection is not None else {}
 
 
 def decisions_of(

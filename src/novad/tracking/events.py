@@ -2,12 +2,12 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, and_, delete, func, insert, literal, select
+from sqlalchemy import Connection, and_, delete, func, insert, inspect, literal, select
 from sqlalchemy.exc import IntegrityError as DuplicateKey
 
 from novad.config import Workspace
@@ -35,6 +35,7 @@ __all__ = [
     "head",
     "heads",
     "intact_events",
+    "reign",
     "threshold_event",
     "verify",
 ]
@@ -58,7 +59,7 @@ class Event:
     actor: str
     reason: str
     at: str
-    """UTC, ISO 8601 with microseconds."""
+    """UTC, ISO 8601 with microseconds; never before that of the event before it."""
     detail: Mapping[str, Any]
     """Whatever the kind needs to be understood later, JSON."""
     previous: str
@@ -95,6 +96,7 @@ def append(
             with writing(store) as connection:
                 newest = _newest(connection, line)
                 sequence = newest.sequence if newest else 0
+                now = datetime.now(UTC).isoformat(timespec="microseconds")
                 if expected is not None and _decided_since(connection, line, expected, sequence):
                     raise RefusedError(
                         f"{line}: somebody else changed this line meanwhile (event {sequence}, expected "
@@ -108,7 +110,8 @@ def append(
                         version=version,
                         actor=actor,
                         reason=reason,
-                        at=datetime.now(UTC).isoformat(timespec="microseconds"),
+                        # A clock may be set back, and what is asked by time is answered by order.
+                        at=max(now, newest.at) if newest else now,
                         detail=json.loads(_canonical(dict(detail or {}))),
                         previous=newest.digest if newest else _FIRST,
                         digest="",
@@ -137,7 +140,7 @@ def append(
 
 def events(workspace: Workspace, line: str | None = None) -> list[Event]:
     """Every event in order, of one line or of all."""
-    with reading(locate(workspace)) as connection:
+    with reading(locate(workspace), EVENTS) as connection:
         return _read(connection, line) if connection is not None else []
 
 
@@ -155,14 +158,14 @@ def intact_events(workspace: Workspace, line: str | None = None) -> list[Event]:
 
 def head(workspace: Workspace, line: str) -> int:
     """Sequence number of the newest event of ``line``, 0 before the first: what a decision is based on."""
-    with reading(locate(workspace)) as connection:
+    with reading(locate(workspace), EVENTS) as connection:
         newest = _newest(connection, line) if connection is not None else None
     return newest.sequence if newest else 0
 
 
 def heads(workspace: Workspace) -> dict[str, int]:
     """Sequence number of the newest event of every line: one look that tells whether anything happened."""
-    with reading(locate(workspace)) as connection:
+    with reading(locate(workspace), HEADS) as connection:
         found = _heads(connection, None) if connection is not None else {}
     return {line: sequence for line, (sequence, _) in found.items()}
 
@@ -197,6 +200,21 @@ def champion_stack(chain: Iterable[Event]) -> list[Event]:
     return stack
 
 
+def reign(chain: Sequence[Event], version: int | None) -> list[Event]:
+    """The events of ``chain`` until another champion followed ``version`` for the last time.
+
+    A service goes on with a version until the next one is loaded, and by its word if that never succeeds.
+
+    Returns:
+        A beginning of ``chain``, after which ``version`` is champion; empty when it never was.
+    """
+    crowned = [at for at, event in enumerate(chain) if event.kind in MAKES_CHAMPION]
+    own = [at for at in crowned if chain[at].version == version]
+    if not own:
+        return []
+    return list(chain[: next((at for at in crowned if at > own[-1]), None)])
+
+
 def threshold_event(chain: Iterable[Event]) -> Event | None:
     """The change of threshold in force after ``chain``: the last one since the present champion came in."""
     newest = None
@@ -220,7 +238,8 @@ def verify(workspace: Workspace, line: str | None = None) -> list[str]:
 def examine(workspace: Workspace, line: str | None = None) -> tuple[list[Event], list[str]]:
     """The events, as :func:`events`, and what is wrong with them, as :func:`verify`, from one look."""
     key = verifying_key()
-    with reading(locate(workspace)) as connection:
+    # Either table may have been removed behind our back: what the other one tells gives it away.
+    with reading(locate(workspace), EVENTS, HEADS) as connection:
         if connection is None:
             return [], []
         # One transaction for both: between two, an event of somebody else would look like a forgery.
@@ -298,6 +317,8 @@ def _decided_since(connection: Connection, line: str, expected: int, newest: int
 
 
 def _read(connection: Connection, line: str | None) -> list[Event]:
+    if not inspect(connection).has_table(EVENTS.name):
+        return []
     query = select(EVENTS).order_by(EVENTS.c.line, EVENTS.c.sequence)
     if line is not None:
         query = query.where(EVENTS.c.line == line)
@@ -305,6 +326,8 @@ def _read(connection: Connection, line: str | None) -> list[Event]:
 
 
 def _heads(connection: Connection, line: str | None) -> dict[str, tuple[int, str]]:
+    if not inspect(connection).has_table(HEADS.name):
+        return {}
     rows = connection.execute(select(HEADS)).all()
     return {row.line: (row.sequence, row.digest) for row in rows if line in (None, row.line)}
 

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
-__all__ = ["VersionFiles", "find_version", "read_evidence", "run_folder", "version_files"]
+__all__ = ["VERSIONS", "VersionFiles", "find_version", "read_evidence", "run_folder", "version_files"]
+
+VERSIONS = range(1, 2**31)
+"""Numbers of versions, as far as databases count."""
 
 DIGEST_TAGS = (
     "novad.output_digest",
@@ -48,6 +51,8 @@ def find_version(client: "MlflowClient", line: str, version: int) -> "ModelVersi
     """
     from mlflow.exceptions import MlflowException
 
+    if version not in VERSIONS:
+        raise ConfigError(f"{line}: version {version} is not registered")
     try:
         return client.get_model_version(line, str(version))
     except MlflowException as error:
@@ -141,7 +146,13 @@ def _local(uri: str, cache: Path) -> Path:
         tempfile.TemporaryDirectory(prefix=".fetch-", dir=cache.parent) as fresh,
         service_errors("the artifacts of this version cannot be fetched"),
     ):
-        Path(download_artifacts(artifact_uri=uri, dst_path=fresh)).rename(cache)
+        fetched = Path(download_artifacts(artifact_uri=uri, dst_path=fresh))
+        try:
+            fetched.rename(cache)
+        except OSError:
+            # Another reader was faster: its copy is as good, and ours goes with its folder.
+            if not cache.is_dir():
+                raise
     return cache
 
 

@@ -57,7 +57,7 @@ class Monitored:
 
     line: str
     version: int
-    """The champion; only its own decisions count."""
+    """The champion, or the one asked for; only its own decisions count."""
     verdict: str
     """`quiet` or `alarm`."""
     drifted: tuple[str, ...]
@@ -83,19 +83,24 @@ class Monitored:
 
 
 def monitor(
-    workspace: Workspace, line: str, since: datetime | None = None, window: int = WINDOW
+    workspace: Workspace,
+    line: str,
+    since: datetime | None = None,
+    window: int = WINDOW,
+    version: int | None = None,
 ) -> Monitored:
     """Judge the newest decisions of the champion, without those that were made in the shadow.
 
     Args:
         since: leave out what was decided before.
         window: most decisions that are looked at.
+        version: a former champion that still judges, instead of the present one.
     Raises:
-        ConfigError: the line has no champion.
+        ConfigError: the line has no champion, or ``version`` never was it.
         IntegrityError: a record of the champion was changed.
         ServiceError: the store cannot be reached.
     """
-    reference = champion_reference(workspace, line)
+    reference = champion_reference(workspace, line, version)
     rows = _newest(workspace, line, reference.version, since, window)
     used, left_out = _usable(rows, reference)
     drift = drift_of(used, reference, window)

@@ -3,13 +3,31 @@
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, StringConstraints, TypeAdapter, ValidationError
 
 from novad.config import Workspace
 from novad.errors import ConfigError, IntegrityError, RefusedError
 from novad.tracking.events import Event, append
 
-__all__ = ["Proposal", "require_signature"]
+__all__ = ["Name", "Proposal", "Reason", "signature"]
+
+
+def _printable(text: str) -> str:
+    """Control characters hide what was signed, and no database takes all of them."""
+    if not text.isprintable():
+        raise ValueError("holds characters that cannot be shown")
+    return text
+
+
+Name = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100), AfterValidator(_printable)
+]
+Reason = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1000), AfterValidator(_printable)
+]
+_SIGNATURE = {"approver": TypeAdapter(Name), "reason": TypeAdapter(Reason)}
 
 
 @dataclass(frozen=True)
@@ -62,10 +80,19 @@ class Proposal:
         )
 
 
-def require_signature(approver: str, reason: str) -> None:
-    """Raises:
-    ConfigError: a decision without a name or a reason.
+def signature(approver: str, reason: str) -> tuple[str, str]:
+    """Name and reason as they go on record, whichever way they came in: trimmed, short and legible.
+
+    Raises:
+        ConfigError: a decision without a name or a reason, or with one that cannot be shown.
     """
-    for name, value in (("approver", approver), ("reason", reason)):
-        if not value.strip():
+    signed = []
+    for name, text in (("approver", approver), ("reason", reason)):
+        if not text.strip():
             raise ConfigError(f"--{name}: must not be empty: a decision is signed and explained")
+        try:
+            signed.append(_SIGNATURE[name].validate_python(text))
+        except ValidationError as error:
+            told = error.errors(include_url=False, include_input=False)[0]["msg"]
+            raise ConfigError(f"--{name}: {told.removeprefix('Value error, ')}") from None
+    return signed[0], signed[1]

@@ -33,7 +33,7 @@ def published_version(workspace: Workspace, line: str, output_digest: str) -> in
         ServiceError: the database cannot be reached.
     """
     store = locate(workspace)
-    with reading(store) as connection:
+    with reading(store, PUBLICATIONS) as connection:
         if connection is None:
             return None
         row = connection.execute(
@@ -52,7 +52,7 @@ def publications(workspace: Workspace, line: str | None = None) -> list[Publicat
     Raises:
         ServiceError: the database cannot be reached.
     """
-    with reading(locate(workspace)) as connection:
+    with reading(locate(workspace), PUBLICATIONS) as connection:
         if connection is None:
             return []
         query = select(PUBLICATIONS).order_by(PUBLICATIONS.c.line, PUBLICATIONS.c.version)

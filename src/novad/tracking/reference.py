@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from novad.config import Workspace
 from novad.errors import ConfigError, IntegrityError
 from novad.tracking.digests import combined, file_digest
-from novad.tracking.events import Event, champion_of, intact_events, threshold_event
+from novad.tracking.events import Event, champion_of, intact_events, reign, threshold_event
 from novad.tracking.evidence import find_version, run_folder
 from novad.tracking.store import open_client
 
@@ -37,18 +37,24 @@ class Reference:
     """Digests of the images of the line's own data."""
 
 
-def champion_reference(workspace: Workspace, line: str) -> Reference:
-    """The reference of the present champion, with the threshold in force.
+def champion_reference(workspace: Workspace, line: str, version: int | None = None) -> Reference:
+    """The reference of a champion, with the threshold in force.
 
+    Args:
+        version: a former champion that still judges, by the threshold that it was left with; None for the
+            present one.
     Raises:
-        ConfigError: the line has no champion.
+        ConfigError: the line has no champion, or ``version`` never was it.
         IntegrityError: the event log, or a file of the version's run, was changed.
         ServiceError: the store cannot be reached, or the files of the run are gone.
     """
     chain = intact_events(workspace, line)
+    if version is not None:
+        chain = reign(chain, version)
     event = champion_of(chain)
     if event is None or event.version is None:
-        raise ConfigError(f"{line} has no champion; nothing judges its parts that could be monitored")
+        never = "has no champion" if version is None else f"version {version} was never champion"
+        raise ConfigError(f"{line} {never}; nothing judges its parts that could be monitored")
     client = open_client(workspace)
     run = find_version(client, line, event.version).run_id or ""
     folder = run_folder(workspace, client, run)

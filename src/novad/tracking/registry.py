@@ -4,7 +4,7 @@ from dataclasses import asdict
 from functools import partial
 
 from novad.config import Workspace
-from novad.errors import RefusedError
+from novad.errors import ConfigError, RefusedError
 from novad.tracking.events import (
     MAKES_CHAMPION,
     Event,
@@ -13,10 +13,10 @@ from novad.tracking.events import (
     events,
     intact_events,
 )
-from novad.tracking.evidence import DIGEST_TAGS, find_version, read_evidence
+from novad.tracking.evidence import DIGEST_TAGS, VERSIONS, find_version, read_evidence
 from novad.tracking.gates import Verdict
 from novad.tracking.judging import judged
-from novad.tracking.proposal import Proposal, require_signature
+from novad.tracking.proposal import Proposal, signature
 from novad.tracking.published import PublishedRun
 from novad.tracking.resolution import align_alias, checked_model, version_of
 from novad.tracking.store import open_client
@@ -56,7 +56,7 @@ def promote(
         IntegrityError: the event log was changed.
         ServiceError: the store cannot be reached.
     """
-    require_signature(approver, reason)
+    approver, reason = signature(approver, reason)
     chain = intact_events(workspace, line)
     before = champion_of(chain)
     client = open_client(workspace)
@@ -96,13 +96,15 @@ def rollback(
         reason: why, in their words.
         seen: the newest event that the approver knew; None for the newest there is.
     Raises:
-        ConfigError: no approver or no reason.
+        ConfigError: no such version, no approver or no reason.
         RefusedError: nothing to go back to, ``to`` never was champion or is so now, or somebody else decided
             first.
         IntegrityError: the event log, or a file of the version, was changed.
         ServiceError: the store cannot be reached.
     """
-    require_signature(approver, reason)
+    approver, reason = signature(approver, reason)
+    if to is not None and to not in VERSIONS:
+        raise ConfigError(f"{line}: version {to} is not registered")
     chain = intact_events(workspace, line)
     stack = champion_stack(chain)
     version = to if to is not None or len(stack) < 2 else stack[-2].version

@@ -4,7 +4,7 @@ from novad.config import Workspace
 from novad.errors import RefusedError
 from novad.tracking.events import Event, champion_of, intact_events
 from novad.tracking.evidence import find_version
-from novad.tracking.proposal import Proposal, require_signature
+from novad.tracking.proposal import Proposal, signature
 from novad.tracking.store import open_client
 
 __all__ = ["reject"]
@@ -27,7 +27,7 @@ def reject(
         IntegrityError: the event log was changed.
         ServiceError: the store cannot be reached.
     """
-    require_signature(reviewer, reason)
+    reviewer, reason = signature(reviewer, reason)
     chain = intact_events(workspace, line)
     champion = champion_of(chain)
     find_version(open_client(workspace), line, version)

@@ -82,22 +82,16 @@ def resolve(workspace: Workspace, line: str, version: int | None = None) -> Reso
         IntegrityError: the event log, the alias or a file of the model was changed.
         ServiceError: the store cannot be reached.
     """
-    chain = intact_events(workspace, line)
-    event = champion_of(chain)
     client = open_client(workspace)
     if version is not None:
+        event = champion_of(intact_events(workspace, line))
         promoted = event if event is not None and event.version == version else None
         return checked_model(workspace, client, line, version, None, promoted, None)
-    aliases = registered_aliases(client, line)
+    chain, aliases = _agreeing(workspace, client, line)
+    event = champion_of(chain)
     if event is None:
         return _resolve_challenger(workspace, client, line, aliases)
-    alias = aliases.get(_CHAMPION)
-    if alias not in {event.version, event.detail.get("replaced")}:
-        raise IntegrityError(
-            f"{line}: MLflow's alias champion names version {alias}, the event log names version "
-            f"{event.version}: the alias was set behind novad's back"
-        )
-    if alias != event.version:
+    if aliases.get(_CHAMPION) != event.version:
         align_alias(workspace, client, line)
     found = checked_model(workspace, client, line, version_of(event), _CHAMPION, event, None)
     return replace(found, threshold=threshold_event(chain))
@@ -171,14 +165,35 @@ def version_of(event: Event) -> int:
     return event.version
 
 
+def _agreeing(workspace: Workspace, client: "MlflowClient", line: str) -> tuple[list[Event], dict[str, int]]:
+    """The event log and the aliases; where somebody decided between the two looks, it is looked again.
+
+    Raises:
+        IntegrityError: they disagree, and nobody decided.
+    """
+    chain = intact_events(workspace, line)
+    while problem := _disagreement(champion_of(chain), aliases := registered_aliases(client, line)):
+        newest = intact_events(workspace, line)
+        if newest == chain:
+            raise IntegrityError(f"{line}: {problem}: the alias was set behind novad's back")
+        chain = newest
+    return chain, aliases
+
+
+def _disagreement(event: Event | None, aliases: dict[str, int]) -> str | None:
+    """In words; None also where a decision was interrupted before the alias moved."""
+    alias = aliases.get(_CHAMPION)
+    expected: set[int | None] = {None}
+    told = "no promotion is in the event log"
+    if event is not None:
+        expected = {event.version, event.detail.get("replaced")}
+        told = f"the event log names version {event.version}"
+    return None if alias in expected else f"MLflow's alias champion names version {alias}, {told}"
+
+
 def _resolve_challenger(
     workspace: Workspace, client: "MlflowClient", line: str, aliases: dict[str, int]
 ) -> ResolvedModel:
-    if _CHAMPION in aliases:
-        raise IntegrityError(
-            f"{line}: MLflow's alias champion names version {aliases[_CHAMPION]}, but no promotion is in the "
-            "event log: the alias was set behind novad's back"
-        )
     if _CHALLENGER not in aliases:
         raise ConfigError(f"{line}: no model is registered; run `novad train {line}` first")
     version = aliases[_CHALLENGER]

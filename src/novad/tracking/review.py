@@ -1,6 +1,6 @@
 """What reviewers read: where versions stand, and the decision log, filtered, with the verdicts on it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
@@ -17,6 +17,7 @@ from novad.tracking.verdicts import OperatorVerdict, verdicts_on
 __all__ = [
     "ReviewedDecision",
     "VersionStanding",
+    "challenger",
     "decision_counts",
     "latest_decisions",
     "version_standing",
@@ -110,6 +111,16 @@ def version_standing(version: int, chain: Sequence[Event], champion: int | None)
     if not kinds:
         return "candidate"
     return "rejected" if kinds[-1] == "rejection" else "former champion"
+
+
+def challenger(versions: Iterable[int], chain: Sequence[Event], champion: int | None) -> int | None:
+    """The newest version after the champion that nobody decided on; None when none waits."""
+    waiting = (
+        version
+        for version in versions
+        if version > (champion or 0) and version_standing(version, chain, champion) == "candidate"
+    )
+    return max(waiting, default=None)
 
 
 def _older(last: LoggedDecision) -> ColumnElement[bool]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from novad.config import Workspace
 from novad.errors import ConfigError, RefusedError
 from novad.tracking.events import Event, head
-from novad.tracking.proposal import Proposal, require_signature
+from novad.tracking.proposal import Proposal, signature
 from novad.tracking.resolution import resolve
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def change_threshold(
         IntegrityError: the event log, the alias or a file of the model was changed.
         ServiceError: the store cannot be reached.
     """
-    require_signature(approver, reason)
+    approver, reason = signature(approver, reason)
     if (alpha is None) == (value is None):
         raise ConfigError("--alpha, --value: give one of them")
     base = head(workspace, line)

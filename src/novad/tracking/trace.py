@@ -14,7 +14,7 @@ from novad.errors import ConfigError, IntegrityError, ServiceError
 from novad.tracking.acceptances import Acceptance, acceptances
 from novad.tracking.decisions import LoggedDecision, decisions_on, find_decision
 from novad.tracking.digests import combined, file_digest
-from novad.tracking.events import champion_of, events
+from novad.tracking.events import champion_of, events, reign
 from novad.tracking.evidence import find_version, run_folder
 from novad.tracking.publications import Publication, publications
 from novad.tracking.publish import FILES_RECORD
@@ -36,13 +36,16 @@ _LINEAGE = "lineage.json"
 
 @dataclass(frozen=True)
 class Approval:
-    """The event by which a version was champion when it judged."""
+    """The event that had last made a version champion when it judged."""
 
     approver: str
     reason: str
     kind: str
     at: str
     sequence: int
+    until: str | None
+    """When another version had become champion, if so: a service follows once that is loaded, and anybody may
+    ask for a version by number. UTC, ISO 8601."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ class PredictionTrace:
     prediction: LoggedDecision
     model: ModelOrigin
     approval: Approval | None
-    """None when the version was not the champion: a challenger, or asked for by number."""
+    """None when the version had never been champion: a challenger, or asked for by number."""
     verdicts: tuple[OperatorVerdict, ...] = ()
     """What people said about it, oldest first; the last one counts."""
 
@@ -195,12 +198,14 @@ def _lineage(folder: Path, run_id: str, files_digest: str) -> Any:
 
 
 def _approval(workspace: Workspace, decision: LoggedDecision) -> Approval | None:
-    """The decision that was in force, if it had made this version champion."""
-    chain = events(workspace, decision.line)
-    event = champion_of(each for each in chain if each.at <= decision.at)
-    if event is None or event.version != decision.version or decision.shadow:
+    """By whose word the version judged, also when another one had become champion a moment ago."""
+    before = [each for each in events(workspace, decision.line) if each.at <= decision.at]
+    served = reign(before, decision.version)
+    event = champion_of(served)
+    if event is None or decision.shadow:
         return None
-    return Approval(event.actor, event.reason, event.kind, event.at, event.sequence)
+    until = before[len(served)].at if len(served) < len(before) else None
+    return Approval(event.actor, event.reason, event.kind, event.at, event.sequence, until)
 
 
 def _uses(workspace: Workspace, publication: Publication, sha256: str) -> list[ImageUse]:

@@ -13,11 +13,10 @@ from novad.config import Workspace
 from novad.errors import ConfigError, ImageError
 from novad.images.decode import read_regular
 from novad.tracking.decisions import LoggedDecision, decisions_of
+from novad.tracking.proposal import Name, Reason
 from novad.tracking.verdicts import (
     Finding,
-    Name,
     OperatorVerdict,
-    Reason,
     line_verdicts,
     log_verdicts,
     verdict_now,

@@ -3,23 +3,20 @@
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import AfterValidator, StringConstraints
 from sqlalchemy import Row, insert, select
 
 from novad.config import Workspace
 from novad.errors import ConfigError
 from novad.tracking.database import DECISIONS, VERDICTS, reading, writing
 from novad.tracking.decisions import LoggedDecision
-from novad.tracking.proposal import require_signature
+from novad.tracking.proposal import signature
 from novad.tracking.store import locate
 
 __all__ = [
     "Finding",
-    "Name",
     "OperatorVerdict",
-    "Reason",
     "give_verdict",
     "line_verdicts",
     "log_verdicts",
@@ -29,21 +26,6 @@ __all__ = [
 ]
 
 Finding = Literal["good", "defect"]
-
-
-def _printable(text: str) -> str:
-    """Control characters hide what was signed, and no database takes all of them."""
-    if not text.isprintable():
-        raise ValueError("holds characters that cannot be shown")
-    return text
-
-
-Name = Annotated[
-    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100), AfterValidator(_printable)
-]
-Reason = Annotated[
-    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1000), AfterValidator(_printable)
-]
 
 
 @dataclass(frozen=True)
@@ -88,7 +70,7 @@ def verdict_now(
     Raises:
         ConfigError: no name, no reason, or a good part with a defect type.
     """
-    require_signature(actor, reason)
+    actor, reason = signature(actor, reason)
     if verdict == "good" and defect_type is not None:
         raise ConfigError("a good part has no defect type")
     return OperatorVerdict(

@@ -6,6 +6,7 @@ import pytest
 
 from fake_line import write_outputs
 from novad.config import Workspace
+from novad.report.subject import registered_subject
 from novad.serving.console.answers import LineReview
 from novad.serving.console.overview import overview
 from novad.serving.keys import Role
@@ -55,7 +56,8 @@ def test_a_line_goes_from_candidates_to_champions_and_back(published: Workspace)
         "rollback",
         "false alarms",
     )
-    assert (line.challenger, line.former) == (3, 1)
+    assert (line.challenger, line.former) == (None, 1), "who was rolled back waits for no decision"
+    assert registered_subject(published, "metal", 2).challenger is None
 
 
 def test_a_log_that_was_changed_is_told(published: Workspace) -> None:

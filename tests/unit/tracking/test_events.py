@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime, tzinfo
 from threading import Thread
 
 import pytest
@@ -12,7 +13,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 from novad.config import Workspace
 from novad.errors import IntegrityError, RefusedError
 from novad.tracking.database import EVENTS, HEADS, writing
-from novad.tracking.events import _digest, append, champion_event, events, head, verify
+from novad.tracking.events import _digest, append, champion_event, events, head, heads, reign, verify
 from novad.tracking.store import locate
 
 APPEND = """
@@ -50,6 +51,21 @@ def test_events_come_back_as_they_were_written(workspace: Workspace) -> None:
     assert verify(workspace) == []
 
 
+def test_time_goes_on_in_a_chain_though_the_clock_goes_back(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Backwards(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:
+            return datetime(2000, 1, 1, tzinfo=tz)
+
+    first = append(workspace, "metal", "note", actor="a", reason="r")
+    monkeypatch.setattr("novad.tracking.events.datetime", Backwards)
+    assert append(workspace, "metal", "note", actor="a", reason="r").at == first.at
+    assert append(workspace, "fabric", "note", actor="a", reason="r").at < first.at
+    assert verify(workspace) == []
+
+
 def test_every_line_has_its_own_chain(workspace: Workspace) -> None:
     append(workspace, "metal", "note", actor="a", reason="r")
     other = append(workspace, "fabric", "note", actor="a", reason="r")
@@ -64,6 +80,14 @@ def test_the_champion_is_what_the_last_promotion_named(workspace: Workspace) -> 
     found = champion_event(workspace, "metal")
     assert found is not None
     assert found.version == 3
+
+
+def test_a_reign_goes_on_until_another_champion_follows_for_the_last_time(workspace: Workspace) -> None:
+    told = [("promotion", 1), ("threshold", 1), ("promotion", 2), ("refusal", 1), ("rollback", 1)]
+    for kind, version in [*told, ("promotion", 3), ("rejection", 1)]:
+        append(workspace, "metal", kind, actor="ann", reason="r", version=version)
+    chain = events(workspace, "metal")
+    assert [len(reign(chain, version)) for version in (1, 2, 3, 4, None)] == [5, 4, 7, 0, 0]
 
 
 def test_a_log_that_grows_while_it_is_checked_is_not_called_forged(workspace: Workspace) -> None:
@@ -129,6 +153,8 @@ def _duplicate(connection: Connection) -> None:
         pytest.param(_remove(1, 2, 3), id="all-removed"),
         pytest.param(_duplicate, id="copied"),
         pytest.param(lambda connection: connection.execute(delete(HEADS)), id="head-removed"),
+        pytest.param(EVENTS.drop, id="all-dropped"),
+        pytest.param(HEADS.drop, id="heads-dropped"),
     ],
 )
 def test_every_change_behind_our_back_is_noticed(
@@ -155,6 +181,19 @@ def test_an_event_edited_together_with_its_digest_is_given_away_by_the_next(work
     with writing(locate(workspace)) as connection:
         _edit(actor="mallory", digest=_digest(forged))(connection)
     assert verify(workspace, "metal") == ["metal: event 3 does not follow event 2"]
+
+
+def test_a_log_whose_table_is_gone_is_told_line_by_line_and_takes_nothing_more(workspace: Workspace) -> None:
+    _three(workspace)
+    append(workspace, "fabric", "note", actor="a", reason="r")
+    with writing(locate(workspace)) as connection:
+        EVENTS.drop(connection)
+    assert heads(workspace) == {"metal": 3, "fabric": 1}
+    assert [problem.partition(":")[0] for problem in verify(workspace)] == ["fabric", "metal"]
+    [problem] = verify(workspace, "metal")
+    assert "ends with event 0, the recorded head is event 3" in problem
+    with pytest.raises(IntegrityError, match="behind novad's back"):
+        append(workspace, "metal", "note", actor="a", reason="r")
 
 
 def test_nothing_is_added_to_a_broken_end(workspace: Workspace) -> None:

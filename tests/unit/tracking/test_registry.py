@@ -1,9 +1,11 @@
 """Who is champion: gates, names and reasons, digests, and what happens when somebody goes around them."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from mlflow import MlflowClient
@@ -12,11 +14,26 @@ from sqlalchemy import update
 from fake_line import fake_scores, write_outputs
 from novad.config import Workspace
 from novad.errors import ConfigError, IntegrityError, RefusedError, ServiceError
-from novad.tracking import gate, history, promote, publish, registry, resolve
+from novad.pipeline.accepting import accept_verified
+from novad.tracking import (
+    ResolvedModel,
+    change_threshold,
+    check,
+    gate,
+    history,
+    promote,
+    publish,
+    registry,
+    reject,
+    resolve,
+    rollback,
+)
 from novad.tracking.database import EVENTS, writing
 from novad.tracking.evidence import run_folder
 from novad.tracking.gates import GATES, NOT_WORSE, BesideChampion, Evidence, Verdict, judge, load_policy
 from novad.tracking.store import locate, open_client
+from novad.tracking.verdicts import verdict_now
+from tracking_fixtures import logged_decision
 
 
 @pytest.fixture
@@ -65,6 +82,46 @@ def test_unknown_versions_and_lines_are_wrong_use(published: Workspace) -> None:
 def test_a_promotion_needs_a_name_and_a_reason(published: Workspace, approver: str, reason: str) -> None:
     with pytest.raises(ConfigError, match="must not be empty"):
         promote(published, "metal", 1, approver, reason)
+    assert history(published, "metal") == []
+
+
+@pytest.mark.parametrize(
+    ("approver", "reason", "told"),
+    [
+        ("M. Ito\n9 promotion Boss \x1b[2J", "r", "--approver: holds characters"),
+        ("A" * 101, "r", "--approver: String should have at most 100"),
+        ("Ann", "r" * 1001, "--reason: String should have at most 1000"),
+        ("Ann", "r\udcff", "--reason: "),
+    ],
+)
+def test_a_signature_is_short_and_legible_whichever_way_it_comes(
+    published: Workspace, approver: str, reason: str, told: str
+) -> None:
+    for decide in (
+        lambda: promote(published, "metal", 1, approver, reason),
+        lambda: rollback(published, "metal", approver, reason),
+        lambda: reject(published, "metal", 1, approver, reason),
+        lambda: change_threshold(published, "metal", approver, reason, alpha=0.1),
+        lambda: accept_verified(published, "metal", approver, reason),
+        lambda: verdict_now(logged_decision(), "good", approver, reason),
+    ):
+        with pytest.raises(ConfigError, match=re.escape(told)):
+            decide()
+    assert history(published, "metal") == []
+    event = promote(published, "metal", 1, " Ann ", " r ")
+    assert (event.actor, event.reason) == ("Ann", "r")
+
+
+@pytest.mark.parametrize("number", [0, 2**31, 10**20])
+def test_a_number_that_no_version_can_have_is_wrong_use(published: Workspace, number: int) -> None:
+    for ask in (
+        lambda: resolve(published, "metal", number),
+        lambda: promote(published, "metal", number, "Ann", "r"),
+        lambda: rollback(published, "metal", "Ann", "r", to=number),
+        lambda: reject(published, "metal", number, "Ann", "r"),
+    ):
+        with pytest.raises(ConfigError, match=f"version {number} is not registered"):
+            ask()
     assert history(published, "metal") == []
 
 
@@ -194,6 +251,32 @@ def test_an_alias_set_behind_our_back_is_refused(published: Workspace) -> None:
         resolve(published, "metal")
 
 
+@pytest.mark.parametrize("before", [(), (1,)])
+@pytest.mark.parametrize("look", [resolve, check])
+def test_a_promotion_while_somebody_looks_is_not_called_tampering(
+    look: Callable[[Workspace, str], object],
+    before: tuple[int, ...],
+    published: Workspace,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for version in before:
+        promote(published, "metal", version, "Ann", "first")
+    real = MlflowClient.get_registered_model
+
+    def late(client: MlflowClient, name: str) -> object:
+        monkeypatch.setattr(MlflowClient, "get_registered_model", real)
+        promote(published, "metal", 2, "Bob", "meanwhile")
+        return real(client, name)
+
+    monkeypatch.setattr(MlflowClient, "get_registered_model", late)
+    found = look(published, "metal")
+    if isinstance(found, ResolvedModel):
+        assert (found.version, found.approver) == (2, "Bob")
+    else:
+        assert found == check(published, "metal")
+        assert found.problems == ()  # type: ignore[attr-defined]
+
+
 def _append_byte(path: Path) -> None:
     with path.open("ab") as stream:
         stream.write(b" ")
@@ -257,6 +340,26 @@ def test_changed_evidence_fails_the_digest_gate(published: Workspace, name: str)
     assert "digests" in failed
     with pytest.raises(RefusedError, match=name.replace(".", r"\.")):
         promote(published, "metal", 1, "Ann", "looks good")
+
+
+def test_of_two_readers_that_fetch_the_same_files_the_later_takes_those_of_the_first(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = workspace.state / "runs/7"
+
+    def fetch(artifact_uri: str, dst_path: str) -> str:
+        for folder in (Path(dst_path) / "run", cache):
+            folder.mkdir(parents=True)
+            (folder / "manifest.json").write_text(folder.name)
+        return f"{dst_path}/run"
+
+    monkeypatch.setattr("novad.tracking.evidence.probe_artifacts", lambda _uri: None)
+    monkeypatch.setattr("mlflow.artifacts.download_artifacts", fetch)
+    info = SimpleNamespace(artifact_uri="mlflow-artifacts:/1/7/artifacts")
+    client = SimpleNamespace(get_run=lambda _run_id: SimpleNamespace(info=info))
+    assert run_folder(workspace, client, "7") == cache  # type: ignore[arg-type]
+    assert [path.name for path in cache.parent.iterdir()] == ["7"]
+    assert (cache / "manifest.json").read_text() == "7"
 
 
 def test_artifacts_that_are_gone_are_a_service_error(published: Workspace) -> None:

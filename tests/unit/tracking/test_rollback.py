@@ -1,7 +1,7 @@
 """Going back: which champion comes back, who may say so, and what an audit tells afterwards."""
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime, timedelta, tzinfo
 
 import pytest
 from sqlalchemy import update
@@ -20,9 +20,11 @@ from novad.tracking import (
     standing,
 )
 from novad.tracking.database import EVENTS, writing
+from novad.tracking.decisions import log_decisions
 from novad.tracking.digests import file_digest
 from novad.tracking.events import MAKES_CHAMPION, Event, append, champion_stack
 from novad.tracking.store import locate, open_client
+from tracking_fixtures import logged_decision
 
 
 @pytest.fixture
@@ -156,6 +158,33 @@ def test_an_audit_tells_who_served_at_every_time(published: Workspace) -> None:
         assert found.thresholds == found.model.thresholds
         assert found.model.requirements_lock == lock
     assert check(published, "metal").problems == ()
+
+
+def test_an_audit_tells_which_other_versions_still_judged(published: Workspace) -> None:
+    first, second = [promote(published, "metal", number, "Ann", "better") for number in (1, 2)]
+    last = promote(published, "metal", 3, "Ann", "better")
+    told = [(1, first.at, False), (1, second.at, False), (2, last.at, False), (1, last.at, True)]
+    decisions = [
+        logged_decision(prediction_id=str(number), version=version, at=at, shadow=shadow)
+        for number, (version, at, shadow) in enumerate(told)
+    ]
+    log_decisions(published, decisions)
+    for event, others in ((first, {}), (second, {1: second.at}), (last, {2: last.at})):
+        assert standing(published, "metal", datetime.fromisoformat(event.at)).others == others
+
+
+def test_who_serves_now_is_the_last_word_though_its_clock_was_ahead(
+    published: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Ahead(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:
+            return datetime.now(tz) + timedelta(days=1)
+
+    monkeypatch.setattr("novad.tracking.events.datetime", Ahead)
+    event = promote(published, "metal", 1, "Ann", "first")
+    assert standing(published, "metal").decision == event
+    assert standing(published, "metal", datetime.now(UTC)).decision is None
 
 
 @pytest.mark.parametrize("text", ["yesterday", "2999-01-01", "2026-13-01", "0001-01-01T00:00+14:00"])

@@ -74,10 +74,10 @@ def test_the_approver_is_who_had_made_the_version_champion_when_it_judged(publis
     _log(published, late.at, ids[2])
     _log(published, then.at, ids[3], shadow=True)
     approvals = [_prediction(published, each).approval for each in ids]
-    assert [each and (each.approver, each.reason, each.sequence) for each in approvals] == [
+    assert [each and (each.approver, each.reason, each.sequence, each.until) for each in approvals] == [
         None,
-        ("bob", "again", 2),
-        None,
+        ("bob", "again", 2, None),
+        ("bob", "again", 2, late.at),
         None,
     ]
 

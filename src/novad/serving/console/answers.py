@@ -57,7 +57,7 @@ class LineReview(BaseModel):
     champion: ChampionAnswer | None
     in_service: int | None = Field(description="The version that this service has loaded.")
     problem: str | None = Field(description="Why the newest decision could not be followed.")
-    challenger: int | None = Field(description="The newest version after the champion; nobody rejected it.")
+    challenger: int | None = Field(description="The newest version after the champion, not decided on.")
     former: int | None = Field(description="The champion that a rollback would bring back.")
     versions: list[VersionAnswer]
     seen: int = Field(description="Newest event of the line; a decision that is based on it names it.")

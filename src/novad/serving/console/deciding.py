@@ -24,7 +24,9 @@ from novad.tracking import (
     rollback,
     verdicts_on,
 )
-from novad.tracking.verdicts import Finding, Name, Reason
+from novad.tracking.evidence import VERSIONS
+from novad.tracking.proposal import Name, Reason
+from novad.tracking.verdicts import Finding
 
 if TYPE_CHECKING:
     from novad.serving.service import Service
@@ -48,13 +50,15 @@ class _OnLine(_Signed):
 class OnVersion(_OnLine):
     """A decision on one version."""
 
-    version: int = Field(ge=1)
+    version: int = Field(ge=VERSIONS.start, lt=VERSIONS.stop)
 
 
 class Rollback(_OnLine):
     """Back to an earlier champion."""
 
-    to: int | None = Field(None, ge=1, description="None: the one before the present champion.")
+    to: int | None = Field(
+        None, ge=VERSIONS.start, lt=VERSIONS.stop, description="None: the one before the present champion."
+    )
 
 
 class VerdictGiven(_Signed):

@@ -15,7 +15,7 @@ from novad.serving.console.answers import (
 from novad.serving.keys import Role
 from novad.tracking import Event, Monitored, Publication, decision_counts, publications
 from novad.tracking.events import champion_stack, examine
-from novad.tracking.review import version_standing
+from novad.tracking.review import challenger, version_standing
 
 __all__ = ["overview"]
 
@@ -71,17 +71,12 @@ def _line(
         )
         for each in published
     ]
-    newer = [
-        each.version
-        for each in versions
-        if each.version > (present or 0) and each.standing not in {"rejected", "champion"}
-    ]
     return LineReview(
         line=name,
         champion=_champion(champion) if champion is not None else None,
         in_service=state.champion.version if state.champion else None,
         problem=state.problem,
-        challenger=max(newer, default=None),
+        challenger=challenger((each.version for each in published), chain, present),
         former=stack[-2].version if len(stack) > 1 else None,
         versions=versions,
         seen=chain[-1].sequence if chain else 0,

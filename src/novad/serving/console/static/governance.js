@@ -10,8 +10,8 @@ export function decisionButtons(line, looked, role, done) {
     return element("p", { class: "note" }, "This key may review; approving, rejecting and rolling back need an admin key.");
   }
   const standing = line.versions.find((each) => each.version === looked)?.standing;
-  // One that was rolled back waits for a decision again.
-  const waits = standing === "candidate" || looked === line.challenger;
+  // Nobody waits for one that was rolled back, but it can be decided on again.
+  const waits = standing === "candidate" || (standing === "former champion" && looked > line.champion.version);
   const former = standing === "former champion" ? looked : line.former;
   return element(
     "div",
