@@ -109,9 +109,12 @@ def test_results_do_not_go_among_the_images(bench: Bench, line_folder: Path) -> 
 
 def test_images_that_the_gate_refuses_exit_1_and_keep_the_report(bench: Bench, line_folder: Path) -> None:
     (line_folder / "train/good/003.png").write_bytes(b"")
+    for number in range(4, 12):
+        (line_folder / f"train/good/{number:03d}.png").unlink()
     code, document, _ = bench(line_folder, "--layout", "mvtec")
     assert code == document["code"] == 1
-    assert "the data gate refused the line" in document["error"]
+    assert "only 3 normal training images" in document["error"]
+    assert "left out readable_image: train/good/003.png: the file is empty (0 bytes)" in document["error"]
     report = document["error"].split("Report: ")[1].split(",")[0]
     assert json.loads(Path(report).read_text())["errors"]
 
@@ -140,6 +143,8 @@ def test_a_run_leaves_one_table_of_all_methods(
     make_demo_line("brushed-metal", data, train=12, test_good=8, per_defect=3)
     for name in ("train/good/003.png", "test/good/001.png"):
         Image.open(data / name).resize((150, 200)).save(data / name)
+    (data / "test/dent").mkdir(exist_ok=True)
+    (data / "test/dent/readme.txt").write_text("not a part")
     script.write_text(JUDGES_BY_BYTES, "utf-8")
     monkeypatch.setattr(anomalib_runs, "SCRIPT", script)
     monkeypatch.setattr(
@@ -151,6 +156,8 @@ def test_a_run_leaves_one_table_of_all_methods(
     code, document, _ = bench(data, "--layout", "mvtec", *told)
     assert code == 0, document
     assert contents(data) == before
+    assert [each["images"] for each in document["left_out"]] == [["test/dent/readme.txt"]]
+    assert "enough_of_each_defect" in {each["check"] for each in document["warnings"]}
 
     rows = {row["method"]: row for row in document["methods"]}
     assert list(rows) == [*KINDS, *METHODS]

@@ -70,6 +70,7 @@ def compare(asked: Benchmark, folder: Path, step: Callable[[str], object]) -> Co
     """
     line = train_temporary_line(folder, asked.settings, step)
     metrics = read_json(line.output("evaluate", "metrics.json"))
+    gate = read_json(line.output("validate", "report.json"))
     costs = novad_costs(line, step)
     scores = pd.read_parquet(line.output("evaluate", "scores.parquet"))
     weights = asked.weights or own_weights(line)
@@ -84,6 +85,8 @@ def compare(asked: Benchmark, folder: Path, step: Callable[[str], object]) -> Co
     document = {
         "conditions": _conditions(line, asked, weights),
         "counts": metrics["counts"],
+        "left_out": gate.get("left_out", []),
+        "warnings": gate["warnings"],
         "methods": rows,
         "hybrid_vs_familiarity": metrics["hybrid_vs_familiarity"],
         "false_negative_reduction": metrics["false_negative_reduction"],

@@ -1,6 +1,5 @@
 """``novad bench``: familiarity, novelty, hybrid and today's methods on any dataset folder."""
 
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,10 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = ["bench"]
 
-WORK = ".work"
 PAPER_STEPS = 70_000
-# Of the data gate: whoever benchmarks a data set takes it as it is. What would falsify figures stays refused.
-LENIENT = {"allow_mixed_sizes": True, "min_normals": 5}
+# Of the data gate: whoever benchmarks a data set takes it as it is. What would falsify figures is left out.
+LENIENT = {"allow_mixed_sizes": True, "min_normals": 5, "leave_out": True}
 
 
 def bench(
@@ -56,6 +54,7 @@ def bench(
     """Benchmark a dataset folder: one table of quality and cost, as JSON, Markdown and plots.
 
     A temporary line is trained on DIR and forgotten; nothing is registered and nothing written into DIR.
+    Files that cannot be used are left out and named; results of an earlier run in --out go when this begins.
     With --anomalib its methods run on the same images, splits, resolution and weights, each in a process of
     its own.
     """
@@ -68,16 +67,13 @@ def bench(
     weights = None if anomalib_weights is None else _timm_weights(anomalib_weights, target, size)
 
     from novad.benchmarking.comparison import Benchmark, compare
-    from novad.benchmarking.report import write_report
+    from novad.benchmarking.report import data_gate, write_report
+    from novad.benchmarking.results_folder import working_folder
 
     asked = Benchmark(settings, chosen, environment, weights)
-    work = target / WORK
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
-    with progress(f"benchmarking {data.name}") as step:
+    with working_folder(target) as work, progress(f"benchmarking {data.name}") as step:
         found = compare(asked, work, lambda name: step(0, description=f"benchmarking {data.name}: {name}"))
-    files = write_report(found, target)
-    shutil.rmtree(work)
+        files = write_report(found, target)
     document: dict[str, Any] = {**found.document, "files": files}
 
     def show(console: "Console") -> None:
@@ -87,6 +83,8 @@ def bench(
         for row in rows:
             if row["reason"]:
                 console.print(f"{row['method']}: {row['reason']}", soft_wrap=True)
+        for line in data_gate(document):
+            console.print(line, soft_wrap=True)
         console.print(f"Results: {files['bench.md']}", soft_wrap=True)
 
     answer(document, as_json, show)
