@@ -80,7 +80,9 @@ def contents(folder: Path) -> dict[str, tuple[int, int]]:
         (("--layout", "mvtec", "--anomalib", sys.executable), ("--anomalib", sys.executable, "anomalib")),
         (("--layout", "mvtec", "--methods", "padim,magic"), ("--methods", "magic", "patchcore")),
         (("--layout", "mvtec", "--backbone", "no.safetensors"), ("--backbone", "no.safetensors")),
-        (("--layout", "mvtec", "--size", "50"), ("--image-size",)),
+        (("--layout", "mvtec", "--size", "50"), ("--size: ", "multiple of 8")),
+        (("--layout", "mvtec", "--tile", "256"), ("--tile: ", "at most --size (224)")),
+        (("--layout", "mvtec", "--tile", "50"), ("--tile: ", "multiple of 32")),
         (("--layout", "mvtec", "--anomaly-type", "odd"), ("--anomaly-type",)),
         (("--layout", "mvtec", "--explainer", "odd"), ("--explainer",)),
         (("--layout", "mvtec", "--imagenette", "nowhere"), ("--efficientad-teacher",)),
@@ -93,6 +95,14 @@ def test_wrong_use_is_named_before_anything_runs(
     code, document, _ = bench(sound_line, *options)
     assert code == document["code"] == 2
     assert all(str(word) in document["error"] for word in words), document["error"]
+
+
+def test_every_network_of_a_tiled_run_takes_the_tiles(sound_line: Path, tmp_path: Path) -> None:
+    # cli.bench is the command, too.
+    settings = importlib.import_module("novad.cli.bench")._settings(
+        sound_line, "mvtec", "bundled", "bcos", 64, 32, "sensory", 0, tmp_path
+    )
+    assert [each.tile for each in (settings.backbone, settings.explainer.backbone)] == [32, 32]
 
 
 def test_a_missing_folder_is_named(bench: Bench, tmp_path: Path) -> None:

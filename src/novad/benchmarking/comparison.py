@@ -177,6 +177,7 @@ def _conditions(line: Line, asked: Benchmark, weights: dict[str, Any] | None) ->
         "explainer": settings.explainer.method,
         "explained": settings.explainer.backbone.architecture,
         "size": settings.backbone.image_size,
+        "tile": settings.backbone.tile or None,
         "anomaly_type": settings.anomaly_type,
         "seed": settings.seed,
         "anomalib": None if asked.anomalib is None else asked.anomalib.version,

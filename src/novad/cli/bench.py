@@ -31,6 +31,9 @@ def bench(
         str, typer.Option(help="bcos (of the bundled network), or a Captum method on the backbone.")
     ] = "bcos",
     size: Annotated[int, typer.Option(help="Side of the network's input in pixels.")] = 224,
+    tile: Annotated[
+        int, typer.Option(help="Side of the parts in which an image goes through the network; 0: whole.")
+    ] = 0,
     anomaly_type: Annotated[str, typer.Option(help="sensory, semantic_near or semantic_far.")] = "sensory",
     seed: Annotated[int, typer.Option(min=0, help="Of splits, coreset and bootstrap.")] = 0,
     out: Annotated[
@@ -63,7 +66,8 @@ def bench(
     target = _target(data, layout, out)
     chosen = _methods(methods, METHODS)
     environment = _environment(anomalib, timeout, efficientad_teacher, imagenette, efficientad_steps)
-    settings = _settings(data, layout, backbone, explainer, size, anomaly_type, seed, target)
+    _check_sides(size, tile)
+    settings = _settings(data, layout, backbone, explainer, size, tile, anomaly_type, seed, target)
     weights = None if anomalib_weights is None else _timm_weights(anomalib_weights, target, size)
 
     from novad.benchmarking.comparison import Benchmark, compare
@@ -146,15 +150,28 @@ def _environment(
     return None if interpreter is None else find_anomalib(interpreter, timeout, files)
 
 
+def _check_sides(size: int, tile: int) -> None:
+    """Refuse them by the names of the options here, before a network is loaded."""
+    from pydantic import ValidationError
+
+    try:
+        BackboneSettings(sha256="0" * 64, image_size=size, tile=tile)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        option = "--tile" if first["loc"][0] == "tile" else "--size"
+        raise ConfigError(f"{option}: {first['msg'].replace('image_size', '--size')}") from None
+
+
 def _settings(
-    data: Path, layout: str, backbone: str, explainer: str, size: int, anomaly_type: str, seed: int, out: Path
-) -> LineSettings:
+    data: Path, layout: str, backbone: str, explainer: str, size: int, tile: int, anomaly_type: str,
+    seed: int, out: Path,
+) -> LineSettings:  # fmt: skip
     """Settings of the temporary line, as ``novad line add`` would write them, with absolute paths."""
     from pydantic import ValidationError
 
-    own = _backbone(backbone, size, out)
+    own = _backbone(backbone, size, out, tile)
     exact = own.architecture.startswith(("novad-", "bcos:"))
-    explained = own if explainer != "bcos" or exact else _backbone("bundled", size, out)
+    explained = own if explainer != "bcos" or exact else _backbone("bundled", size, out, tile)
     try:
         return LineSettings.model_validate(
             {
@@ -173,13 +190,13 @@ def _settings(
         raise ConfigError(f"--{option}: {first['msg']}") from None
 
 
-def _backbone(spec: str, size: int, out: Path) -> BackboneSettings:
+def _backbone(spec: str, size: int, out: Path, tile: int = 0) -> BackboneSettings:
     """What ``--backbone`` names, by absolute path; a download goes into the folder of the results."""
     import novad
     from novad.pipeline.checkpoints import choose
 
     home = Workspace(Path(novad.__file__).parents[2] if spec == "bundled" else out)
-    checkpoint = choose(home, spec, size)
+    checkpoint = choose(home, spec, size, tile)
     file = checkpoint.source or home.path(checkpoint.settings.checkpoint)
     return checkpoint.settings.model_copy(update={"checkpoint": str(file)})
 
