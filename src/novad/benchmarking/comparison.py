@@ -63,7 +63,7 @@ def compare(asked: Benchmark, folder: Path, step: Callable[[str], object]) -> Co
 
     Args:
         asked: what to compare.
-        folder: empty, for what lives no longer than the benchmark.
+        folder: for what lives no longer than the benchmark.
         step: told what happens next.
     Raises:
         NovadError: novad itself refused the images or the settings.

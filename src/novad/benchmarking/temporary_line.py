@@ -30,7 +30,7 @@ def train_temporary_line(folder: Path, settings: LineSettings, step: Callable[[s
     """Run every stage in a process of its own; the images stay where they are.
 
     Args:
-        folder: empty; becomes the workspace.
+        folder: without a line; becomes the workspace.
         settings: of the line; ``data`` and the checkpoints are absolute paths.
         step: told the name of each stage before it runs.
     Raises:

@@ -71,11 +71,13 @@ def bench(
     weights = None if anomalib_weights is None else _timm_weights(anomalib_weights, target, size)
 
     from novad.benchmarking.comparison import Benchmark, compare
+    from novad.benchmarking.gathered_images import gathered
     from novad.benchmarking.report import data_gate, write_report
     from novad.benchmarking.results_folder import working_folder
 
-    asked = Benchmark(settings, chosen, environment, weights)
     with working_folder(target) as work, progress(f"benchmarking {data.name}") as step:
+        images = gathered(data, layout, work / "images")
+        asked = Benchmark(settings.model_copy(update={"data": str(images)}), chosen, environment, weights)
         found = compare(asked, work, lambda name: step(0, description=f"benchmarking {data.name}: {name}"))
         files = write_report(found, target)
     document: dict[str, Any] = {**found.document, "files": files}
