@@ -80,7 +80,9 @@ def contents(folder: Path) -> dict[str, tuple[int, int]]:
         (("--layout", "mvtec", "--anomalib", sys.executable), ("--anomalib", sys.executable, "anomalib")),
         (("--layout", "mvtec", "--methods", "padim,magic"), ("--methods", "magic", "patchcore")),
         (("--layout", "mvtec", "--backbone", "no.safetensors"), ("--backbone", "no.safetensors")),
-        (("--layout", "mvtec", "--size", "50"), ("--image-size",)),
+        (("--layout", "mvtec", "--size", "50"), ("--size: ", "multiple of 8")),
+        (("--layout", "mvtec", "--tile", "256"), ("--tile: ", "at most --size (224)")),
+        (("--layout", "mvtec", "--tile", "50"), ("--tile: ", "multiple of 32")),
         (("--layout", "mvtec", "--anomaly-type", "odd"), ("--anomaly-type",)),
         (("--layout", "mvtec", "--explainer", "odd"), ("--explainer",)),
         (("--layout", "mvtec", "--imagenette", "nowhere"), ("--efficientad-teacher",)),
@@ -93,6 +95,14 @@ def test_wrong_use_is_named_before_anything_runs(
     code, document, _ = bench(sound_line, *options)
     assert code == document["code"] == 2
     assert all(str(word) in document["error"] for word in words), document["error"]
+
+
+def test_every_network_of_a_tiled_run_takes_the_tiles(sound_line: Path, tmp_path: Path) -> None:
+    # cli.bench is the command, too.
+    settings = importlib.import_module("novad.cli.bench")._settings(
+        sound_line, "mvtec", "bundled", "bcos", 64, 32, "sensory", 0, tmp_path
+    )
+    assert [each.tile for each in (settings.backbone, settings.explainer.backbone)] == [32, 32]
 
 
 def test_a_missing_folder_is_named(bench: Bench, tmp_path: Path) -> None:
@@ -109,9 +119,12 @@ def test_results_do_not_go_among_the_images(bench: Bench, line_folder: Path) -> 
 
 def test_images_that_the_gate_refuses_exit_1_and_keep_the_report(bench: Bench, line_folder: Path) -> None:
     (line_folder / "train/good/003.png").write_bytes(b"")
+    for number in range(4, 12):
+        (line_folder / f"train/good/{number:03d}.png").unlink()
     code, document, _ = bench(line_folder, "--layout", "mvtec")
     assert code == document["code"] == 1
-    assert "the data gate refused the line" in document["error"]
+    assert "only 3 normal training images" in document["error"]
+    assert "left out readable_image: train/good/003.png: the file is empty (0 bytes)" in document["error"]
     report = document["error"].split("Report: ")[1].split(",")[0]
     assert json.loads(Path(report).read_text())["errors"]
 
@@ -140,6 +153,8 @@ def test_a_run_leaves_one_table_of_all_methods(
     make_demo_line("brushed-metal", data, train=12, test_good=8, per_defect=3)
     for name in ("train/good/003.png", "test/good/001.png"):
         Image.open(data / name).resize((150, 200)).save(data / name)
+    (data / "test/dent").mkdir(exist_ok=True)
+    (data / "test/dent/readme.txt").write_text("not a part")
     script.write_text(JUDGES_BY_BYTES, "utf-8")
     monkeypatch.setattr(anomalib_runs, "SCRIPT", script)
     monkeypatch.setattr(
@@ -151,6 +166,8 @@ def test_a_run_leaves_one_table_of_all_methods(
     code, document, _ = bench(data, "--layout", "mvtec", *told)
     assert code == 0, document
     assert contents(data) == before
+    assert [each["images"] for each in document["left_out"]] == [["test/dent/readme.txt"]]
+    assert "enough_of_each_defect" in {each["check"] for each in document["warnings"]}
 
     rows = {row["method"]: row for row in document["methods"]}
     assert list(rows) == [*KINDS, *METHODS]

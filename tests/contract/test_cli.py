@@ -375,6 +375,9 @@ def test_training_tells_what_ran_and_then_that_nothing_did(
     workspace = make_tiny("metal", "fabric")
     monkeypatch.setenv("NOVAD_WORKSPACE", str(workspace.root))
     (workspace.root / "input/fabric").write_text("memory_bank: refuse")
+    empty = {"check": "readable_image", "severity": "left out", "images": ["a.png"], "message": "is empty"}
+    report = json.dumps({"errors": [], "warnings": [], "left_out": [empty]})
+    (workspace.root / "template/metal/validate/report.json").write_text(report)
     told = novad("train", "metal", "fabric", "--json")
     assert told[0] == 1
     document = _document(told)
@@ -383,6 +386,7 @@ def test_training_tells_what_ran_and_then_that_nothing_did(
     assert metal["warning"].startswith("15 calibration normals promise at most 0.062 ")
     assert (metal["line"], metal["version"], metal["error"], metal["unchanged"]) == ("metal", 1, None, False)
     assert len(metal["ran"]) == 5
+    assert metal["left_out"] == [empty]
     assert metal["scores"]["hybrid"] == {"image_auroc": 0.93, "fnr_at_fpr_05": 0.2}
     assert (fabric["version"], fabric["scores"], fabric["code"]) == (None, None, 1)
     assert "part-07.png is empty" in fabric["error"]
@@ -392,6 +396,7 @@ def test_training_tells_what_ran_and_then_that_nothing_did(
     assert code == 0
     assert "Nothing to do" in out
     assert "0.930" in out
+    assert "metal: left out readable_image: a.png: is empty" in out
     assert str(workspace.artifacts("metal", "evaluate") / "heatmaps") in out
 
 

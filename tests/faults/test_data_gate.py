@@ -230,6 +230,48 @@ def test_mixed_sizes_pass_where_the_line_allows_them(
     run(make_workspace(allow_mixed_sizes=True), "plates")
 
 
+BAD_PARTS = (_empty, _truncated, _text, _stray, _duplicate, _mask_size, _empty_mask, _damaged_mask)
+
+
+def test_a_line_that_asks_for_it_goes_on_without_bad_parts_and_names_them(
+    line_folder: Path, make_workspace: MakeWorkspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for break_it in BAD_PARTS:
+        break_it(line_folder)
+    workspace = make_workspace(leave_out=True, min_normals=5)
+    run(workspace, "plates")
+    out = workspace.artifacts("plates", "validate")
+    report = json.loads((out / "report.json").read_text())
+    assert (report["passed"], report["errors"]) == (True, [])
+    images = {
+        path for each in report["left_out"] if each["severity"] == "left out" for path in each["images"]
+    }
+    masks = {path for each in report["left_out"] if each["severity"] != "left out" for path in each["images"]}
+    assert images == {
+        "train/good/003.png", "train/good/readme.md", "test/good/001.png", "test/scratch/notes.png",
+        "test/good/again.png",
+    }  # fmt: skip
+    assert masks == {"test/dent/001.png", "test/pits/000.png", "test/pits/001.png"}
+    manifest = read_manifest(out / "manifest.parquet").set_index("path")
+    assert len(manifest) == report["counts"]["images"] == 24
+    assert not images & set(manifest.index)
+    assert manifest.loc[sorted(masks), ["mask_path", "mask_area", "mask_error"]].isna().all(axis=None)
+    assert manifest["split"].notna().all()
+    printed, page = capsys.readouterr().err, (out / "docs/index.html").read_text()
+    assert all(path in printed and path in page for path in images | masks)
+
+
+def test_too_few_normals_stay_an_error_that_tells_what_was_left_out(
+    line_folder: Path, make_workspace: MakeWorkspace
+) -> None:
+    _empty(line_folder)
+    workspace = make_workspace(leave_out=True)
+    with pytest.raises(RefusedError, match="enough_normals"):
+        run(workspace, "plates")
+    report = json.loads((workspace.state / "refused/plates/report.json").read_text())
+    assert [each["images"] for each in report["left_out"]] == [["train/good/003.png"]]
+
+
 def test_black_frames_in_train_and_test_are_a_warning_and_other_equal_frames_an_error(
     line_folder: Path, make_workspace: MakeWorkspace
 ) -> None:

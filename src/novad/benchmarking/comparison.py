@@ -63,13 +63,14 @@ def compare(asked: Benchmark, folder: Path, step: Callable[[str], object]) -> Co
 
     Args:
         asked: what to compare.
-        folder: empty, for what lives no longer than the benchmark.
+        folder: for what lives no longer than the benchmark.
         step: told what happens next.
     Raises:
         NovadError: novad itself refused the images or the settings.
     """
     line = train_temporary_line(folder, asked.settings, step)
     metrics = read_json(line.output("evaluate", "metrics.json"))
+    gate = read_json(line.output("validate", "report.json"))
     costs = novad_costs(line, step)
     scores = pd.read_parquet(line.output("evaluate", "scores.parquet"))
     weights = asked.weights or own_weights(line)
@@ -84,6 +85,8 @@ def compare(asked: Benchmark, folder: Path, step: Callable[[str], object]) -> Co
     document = {
         "conditions": _conditions(line, asked, weights),
         "counts": metrics["counts"],
+        "left_out": gate.get("left_out", []),
+        "warnings": gate["warnings"],
         "methods": rows,
         "hybrid_vs_familiarity": metrics["hybrid_vs_familiarity"],
         "false_negative_reduction": metrics["false_negative_reduction"],
@@ -174,6 +177,7 @@ def _conditions(line: Line, asked: Benchmark, weights: dict[str, Any] | None) ->
         "explainer": settings.explainer.method,
         "explained": settings.explainer.backbone.architecture,
         "size": settings.backbone.image_size,
+        "tile": settings.backbone.tile or None,
         "anomaly_type": settings.anomaly_type,
         "seed": settings.seed,
         "anomalib": None if asked.anomalib is None else asked.anomalib.version,

@@ -8,9 +8,13 @@ import numpy as np
 from novad.benchmarking.comparison import Comparison
 from novad.evaluation.plots import false_negatives_plot, roc_plot, score_histograms
 from novad.evaluation.summary import KINDS
+from novad.images.report import told
 from novad.stages.runner import write_json
 
-__all__ = ["COLUMNS", "cells", "markdown", "write_report"]
+__all__ = ["COLUMNS", "RESULTS", "cells", "data_gate", "markdown", "write_report"]
+
+_PLOTS = ("score_histograms", "roc", "false_negatives")
+RESULTS = ("bench.json", "bench.md", "scores.parquet", *(f"plots/{name}.png" for name in _PLOTS))
 
 COLUMNS = (
     "method", "AUROC (95 %)", "AUPR", "missed at 1 % FPR", "missed at 5 % FPR (95 %)", "pixel AUROC", "AUPRO",
@@ -38,10 +42,10 @@ def write_report(comparison: Comparison, folder: Path) -> dict[str, str]:
         *KINDS,
         *(row["method"] for row in document["methods"] if row["by"] != "novad" and _measured(row)),
     ]
-    drawn = {"score_histograms": plots / "score_histograms.png"}
+    two_classes = len(np.unique(scores["label"])) == 2
+    drawn = {name: plots / f"{name}.png" for name in (_PLOTS if two_classes else _PLOTS[:1])}
     score_histograms(scores, comparison.thresholds, drawn["score_histograms"], names)
-    if len(np.unique(scores["label"])) == 2:
-        drawn |= {"roc": plots / "roc.png", "false_negatives": plots / "false_negatives.png"}
+    if two_classes:
         roc_plot(scores, drawn["roc"], names)
         false_negatives_plot(scores, drawn["false_negatives"], names)
     text = markdown(document, {name: path.relative_to(folder).as_posix() for name, path in drawn.items()})
@@ -52,11 +56,11 @@ def write_report(comparison: Comparison, folder: Path) -> dict[str, str]:
 
 def markdown(document: dict[str, Any], plots: dict[str, str]) -> str:
     """Conditions, table, differences and plots, as one page."""
-    told, counts = document["conditions"], document["counts"]
+    conditions, counts = document["conditions"], document["counts"]
     lines = [
-        f"# {told['data']}: familiarity, novelty, hybrid and others",
+        f"# {conditions['data']}: familiarity, novelty, hybrid and others",
         "",
-        ", ".join(f"{name} {value}" for name, value in told.items() if value is not None),
+        ", ".join(f"{name} {value}" for name, value in conditions.items() if value is not None),
         "",
         f"{counts['train']} bank, {counts['calibration']} calibration and {counts['tuning']} tuning images; "
         f"figures over the test split: {counts['test_normal']} normal, {counts['test_anomalous']} anomalous.",
@@ -67,6 +71,7 @@ def markdown(document: dict[str, Any], plots: dict[str, str]) -> str:
         "",
     ]
     lines += [f"- {row['method']}: {row['reason']}" for row in document["methods"] if not _measured(row)]
+    lines += data_gate(document, "- ")
     differences = {"familiarity": document["hybrid_vs_familiarity"], **document["hybrid_vs"]}
     shown = [_difference_cells(name, each) for name, each in differences.items() if each]
     if shown:
@@ -74,6 +79,11 @@ def markdown(document: dict[str, Any], plots: dict[str, str]) -> str:
         lines += ["", "Paired bootstrap on the same images, 95 % intervals:", "", *_table(columns, shown)]
     lines += ["", *(f"![{name.replace('_', ' ')}]({path})" for name, path in plots.items()), ""]
     return "\n".join(lines)
+
+
+def data_gate(document: dict[str, Any], before: str = "") -> list[str]:
+    """What the data gate left out of the images and what it warns of, as lines for people."""
+    return [f"{before}{line}" for part in ("left_out", "warnings") for line in told(document[part])]
 
 
 def cells(row: dict[str, Any], anomalies: int) -> list[str]:

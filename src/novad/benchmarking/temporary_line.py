@@ -30,7 +30,7 @@ def train_temporary_line(folder: Path, settings: LineSettings, step: Callable[[s
     """Run every stage in a process of its own; the images stay where they are.
 
     Args:
-        folder: empty; becomes the workspace.
+        folder: without a line; becomes the workspace.
         settings: of the line; ``data`` and the checkpoints are absolute paths.
         step: told the name of each stage before it runs.
     Raises:
@@ -69,7 +69,12 @@ def novad_costs(line: Line, step: Callable[[str], object]) -> dict[str, dict[str
 
 
 def run_module(workspace: Workspace, module: str, *arguments: str) -> None:
-    """Run one of novad's modules for the workspace; its error becomes ours."""
+    """Run one of novad's modules for the workspace; its error becomes ours.
+
+    Raises:
+        NovadError: what the module told last, under its own name, before it ended with the code of that kind.
+        RuntimeError: it ended otherwise.
+    """
     environment: dict[str, Any] = {**os.environ, "NOVAD_WORKSPACE": str(workspace.root)}
     done = subprocess.run(
         [sys.executable, "-m", module, *arguments],
@@ -78,6 +83,9 @@ def run_module(workspace: Workspace, module: str, *arguments: str) -> None:
     if done.returncode == 0:
         return
     told = done.stderr.strip()
-    if done.returncode in _ERRORS and "Traceback" not in told:
-        raise _ERRORS[done.returncode](told.splitlines()[-1] if told else f"{module} said nothing")
+    name = module.rpartition(".")[2]
+    _, own, message = f"\n{told}".rpartition(f"\n{name}: ")
+    # A traceback may stand before its own words, for the log: of a full disk, say. One alone is a fault.
+    if own and done.returncode in _ERRORS:
+        raise _ERRORS[done.returncode](f"{name}: {message}")
     raise RuntimeError(f"{module} ended with {done.returncode}: {told[-2000:]}")

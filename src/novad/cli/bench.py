@@ -1,6 +1,5 @@
 """``novad bench``: familiarity, novelty, hybrid and today's methods on any dataset folder."""
 
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,10 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = ["bench"]
 
-WORK = ".work"
 PAPER_STEPS = 70_000
-# Of the data gate: whoever benchmarks a data set takes it as it is. What would falsify figures stays refused.
-LENIENT = {"allow_mixed_sizes": True, "min_normals": 5}
+# Of the data gate: whoever benchmarks a data set takes it as it is. What would falsify figures is left out.
+LENIENT = {"allow_mixed_sizes": True, "min_normals": 5, "leave_out": True}
 
 
 def bench(
@@ -33,6 +31,9 @@ def bench(
         str, typer.Option(help="bcos (of the bundled network), or a Captum method on the backbone.")
     ] = "bcos",
     size: Annotated[int, typer.Option(help="Side of the network's input in pixels.")] = 224,
+    tile: Annotated[
+        int, typer.Option(help="Side of the parts in which an image goes through the network; 0: whole.")
+    ] = 0,
     anomaly_type: Annotated[str, typer.Option(help="sensory, semantic_near or semantic_far.")] = "sensory",
     seed: Annotated[int, typer.Option(min=0, help="Of splits, coreset and bootstrap.")] = 0,
     out: Annotated[
@@ -56,6 +57,7 @@ def bench(
     """Benchmark a dataset folder: one table of quality and cost, as JSON, Markdown and plots.
 
     A temporary line is trained on DIR and forgotten; nothing is registered and nothing written into DIR.
+    Files that cannot be used are left out and named; results of an earlier run in --out go when this begins.
     With --anomalib its methods run on the same images, splits, resolution and weights, each in a process of
     its own.
     """
@@ -64,20 +66,20 @@ def bench(
     target = _target(data, layout, out)
     chosen = _methods(methods, METHODS)
     environment = _environment(anomalib, timeout, efficientad_teacher, imagenette, efficientad_steps)
-    settings = _settings(data, layout, backbone, explainer, size, anomaly_type, seed, target)
+    _check_sides(size, tile)
+    settings = _settings(data, layout, backbone, explainer, size, tile, anomaly_type, seed, target)
     weights = None if anomalib_weights is None else _timm_weights(anomalib_weights, target, size)
 
     from novad.benchmarking.comparison import Benchmark, compare
-    from novad.benchmarking.report import write_report
+    from novad.benchmarking.gathered_images import gathered
+    from novad.benchmarking.report import data_gate, write_report
+    from novad.benchmarking.results_folder import working_folder
 
-    asked = Benchmark(settings, chosen, environment, weights)
-    work = target / WORK
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
-    with progress(f"benchmarking {data.name}") as step:
+    with working_folder(target) as work, progress(f"benchmarking {data.name}") as step:
+        images = gathered(data, layout, work / "images")
+        asked = Benchmark(settings.model_copy(update={"data": str(images)}), chosen, environment, weights)
         found = compare(asked, work, lambda name: step(0, description=f"benchmarking {data.name}: {name}"))
-    files = write_report(found, target)
-    shutil.rmtree(work)
+        files = write_report(found, target)
     document: dict[str, Any] = {**found.document, "files": files}
 
     def show(console: "Console") -> None:
@@ -87,6 +89,8 @@ def bench(
         for row in rows:
             if row["reason"]:
                 console.print(f"{row['method']}: {row['reason']}", soft_wrap=True)
+        for line in data_gate(document):
+            console.print(line, soft_wrap=True)
         console.print(f"Results: {files['bench.md']}", soft_wrap=True)
 
     answer(document, as_json, show)
@@ -148,15 +152,28 @@ def _environment(
     return None if interpreter is None else find_anomalib(interpreter, timeout, files)
 
 
+def _check_sides(size: int, tile: int) -> None:
+    """Refuse them by the names of the options here, before a network is loaded."""
+    from pydantic import ValidationError
+
+    try:
+        BackboneSettings(sha256="0" * 64, image_size=size, tile=tile)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        option = "--tile" if first["loc"][0] == "tile" else "--size"
+        raise ConfigError(f"{option}: {first['msg'].replace('image_size', '--size')}") from None
+
+
 def _settings(
-    data: Path, layout: str, backbone: str, explainer: str, size: int, anomaly_type: str, seed: int, out: Path
-) -> LineSettings:
+    data: Path, layout: str, backbone: str, explainer: str, size: int, tile: int, anomaly_type: str,
+    seed: int, out: Path,
+) -> LineSettings:  # fmt: skip
     """Settings of the temporary line, as ``novad line add`` would write them, with absolute paths."""
     from pydantic import ValidationError
 
-    own = _backbone(backbone, size, out)
+    own = _backbone(backbone, size, out, tile)
     exact = own.architecture.startswith(("novad-", "bcos:"))
-    explained = own if explainer != "bcos" or exact else _backbone("bundled", size, out)
+    explained = own if explainer != "bcos" or exact else _backbone("bundled", size, out, tile)
     try:
         return LineSettings.model_validate(
             {
@@ -175,13 +192,13 @@ def _settings(
         raise ConfigError(f"--{option}: {first['msg']}") from None
 
 
-def _backbone(spec: str, size: int, out: Path) -> BackboneSettings:
+def _backbone(spec: str, size: int, out: Path, tile: int = 0) -> BackboneSettings:
     """What ``--backbone`` names, by absolute path; a download goes into the folder of the results."""
     import novad
     from novad.pipeline.checkpoints import choose
 
     home = Workspace(Path(novad.__file__).parents[2] if spec == "bundled" else out)
-    checkpoint = choose(home, spec, size)
+    checkpoint = choose(home, spec, size, tile)
     file = checkpoint.source or home.path(checkpoint.settings.checkpoint)
     return checkpoint.settings.model_copy(update={"checkpoint": str(file)})
 

@@ -11,6 +11,7 @@ from novad.cli.outcome import DataRefusedError, tell
 from novad.cli.output import JSON, answer, figure, progress, table, where_to_look
 from novad.config import Workspace, line_settings
 from novad.errors import NovadError, RefusedError, exit_code
+from novad.images.report import told
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,12 +37,13 @@ def validate(line: Annotated[str, typer.Argument(help="Product line.")], as_json
             raise DataRefusedError(str(error), details) from None
         raise
     folder = workspace.artifacts(line, "validate")
-    report = json.loads((folder / "report.json").read_text("utf-8"))
+    report = _read(workspace, line, "validate", "report.json")
 
     def show(console: "Console") -> None:
-        if report["warnings"]:
-            rows = [[each["check"], _some(each["images"]), each["message"]] for each in report["warnings"]]
-            console.print(table(f"Warnings about {line}", ("check", "images", "what"), rows))
+        for title, part in (("Left out of", "left_out"), ("Warnings about", "warnings")):
+            rows = [[each["check"], _some(each["images"]), each["message"]] for each in report.get(part, [])]
+            if rows:
+                console.print(table(f"{title} {line}", ("check", "images", "what"), rows))
         what = "" if ran else " (nothing changed since the last run)"
         console.print(f"{line} passed the data gate{what}", soft_wrap=True)
         console.print(", ".join(f"{count} {name}" for name, count in report["counts"].items()))
@@ -136,6 +138,8 @@ def _sentences(row: dict[str, Any]) -> Iterator[str]:
             f"{row['line']}: registered as version {row['version']} in {row['seconds']:.0f} s, "
             f"{len(row['ran'])} stages ran ({row['reason']})"
         )
+    for sentence in told(row["left_out"]):
+        yield f"{row['line']}: {sentence}"
     if row["warning"]:
         yield f"{row['line']}: {row['warning']}"
 
@@ -154,6 +158,7 @@ def _row(workspace: Workspace, result: Any, refused: RefusedError | None) -> dic
         "seconds": result.seconds,
         "champion": None,
         "scores": None,
+        "left_out": [],
         "warning": None,
         "error": None if error is None else _named(result.line, str(error)),
         "code": 0 if error is None else exit_code(error),
@@ -161,8 +166,9 @@ def _row(workspace: Workspace, result: Any, refused: RefusedError | None) -> dic
     if result.error is None:
         champion = champion_event(workspace, result.line)
         row["champion"] = champion.version if champion else None
-        metrics = _metrics(workspace, result.line)
+        metrics = _read(workspace, result.line, "evaluate", "metrics.json")
         row["scores"] = _scores(metrics["scores"])
+        row["left_out"] = _read(workspace, result.line, "validate", "report.json").get("left_out", [])
         row["warning"] = _coarse(workspace, result.line, metrics["counts"]["calibration"])
     return row
 
@@ -171,10 +177,9 @@ def _named(line: str, message: str) -> str:
     return message if line in message.splitlines()[0] else f"{line}: {message}"
 
 
-def _metrics(workspace: Workspace, line: str) -> dict[str, Any]:
-    path = workspace.artifacts(line, "evaluate") / "metrics.json"
-    metrics: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    return metrics
+def _read(workspace: Workspace, line: str, stage: str, name: str) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((workspace.artifacts(line, stage) / name).read_text("utf-8"))
+    return document
 
 
 def _coarse(workspace: Workspace, line: str, calibration_normals: int) -> str | None:

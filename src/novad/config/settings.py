@@ -85,12 +85,17 @@ class ScheduleSettings(Section):
 
 
 class ValidateSettings(Section):
-    """Data gate and splits."""
+    """Data gate and splits.
+
+    With ``leave_out`` an error that names single images refuses nothing: the line goes on without them, or
+    without their masks where only these are wrong, and of one file in train and test the test image goes.
+    """
 
     min_normals: Annotated[int, Field(ge=1)] = 20
     calibration_share: Probability = 0.2
     tuning_share: Probability = 0.3
     allow_mixed_sizes: bool = False
+    leave_out: bool = False
     max_pixels: Annotated[int, Field(ge=1)] = 64_000_000
     near_duplicate_bits: Annotated[int, Field(ge=0, le=64)] = 2
 

@@ -17,8 +17,12 @@ from novad.images.splits import SPLITS, near_duplicate_pairs, pixel_duplicates
 __all__ = ["CHECKS", "Check", "gate_frame"]
 
 Severity = Literal["error", "warning"]
+# What has to go for an error to end: the images that it names, those of them in test, or their masks.
+Cure = Literal["images", "test images", "masks"]
 
 FEW_OF_A_TYPE = 5
+# With fewer, too little is left to learn from once two calibrate.
+FEWEST_NORMALS = 5
 OUTLIER_DEVIATIONS = 6.0
 
 
@@ -34,6 +38,7 @@ class Check:
     per_reason: str | None = None  # column whose distinct values give a finding each
     switched_off: Callable[[ValidateSettings], bool] = field(default=lambda _settings: False)
     settings: Callable[[ValidateSettings], dict[str, Any]] = field(default=lambda _settings: {})
+    cure: Cure | None = None  # None: leaving images out mends nothing, or another error says it already
 
 
 def gate_frame(manifest: pd.DataFrame, settings: ValidateSettings) -> pd.DataFrame:
@@ -115,6 +120,11 @@ def _paired(frame: pd.DataFrame, column: str) -> str:
     return "; ".join(shown) + ("; ..." if len(frame) > 5 else "")
 
 
+def _or_ask_for_fewer(settings: ValidateSettings) -> str:
+    fewer = settings.min_normals > FEWEST_NORMALS
+    return ", or lower validate.min_normals in params.yaml" if fewer else ""
+
+
 def _no_null(column: str) -> dict[str, Any]:
     return {"column": column}
 
@@ -127,6 +137,7 @@ CHECKS: tuple[Check, ...] = (
         _no_null("error"),
         lambda rows, _: f"{rows['error'].iloc[0]}",
         per_reason="error",
+        cure="images",
     ),
     Check(
         "not_empty_file",
@@ -142,6 +153,7 @@ CHECKS: tuple[Check, ...] = (
         _no_null("mask_error"),
         lambda rows, _: f"mask {rows['mask_path'].iloc[0]}: {rows['mask_error'].iloc[0]}",
         per_reason="mask_error",
+        cure="masks",
     ),
     Check(
         "one_size",
@@ -153,6 +165,7 @@ CHECKS: tuple[Check, ...] = (
             "resize or remove them, or set allow_mixed_sizes"
         ),
         switched_off=lambda settings: settings.allow_mixed_sizes,
+        cure="images",
     ),
     Check(
         "no_duplicate_across_train_and_test",
@@ -162,6 +175,7 @@ CHECKS: tuple[Check, ...] = (
         lambda rows, _: (
             f"the same file in train and test ({_paired(rows, 'duplicate_of')}): remove one of each"
         ),
+        cure="test images",
     ),
     Check(
         "mask_of_image_size",
@@ -172,6 +186,7 @@ CHECKS: tuple[Check, ...] = (
             f"masks of another size than their image ({rows['mask_size'].iloc[0]} against "
             f"{rows['size'].iloc[0]} in the first): export them again"
         ),
+        cure="masks",
     ),
     Check(
         "mask_not_empty",
@@ -179,6 +194,7 @@ CHECKS: tuple[Check, ...] = (
         "ExpectColumnValuesToBeBetween",
         {"column": "mask_area", "min_value": 1},
         lambda rows, _: "empty mask on a defect: draw it, or delete the mask file",
+        cure="masks",
     ),
     Check(
         "enough_normals",
@@ -187,7 +203,7 @@ CHECKS: tuple[Check, ...] = (
         {"column": "train_normal"},
         lambda rows, settings: (
             f"only {int(rows['train_normal'].sum())} normal training images, min_normals is "
-            f"{settings.min_normals}: add good parts, or lower validate.min_normals in params.yaml"
+            f"{settings.min_normals}: add good parts{_or_ask_for_fewer(settings)}"
         ),
         settings=lambda settings: {"min_value": settings.min_normals},
     ),

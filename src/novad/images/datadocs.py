@@ -80,7 +80,7 @@ def _index(report: GateReport) -> str:
     counts = "".join(
         f"<tr><th>{escape(name)}</th><td>{count}</td></tr>" for name, count in report.counts.items()
     )
-    findings = "".join(_row(finding) for finding in (*report.errors, *report.warnings))
+    findings = "".join(_row(finding) for finding in report.findings)
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Data gate</title>{_HEAD}</head>'
         f'<body><h1>Data gate: <span class="{verdict}">{"passed" if report.passed else "refused"}</span></h1>'

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,19 @@ from novad.images.splits import SPLITS
 __all__ = ["Finding", "GateReport", "run_gate"]
 
 
-def run_gate(manifest: pd.DataFrame, settings: ValidateSettings, docs: Path) -> GateReport:
+def run_gate(
+    manifest: pd.DataFrame,
+    settings: ValidateSettings,
+    docs: Path | None,
+    left_out: Sequence[Finding] = (),
+) -> GateReport:
     """Hold the manifest to every check and write Data Docs, which open without a network, to ``docs``.
 
     Args:
         manifest: rows with ``source`` and ``split`` assigned.
         settings: the line's ``validate`` section.
-        docs: new folder; the page to open is ``index.html``.
+        docs: new folder; the page to open is ``index.html``. None: nobody will read them.
+        left_out: what went before, for the report.
     """
     frame = gate_frame(manifest, settings)
     checks = [check for check in CHECKS if not check.switched_off(settings)]
@@ -42,13 +49,15 @@ def run_gate(manifest: pd.DataFrame, settings: ValidateSettings, docs: Path) -> 
             {"check": check.name, "severity": check.severity, "success": check.name not in failing}
             for check in checks
         ),
+        left_out=tuple(left_out),
     )
-    make_offline(docs, report)
+    if docs is not None:
+        make_offline(docs, report)
     return report
 
 
 def _expect(
-    frame: pd.DataFrame, checks: list[Check], settings: ValidateSettings, docs: Path
+    frame: pd.DataFrame, checks: list[Check], settings: ValidateSettings, docs: Path | None
 ) -> dict[str, pd.DataFrame]:
     """Run the checks as one Great Expectations checkpoint: failing rows by the name of the check."""
     os.environ["GX_ANALYTICS_ENABLED"] = "false"  # read at import by releases that report usage
@@ -86,7 +95,8 @@ def _expect(
     )
     shown = without_markup(frame)
     outcome = context.checkpoints.add(checkpoint).run(batch_parameters={"dataframe": shown})
-    _write_docs(context, docs)
+    if docs is not None:
+        _write_docs(context, docs)
     (validation,) = outcome.run_results.values()
     return {
         _name(result): frame[_is_failing(shown, result)]

@@ -11,11 +11,12 @@ from novad.errors import ConfigError, ImageError
 from novad.images import Sample, build_manifest, discover
 from novad.images.decode import suffix
 from novad.images.layouts import accepted_sample, accepted_stem
+from novad.images.leaving_out import without
 from novad.images.manifest import describe_images
 from novad.images.splits import alike_groups, alike_pairs
 from novad.pipeline.tracked_data import own_data
 from novad.pipeline.verified_images import VerifiedImage, image_bytes, verified_images
-from novad.stages.validate import divided
+from novad.stages.validate import divided, held_to_gate
 from novad.tracking import acceptances
 
 __all__ = ["NextDataset", "divide_next", "next_dataset"]
@@ -55,6 +56,9 @@ def next_dataset(workspace: Workspace, line: str, only: Sequence[str] = ()) -> N
     accepted_sample(settings.layout, "", None, good=True)
     max_pixels = settings.validation.max_pixels
     present = build_manifest(folder, discover(folder, settings.layout), max_pixels)
+    if settings.validation.leave_out:
+        # An image that the line is trained without must not keep others from joining it.
+        present = without(present, held_to_gate(present, settings, None)[1].left_out)
     waiting = _chosen(line, _waiting(workspace, line, present), only)
     placed: dict[str, VerifiedImage] = {}
     fresh = describe_images(_place(workspace, waiting, settings.layout, placed), max_pixels)

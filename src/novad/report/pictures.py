@@ -94,8 +94,8 @@ def groups(run: PublishedRun, scores: pd.DataFrame) -> list[Group]:
 
 
 def findings(run: PublishedRun, report: Any) -> list[Finding]:
-    """What the data gate found, errors first, each with some of the images that it concerns."""
-    told = [*report.get("errors", []), *report.get("warnings", [])]
+    """What the data gate found, the gravest first, each with some of the images that it concerns."""
+    told = [each for part in ("errors", "left_out", "warnings") for each in report.get(part, [])]
     if not told:
         return []
     known = run.table(_MANIFEST, ["path", "sha256"]).to_pandas().set_index("path")["sha256"]

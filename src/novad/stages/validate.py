@@ -9,11 +9,12 @@ import pandas as pd
 from novad.config import LineSettings, Workspace, line_settings
 from novad.errors import RefusedError
 from novad.images import assign_sources, assign_splits, build_manifest, discover, write_manifest
-from novad.images.report import GateReport
+from novad.images.leaving_out import curable, without
+from novad.images.report import Finding, GateReport
 from novad.images.validation import run_gate
 from novad.stages.runner import main, stage_output, write_json
 
-__all__ = ["divided", "run"]
+__all__ = ["divided", "held_to_gate", "run"]
 
 
 def run(workspace: Workspace, line: str) -> None:
@@ -24,18 +25,39 @@ def run(workspace: Workspace, line: str) -> None:
         RefusedError: the gate found errors; report and docs are kept under ``.novad/refused/LINE``.
     """
     settings = line_settings(workspace.params, line)
-    gate = settings.validation
     root = workspace.path(settings.data)
     samples = discover(root, settings.layout)
-    manifest = divided(build_manifest(root, samples, gate.max_pixels), settings)
+    described = build_manifest(root, samples, settings.validation.max_pixels)
     with stage_output(workspace, line, "validate") as out:
-        report = run_gate(manifest, gate, out / "docs")
+        manifest, report = held_to_gate(described, settings, out / "docs")
         write_json(out / "report.json", report.as_document())
-        for finding in (*report.errors, *report.warnings):
+        for finding in report.findings:
             print(f"validate {line}: {finding}", file=sys.stderr)
         if not report.passed:
             raise RefusedError(_refusal(report, _keep(out, workspace.state / "refused" / line)))
         write_manifest(manifest, out / "manifest.parquet")
+
+
+def held_to_gate(
+    described: pd.DataFrame, settings: LineSettings, docs: Path | None
+) -> tuple[pd.DataFrame, GateReport]:
+    """Divide the images and let the gate judge, again and again where a line leaves out what is wrong.
+
+    Args:
+        described: of :func:`build_manifest`.
+        settings: of the line.
+        docs: see :func:`run_gate`.
+    Returns:
+        What is left, with ``source`` and ``split``, and the last report.
+    """
+    left_out: list[Finding] = []
+    while True:
+        manifest = divided(without(described, left_out) if left_out else described, settings)
+        report = run_gate(manifest, settings.validation, docs, left_out)
+        found = curable(report, manifest) if settings.validation.leave_out else []
+        if not found:
+            return manifest, report
+        left_out += found
 
 
 def divided(manifest: pd.DataFrame, settings: LineSettings) -> pd.DataFrame:

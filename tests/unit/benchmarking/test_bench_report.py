@@ -40,7 +40,12 @@ def comparison() -> Comparison:
     scores = pd.DataFrame({"path": "x.png", "label": labels, "defect_type": "dent"})
     scores = scores.assign(**{name: rng.normal(size=32) + labels for name in (*KINDS, "patchcore")})
     reason = "failed: MemoryError: too | much"
+    bad = {"check": "readable_image", "severity": "left out", "images": ["a.png"], "message": "is empty"}
+    alike = [f"{number}.png" for number in range(12)]
+    near = {"check": "near", "severity": "warning", "images": alike, "message": "figures are flattered"}
     document = {
+        "left_out": [bad],
+        "warnings": [near] * 25,
         "conditions": {"data": "parts", "anomalib": "2.7.0", "explainer": None},
         "counts": {"train": 30, "calibration": 9, "tuning": 11, "test_normal": 20, "test_anomalous": 12},
         "methods": [
@@ -78,6 +83,15 @@ def test_the_page_has_reasons_differences_and_plots(comparison: Comparison) -> N
     assert "| patchcore | +0.062 (-0.038 to +0.163) |" in page
     assert "![roc](plots/roc.png)" in lines
     assert "explainer" not in page
+
+
+def test_the_page_tells_what_was_left_out_and_some_of_the_warnings(comparison: Comparison) -> None:
+    lines = markdown(comparison.document, {}).splitlines()
+    assert "- left out readable_image: a.png: is empty" in lines
+    near = [line for line in lines if line.startswith("- warning near: 0.png, ")]
+    assert len(near) == 20
+    assert near[0].endswith("9.png and 2 more: figures are flattered")
+    assert "- and 5 more findings" in lines
 
 
 def test_the_files_are_whole_and_plots_are_those_the_page_shows(

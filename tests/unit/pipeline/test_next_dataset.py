@@ -1,15 +1,20 @@
 """Who may join a divided line: nobody who would bring one picture to two sides, or move an image."""
 
 import hashlib
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from novad.config import LineSettings
+from novad.config import LineSettings, Workspace
 from novad.images.fingerprint import perceptual_hash, thumbnail
 from novad.images.layouts import accepted_stem
-from novad.pipeline.next_dataset import divide_next
+from novad.images.report import Finding, GateReport
+from novad.pipeline import next_dataset as module
+from novad.pipeline.next_dataset import divide_next, next_dataset
+from novad.stages import validate
 from novad.stages.validate import divided
 
 SETTINGS = LineSettings.model_validate(
@@ -141,3 +146,27 @@ def test_a_picture_that_would_pull_an_earlier_one_over_stays_out() -> None:
         assert bool(reasons) == apart
         pulled += apart
     assert 0 < pulled < 12
+
+
+@pytest.mark.parametrize(("leave_out", "images"), [(True, 25), (False, 26)])
+def test_what_a_line_is_trained_without_keeps_nobody_from_joining(
+    leave_out: bool,
+    images: int,
+    line_folder: Path,
+    make_workspace: Callable[..., Workspace],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bad = "train/good/003.png"
+    (line_folder / bad).write_bytes(b"")
+    workspace = make_workspace(leave_out=leave_out)
+
+    def judge(manifest: pd.DataFrame, _settings: object, _docs: None, left_out: list[Finding]) -> GateReport:
+        empty = Finding("readable_image", "error", (bad,), "empty")
+        errors = (empty,) if bad in manifest["path"].tolist() else ()
+        return GateReport(errors, (), {}, (), tuple(left_out))
+
+    monkeypatch.setattr(validate, "run_gate", judge)
+    monkeypatch.setattr(module, "own_data", lambda *_: (line_folder, line_folder.with_suffix(".dvc")))
+    monkeypatch.setattr(module, "verified_images", lambda *_: [])
+    paths = next_dataset(workspace, "plates").manifest["path"].tolist()
+    assert (len(paths), bad in paths) == (images, not leave_out)
