@@ -148,6 +148,44 @@ def test_masks_named_like_their_image_are_found_too(tmp_path: Path) -> None:
     assert masks["test/crack/0.png"] == "ground_truth/crack/0.png"
 
 
+@pytest.mark.parametrize("name", ["0_gt.png", "0_label.png", "0_MASK.png", "0.PNG", "0/000.png"])
+def test_masks_are_found_under_the_names_that_data_sets_give_them(name: str, tmp_path: Path) -> None:
+    _mvtec(tmp_path)
+    place = tmp_path / "ground_truth/crack" / name
+    mask = (tmp_path / "ground_truth/crack/0_mask.png").rename(tmp_path / "moved.png")
+    place.parent.mkdir(exist_ok=True)
+    mask.rename(place)
+    masks = {s.path: s.mask_path for s in discover(tmp_path, "mvtec")}
+    assert masks["test/crack/0.png"] == f"ground_truth/crack/{name}"
+
+
+def test_an_image_whose_name_ends_like_that_of_a_mask_has_its_own(tmp_path: Path) -> None:
+    _mvtec(tmp_path)
+    _image(tmp_path / "test/crack/1_gt.png", 20)
+    _mask(tmp_path / "ground_truth/crack/1_gt.png")
+    masks = {s.path: s.mask_path for s in discover(tmp_path, "mvtec")}
+    assert masks["test/crack/1_gt.png"] == "ground_truth/crack/1_gt.png"
+
+
+def test_the_files_of_a_folder_named_like_the_image_are_one_mask(tmp_path: Path) -> None:
+    """As MVTec LOCO has them: a file for each region."""
+    _mvtec(tmp_path)
+    (tmp_path / "ground_truth/crack/0_mask.png").unlink()
+    _mask(tmp_path / "ground_truth/crack/0/000.png")
+    Image.fromarray(np.eye(16, dtype=np.uint8)[::-1]).save(tmp_path / "ground_truth/crack/0/001.png")
+    (sample,) = (s for s in discover(tmp_path, "mvtec") if s.mask_path)
+    assert (sample.path, sample.mask_path) == ("test/crack/0.png", "ground_truth/crack/0")
+    (row,) = build_manifest(tmp_path, [sample], 10_000).itertuples()
+    assert (row.mask_error, row.mask_area, row.mask_width, row.mask_height) == (None, 32, 16, 16)
+
+
+def test_the_normal_images_for_validation_of_mvtec_loco_are_training_images(tmp_path: Path) -> None:
+    _mvtec(tmp_path)
+    _image(tmp_path / "validation/good/0.png", 20)
+    found = {s.path: s for s in discover(tmp_path, "mvtec")}
+    assert (found["validation/good/0.png"].source, found["validation/good/0.png"].label) == ("train", 0)
+
+
 def test_stray_files_are_found_for_the_gate_and_files_of_the_system_are_not(tmp_path: Path) -> None:
     _mvtec(tmp_path)
     for name in ("notes.txt", ".DS_Store", "Thumbs.db"):

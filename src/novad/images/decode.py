@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from novad.errors import ImageError
+from novad.images.folders import files_below
 
 __all__ = [
     "Decoded",
@@ -20,6 +21,7 @@ __all__ = [
     "decode_bytes",
     "decode_image",
     "decode_mask",
+    "mask_parts",
     "read_known",
     "read_regular",
     "suffix",
@@ -69,12 +71,31 @@ def decode_bytes(data: bytes, name: str, max_pixels: int) -> Pixels:
 def decode_mask(path: Path, max_pixels: int) -> NDArray[np.bool_]:
     """Defect mask, (H, W): every pixel that is not black (or transparent) is defective.
 
+    Args:
+        path: of the file, or of a folder of files whose union is the mask.
+        max_pixels: larger masks are refused.
     Raises:
-        ImageError: as for :func:`decode_image`.
+        ImageError: as for :func:`decode_image`; files of several sizes in one folder.
     """
-    pixels = decode(read_regular(path), str(path), max_pixels, background=_BLACK).pixels
-    marked: NDArray[np.bool_] = np.asarray(pixels.any(axis=2))
+    union: NDArray[np.bool_] | None = None
+    for part in mask_parts(path):
+        marked = _marked(decode(read_regular(part), str(part), max_pixels, background=_BLACK))
+        if union is not None and marked.shape != union.shape:
+            raise ImageError(f"{part}: another size than the other masks of its image; export them again")
+        union = marked if union is None else np.logical_or(union, marked)
+    if union is None:
+        raise ImageError(f"{path}: no mask in this folder")
+    return union
+
+
+def _marked(decoded: Decoded) -> NDArray[np.bool_]:
+    marked: NDArray[np.bool_] = np.asarray(decoded.pixels.any(axis=2))
     return marked
+
+
+def mask_parts(path: Path) -> list[Path]:
+    """The files that make up a mask."""
+    return list(files_below(path)) if path.is_dir() else [path]
 
 
 def read_regular(path: Path) -> bytes:

@@ -1,19 +1,19 @@
 """Where the images of a product line lie, and what is known of each: one function per dataset layout."""
 
 import csv
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from novad.errors import ConfigError, RefusedError
+from novad.images.folders import relative_files, stem_below
+from novad.images.mask_files import MaskFiles
 
-__all__ = ["GOOD", "LAYOUTS", "Sample", "accepted_sample", "accepted_stem", "discover", "files_below"]
+__all__ = ["GOOD", "LAYOUTS", "Sample", "accepted_sample", "accepted_stem", "discover"]
 
 GOOD = "good"
 _UNNAMED_DEFECT = "unspecified"
-_SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini"})
 
 Source = Literal["train", "test", "undivided"]
 
@@ -40,20 +40,6 @@ def discover(root: Path, layout: str) -> list[Sample]:
     if not root.is_dir():
         raise ConfigError(f"{root}: no such data folder")
     return sorted(LAYOUTS[layout](root), key=lambda sample: sample.path)
-
-
-def files_below(folder: Path) -> Iterator[Path]:
-    """All files but hidden ones and those of the system: whatever its name ends in, each may be an image.
-
-    A stray text file is found, and refused by whoever decodes it, rather than skipped. Links to folders are
-    given as if they were files, so that they are refused as well.
-    """
-    for here, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        linked = [name for name in folders if (Path(here) / name).is_symlink()]
-        for name in sorted([*files, *linked]):
-            if not name.startswith(".") and name.lower() not in _SYSTEM_FILES:
-                yield Path(here) / name
 
 
 def accepted_stem(sha256: str) -> str:
@@ -87,7 +73,9 @@ def accepted_sample(layout: str, file_name: str, defect_type: str | None, *, goo
 def _mvtec(root: Path) -> list[Sample]:
     """MVTec AD (Bergmann et al. 2019): train/good, test/TYPE, ground_truth/TYPE/NAME_mask.png.
 
-    Also fits VisA after its own preparation for PyTorch, whose masks are ground_truth/TYPE/NAME.png.
+    Also fits VisA after its own preparation for PyTorch, whose masks are ground_truth/TYPE/NAME.png, and
+    MVTec LOCO (Bergmann et al. 2022), whose masks are ground_truth/TYPE/NAME/*.png. LOCO's validation/good
+    are training images here: splits hold back their own share of normals.
     """
     _require(root, "train/good", "test")
     strangers = [folder.name for folder in _folders(root / "train") if folder.name != GOOD]
@@ -96,13 +84,17 @@ def _mvtec(root: Path) -> list[Sample]:
             f"{root / 'train'}: only 'good' belongs here, found {', '.join(strangers)}: the memory bank "
             "must not see defects; move them to test"
         )
-    samples = [Sample(path, "train", 0, GOOD) for path in _files(root, "train/good")]
+    samples = [
+        Sample(path, "train", 0, GOOD)
+        for folder in ("train/good", "validation/good")
+        for path in relative_files(root, folder)
+    ]
+    masks = MaskFiles(root, "ground_truth")
     for folder in _folders(root / "test"):
-        masks = _masks_by_stem(root, f"ground_truth/{folder.name}")
-        for path in _files(root, f"test/{folder.name}"):
-            label = int(folder.name != GOOD)
-            mask = masks.get(_stem_below(path, 2)) if label else None
-            samples.append(Sample(path, "test", label, folder.name, mask))
+        label = int(folder.name != GOOD)
+        for path in relative_files(root, f"test/{folder.name}"):
+            mask = masks.of(stem_below(path, 1))  # that of a normal image, all black, is not missed either
+            samples.append(Sample(path, "test", label, folder.name, mask if label else None))
     return samples
 
 
@@ -112,12 +104,12 @@ def _folder(root: Path) -> list[Sample]:
     The normal images are not divided into train and test here; their content decides later.
     """
     _require(root, "normal")
-    samples = [Sample(path, "undivided", 0, GOOD) for path in _files(root, "normal")]
-    masks = _masks_by_stem(root, "masks")
-    for path in _files(root, "anomalous"):
+    samples = [Sample(path, "undivided", 0, GOOD) for path in relative_files(root, "normal")]
+    masks = MaskFiles(root, "masks")
+    for path in relative_files(root, "anomalous"):
         parts = Path(path).parts
         defect_type = parts[1] if len(parts) > 2 else "anomalous"
-        samples.append(Sample(path, "test", 1, defect_type, masks.get(_stem_below(path, 1))))
+        samples.append(Sample(path, "test", 1, defect_type, masks.of(stem_below(path, 1))))
     return samples
 
 
@@ -206,32 +198,6 @@ def _require(root: Path, *folders: str) -> None:
 
 def _folders(parent: Path) -> list[Path]:
     return sorted(path for path in parent.iterdir() if path.is_dir() and not path.name.startswith("."))
-
-
-def _files(root: Path, folder: str) -> Iterator[str]:
-    """Relative paths of all files below ``folder``."""
-    for path in files_below(root / folder):
-        yield _text(path.relative_to(root).as_posix())
-
-
-def _text(path: str) -> str:
-    try:
-        path.encode("utf-8")
-    except UnicodeEncodeError:
-        raise ConfigError(f"{path!a}: the file name is not valid UTF-8; rename it") from None
-    return path
-
-
-def _masks_by_stem(root: Path, folder: str) -> dict[str, str]:
-    """Mask files by the path of their image inside its class folder, without extension."""
-    if not (root / folder).is_dir():
-        return {}
-    depth = len(Path(folder).parts)
-    return {_stem_below(path, depth).removesuffix("_mask"): path for path in _files(root, folder)}
-
-
-def _stem_below(path: str, depth: int) -> str:
-    return Path(*Path(path).parts[depth:]).with_suffix("").as_posix()
 
 
 LAYOUTS: dict[str, Callable[[Path], list[Sample]]] = {"mvtec": _mvtec, "visa": _visa, "folder": _folder}

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from novad.errors import ConfigError, ImageError
-from novad.images.decode import Decoded, decode, decode_mask, read_regular
+from novad.images.decode import Decoded, decode, decode_mask, mask_parts, read_regular
 from novad.images.fingerprint import grey_statistics, perceptual_hash, thumbnail, to_grey
 from novad.images.layouts import Sample
 
@@ -155,7 +155,9 @@ def _add_content(row: dict[str, Any], data: bytes, max_pixels: int) -> None:
 
 def _describe_mask(root: Path, mask_path: str, max_pixels: int) -> dict[str, Any]:
     try:
-        mask = decode_mask(_inside(root, mask_path), max_pixels)
+        for part in mask_parts(_inside(root, mask_path)):
+            _inside(root, part.relative_to(root).as_posix())
+        mask = decode_mask(root / mask_path, max_pixels)
     except ImageError as error:
         return {"mask_error": _reason(error, root, mask_path)}
     return {"mask_area": int(mask.sum()), "mask_width": mask.shape[1], "mask_height": mask.shape[0]}
@@ -178,7 +180,8 @@ def _inside(root: Path, relative: str) -> Path:
 
 def _reason(error: ImageError, root: Path, relative: str) -> str:
     """The message without the image's name, which the row has, and without the machine's own paths."""
-    return str(error).removeprefix(f"{root / relative}: ").removeprefix(f"{relative}: ")
+    inside = str(error).removeprefix(f"{root / relative}/")  # one of the files that make up a mask
+    return inside.removeprefix(f"{root / relative}: ").removeprefix(f"{relative}: ")
 
 
 def _statistics(decoded: Decoded) -> dict[str, Any]:

@@ -199,6 +199,20 @@ def test_a_mask_marks_every_pixel_that_is_not_black_or_transparent(tmp_path: Pat
     np.testing.assert_array_equal(mask, [[False, True], [False, False]])
 
 
+def test_the_files_of_a_folder_are_one_mask_and_must_be_of_one_size(tmp_path: Path) -> None:
+    first, second = (np.zeros((4, 6), np.uint8) for _ in range(2))
+    first[0], second[:, 0] = 255, 1
+    Image.fromarray(first).save(tmp_path / "000.png")
+    Image.fromarray(second).save(tmp_path / "001.png")
+    np.testing.assert_array_equal(decode_mask(tmp_path, LIMIT), (first | second) > 0)
+    Image.fromarray(first.T).save(tmp_path / "002.png")
+    with pytest.raises(ImageError, match=r"002\.png: another size"):
+        decode_mask(tmp_path, LIMIT)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ImageError, match="empty: no mask in this folder"):
+        decode_mask(tmp_path / "empty", LIMIT)
+
+
 def test_the_preview_that_some_cameras_append_to_a_jpeg_is_left_aside() -> None:
     flat = Image.new("RGB", (8, 6), (200, 100, 50))
     data = _stored(flat, "MPO", save_all=True, append_images=[Image.new("RGB", (8, 6))])

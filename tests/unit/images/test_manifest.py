@@ -122,6 +122,22 @@ def _statistics(grey: np.ndarray) -> GreyStatistics:
     return grey_statistics(np.repeat(grey[..., None], 3, axis=2).astype(np.uint8))
 
 
+def test_no_part_of_a_mask_outside_the_folder_is_opened_and_a_damaged_one_is_named(tmp_path: Path) -> None:
+    root = tmp_path / "line"
+    (root / "masks/a").mkdir(parents=True)
+    Image.new("L", (8, 8), 255).save(root / "a.png")
+    Image.new("L", (8, 8), 255).save(tmp_path / "secret.png")
+    (root / "masks/a/0.png").symlink_to(tmp_path / "secret.png")
+    sample = Sample("a.png", "test", 1, "crack", "masks/a")
+    (row,) = build_manifest(root, [sample], LIMIT).itertuples()
+    assert row.mask_error.startswith("masks/a/0.png: lies outside the data folder")
+    assert row.mask_area is pd.NA
+    (root / "masks/a/0.png").unlink()
+    (root / "masks/a/0.png").write_bytes(b"")
+    (row,) = build_manifest(root, [sample], LIMIT).itertuples()
+    assert row.mask_error == "0.png: the file is empty (0 bytes)"
+
+
 def test_sharpness_falls_when_an_image_is_blurred_and_contrast_when_it_is_greyed() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64)).astype(np.int32)
     blurred = (noise + np.roll(noise, 1, 0) + np.roll(noise, 1, 1) + np.roll(noise, (1, 1), (0, 1))) // 4
