@@ -49,6 +49,7 @@ class Decoded:
     pixels: Pixels  # (H, W, 3), uint8 or uint16, upright
     mode: str  # Pillow's name of the stored mode, for example L, RGB, P, I;16
     bit_depth: int  # bits per channel after decoding: 8 or 16
+    lossy: bool  # whether the compression may have changed values: JPEG, also inside TIFF, and most WebP
 
 
 def decode_image(path: Path, max_pixels: int) -> Pixels:
@@ -71,6 +72,8 @@ def decode_bytes(data: bytes, name: str, max_pixels: int) -> Pixels:
 def decode_mask(path: Path, max_pixels: int) -> NDArray[np.bool_]:
     """Defect mask, (H, W): every pixel that is not black (or transparent) is defective.
 
+    Of a mask stored with loss (JPEG), every pixel brighter than half of its maximum.
+
     Args:
         path: of the file, or of a folder of files whose union is the mask.
         max_pixels: larger masks are refused.
@@ -89,7 +92,10 @@ def decode_mask(path: Path, max_pixels: int) -> NDArray[np.bool_]:
 
 
 def _marked(decoded: Decoded) -> NDArray[np.bool_]:
-    marked: NDArray[np.bool_] = np.asarray(decoded.pixels.any(axis=2))
+    """Lossy compression leaves faint waves in what was black, around an edge: half of the maximum tells."""
+    level = decoded.pixels.max(axis=2)
+    least = int(level.max()) // 2 if decoded.lossy else 0
+    marked: NDArray[np.bool_] = np.asarray(level > least)
     return marked
 
 
@@ -149,6 +155,7 @@ def decode(
             _refuse_unsuitable(image, name, max_pixels)
             mode = image.mode
             image.load()
+            lossy = _is_lossy(image, data)
             pixels = _to_array(ImageOps.exif_transpose(image), name, background)
         if image.format == "PNG":
             _verify(data)
@@ -160,7 +167,13 @@ def decode(
         raise ImageError(f"{name}: decompression bomb: {error}") from None
     except Exception as error:  # a decoder fed with damaged data may raise anything
         raise ImageError(f"{name}: damaged or truncated: {error}") from None
-    return Decoded(pixels, mode, pixels.dtype.itemsize * 8)
+    return Decoded(pixels, mode, pixels.dtype.itemsize * 8, lossy)
+
+
+def _is_lossy(image: Image.Image, data: bytes) -> bool:
+    if image.format == "WEBP":
+        return b"VP8L" not in data  # the name of the chunk of a lossless picture
+    return image.format in ("JPEG", "MPO") or "jpeg" in str(image.info.get("compression", ""))
 
 
 def _verify(data: bytes) -> None:
