@@ -179,6 +179,31 @@ def test_the_files_of_a_folder_named_like_the_image_are_one_mask(tmp_path: Path)
     assert (row.mask_error, row.mask_area, row.mask_width, row.mask_height) == (None, 32, 16, 16)
 
 
+@pytest.mark.parametrize(
+    ("layout", "write", "folder"), [("mvtec", _mvtec, "ground_truth"), ("folder", _folder, "masks")]
+)
+def test_masks_that_belong_to_no_image_are_remarked_at_defects_without_one(
+    layout: str, write: Example, folder: str, tmp_path: Path
+) -> None:
+    write(tmp_path)
+    assert not any(s.remark for s in discover(tmp_path, layout))
+    _mask(tmp_path / folder / "stain/00_mask.png")
+    _mask(tmp_path / folder / "gone/0.png")
+    remarks = {s.defect_type: s.remark for s in discover(tmp_path, layout) if s.remark}
+    told = f"2 mask files match no image ({folder}/gone/0.png, {folder}/stain/00_mask.png)"
+    assert list(remarks) == ["stain"]
+    assert str(remarks["stain"]).startswith(told)
+
+
+def test_the_black_masks_that_some_give_normal_images_are_no_strangers(tmp_path: Path) -> None:
+    _mvtec(tmp_path)
+    _mask(tmp_path / "ground_truth/good/0.png")
+    assert [(s.remark, s.mask_path) for s in discover(tmp_path, "mvtec") if s.path == "test/good/0.png"] == [
+        (None, None)
+    ]
+    assert not any(s.remark for s in discover(tmp_path, "mvtec"))
+
+
 def test_the_normal_images_for_validation_of_mvtec_loco_are_training_images(tmp_path: Path) -> None:
     _mvtec(tmp_path)
     _image(tmp_path / "validation/good/0.png", 20)

@@ -71,6 +71,10 @@ def gate_frame(manifest: pd.DataFrame, settings: ValidateSettings) -> pd.DataFra
     frame["mask_missing"] = (
         anomalous & frame["mask_path"].isna() & frame["defect_type"].isin(masked_types)
     ).astype(bool)
+    frame["type_without_masks"] = (
+        anomalous & ~frame["defect_type"].isin(masked_types) & bool(masked_types)
+    ).astype(bool)
+    frame["test_normal"] = ((frame["split"] == "test") & (frame["label"] == 0)).astype("int64")
     return frame
 
 
@@ -267,6 +271,24 @@ CHECKS: tuple[Check, ...] = (
         lambda rows, _: "no mask although others of the type have one: pixel figures leave them out",
     ),
     Check(
+        "masks_of_every_type",
+        "warning",
+        "ExpectColumnValuesToBeInSet",
+        {"column": "type_without_masks", "value_set": [False]},
+        lambda rows, _: (
+            f"no mask of {', '.join(sorted(set(rows['defect_type'])))} while other types have masks: pixel "
+            "figures leave them out"
+        ),
+    ),
+    Check(
+        "nothing_passed_over",
+        "warning",
+        "ExpectColumnValuesToBeNull",
+        _no_null("remark"),
+        lambda rows, _: f"{rows['remark'].iloc[0]}",
+        per_reason="remark",
+    ),
+    Check(
         "one_mode",
         "warning",
         "ExpectColumnPairValuesToBeEqual",
@@ -283,6 +305,15 @@ CHECKS: tuple[Check, ...] = (
         {"column": "label", "min_value": 1},
         lambda _rows, _settings: (
             "no labelled defect: fusion is tuned on synthetic ones, and no figure can be given"
+        ),
+    ),
+    Check(
+        "good_test_images",
+        "warning",
+        "ExpectColumnSumToBeBetween",
+        {"column": "test_normal", "min_value": 1},
+        lambda _rows, _settings: (
+            "no good image to test with: no image AUROC, and no share of missed defects, can be given"
         ),
     ),
 )

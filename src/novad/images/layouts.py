@@ -2,7 +2,7 @@
 
 import csv
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +14,7 @@ __all__ = ["GOOD", "LAYOUTS", "Sample", "accepted_sample", "accepted_stem", "dis
 
 GOOD = "good"
 _UNNAMED_DEFECT = "unspecified"
+_NAMES_TOLD = 5
 
 Source = Literal["train", "test", "undivided"]
 
@@ -27,6 +28,7 @@ class Sample:
     label: int  # 0 normal, 1 anomalous
     defect_type: str  # 'good' for normal images
     mask_path: str | None = None
+    remark: str | None = None  # what the layout found beside the image and passed over; the gate tells it
 
 
 def discover(root: Path, layout: str) -> list[Sample]:
@@ -95,7 +97,7 @@ def _mvtec(root: Path) -> list[Sample]:
         for path in relative_files(root, f"test/{folder.name}"):
             mask = masks.of(stem_below(path, 1))  # that of a normal image, all black, is not missed either
             samples.append(Sample(path, "test", label, folder.name, mask if label else None))
-    return samples
+    return _with_unused_masks(samples, masks)
 
 
 def _folder(root: Path) -> list[Sample]:
@@ -106,11 +108,27 @@ def _folder(root: Path) -> list[Sample]:
     _require(root, "normal")
     samples = [Sample(path, "undivided", 0, GOOD) for path in relative_files(root, "normal")]
     masks = MaskFiles(root, "masks")
+    for sample in samples:
+        masks.of(stem_below(sample.path, 1))
     for path in relative_files(root, "anomalous"):
         parts = Path(path).parts
         defect_type = parts[1] if len(parts) > 2 else "anomalous"
         samples.append(Sample(path, "test", 1, defect_type, masks.of(stem_below(path, 1))))
-    return samples
+    return _with_unused_masks(samples, masks)
+
+
+def _with_unused_masks(samples: list[Sample], masks: MaskFiles) -> list[Sample]:
+    """Remark masks that belong to no image at the defects that may have been meant: those without a mask."""
+    unused = masks.unused()
+    defects = [sample for sample in samples if sample.label]
+    if not unused or not defects:
+        return samples
+    shown = ", ".join(unused[:_NAMES_TOLD]) + (", ..." if len(unused) > _NAMES_TOLD else "")
+    number = "1 mask file matches" if len(unused) == 1 else f"{len(unused)} mask files match"
+    remark = f"{number} no image ({shown}): name each like its image, or remove it"
+    meant = [sample for sample in defects if sample.mask_path is None] or defects
+    paths = {sample.path for sample in meant}
+    return [replace(sample, remark=remark) if sample.path in paths else sample for sample in samples]
 
 
 def _visa(root: Path) -> list[Sample]:

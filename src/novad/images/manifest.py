@@ -18,7 +18,7 @@ from novad.images.decode import Decoded, decode, decode_mask, mask_parts, read_r
 from novad.images.fingerprint import grey_statistics, perceptual_hash, thumbnail, to_grey
 from novad.images.layouts import Sample
 
-__all__ = ["COLUMNS", "build_manifest", "describe_images", "read_manifest", "write_manifest"]
+__all__ = ["COLUMNS", "GATE_COLUMNS", "build_manifest", "describe_images", "read_manifest", "write_manifest"]
 
 _SCHEMA = pa.schema(
     [
@@ -47,6 +47,8 @@ _SCHEMA = pa.schema(
     ]
 )
 COLUMNS: tuple[str, ...] = tuple(_SCHEMA.names)
+# What the data gate alone looks at besides. It is not stored: equal images give the same manifest as before.
+GATE_COLUMNS = ("remark",)
 _INTEGERS = tuple(field.name for field in _SCHEMA if field.type == pa.int64())
 
 
@@ -61,14 +63,14 @@ def build_manifest(root: Path, samples: Sequence[Sample], max_pixels: int) -> pd
         samples: what the layout found.
         max_pixels: larger images are refused before they are decoded.
     Returns:
-        One row per sample, columns :data:`COLUMNS`, in the order of ``samples``.
+        One row per sample, columns :data:`COLUMNS` and :data:`GATE_COLUMNS`, in the order of ``samples``.
     """
     workers = min(
         8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
     with ThreadPoolExecutor(workers) as pool:
         rows = list(pool.map(partial(_describe, root, max_pixels), samples))
-    return _typed(pd.DataFrame(rows, columns=list(COLUMNS)))
+    return _typed(pd.DataFrame(rows, columns=[*COLUMNS, *GATE_COLUMNS]))
 
 
 def describe_images(images: Iterable[tuple[Sample, bytes]], max_pixels: int) -> pd.DataFrame:
@@ -81,7 +83,7 @@ def describe_images(images: Iterable[tuple[Sample, bytes]], max_pixels: int) -> 
         except ImageError as error:
             row["error"] = _reason(error, Path(), sample.path)
         rows.append(row)
-    return _typed(pd.DataFrame(rows, columns=list(COLUMNS)))
+    return _typed(pd.DataFrame(rows, columns=[*COLUMNS, *GATE_COLUMNS]))
 
 
 def write_manifest(manifest: pd.DataFrame, path: Path) -> None:
@@ -144,6 +146,7 @@ def _named(sample: Sample) -> dict[str, Any]:
         "label": sample.label,
         "defect_type": sample.defect_type,
         "mask_path": sample.mask_path,
+        "remark": sample.remark,
     }
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 from novad.errors import ConfigError
 from novad.images import Sample, build_manifest, discover, read_manifest, write_manifest
 from novad.images.fingerprint import GreyStatistics, grey_statistics, perceptual_hash, thumbnail, to_grey
-from novad.images.manifest import COLUMNS
+from novad.images.manifest import COLUMNS, GATE_COLUMNS
 
 LIMIT = 1_000_000
 
@@ -66,7 +66,7 @@ def test_it_reads_back_as_written_and_equal_manifests_are_equal_bytes(
         read_manifest(tmp_path / "one", thumbnails=False), back.drop(columns="thumbnail")
     )
     assert tuple(back.columns) == COLUMNS
-    pd.testing.assert_frame_equal(back, manifest, check_dtype=False)
+    pd.testing.assert_frame_equal(back, manifest.drop(columns=list(GATE_COLUMNS)), check_dtype=False)
     assert back["path"].tolist() == [sample.path for sample in samples]
     assert str(sound_line).encode() not in (tmp_path / "one").read_bytes()
     again = build_manifest(sound_line, samples, LIMIT)
