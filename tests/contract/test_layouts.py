@@ -1,5 +1,6 @@
 """What every dataset layout promises; a layout joins by being registered and given an example here."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from PIL import Image
 
 from novad.errors import ConfigError, exit_code
 from novad.images import LAYOUTS, build_manifest, discover
+from novad.images.layouts import keep_visa_split
 
 Example = Callable[[Path], None]
 
@@ -227,8 +229,38 @@ def test_a_visa_file_of_many_objects_needs_one_to_be_the_line(tmp_path: Path) ->
     table.write_text(table.read_text() + "bolt,train,normal,bolt/0.png,\n")
     assert all(sample.path.startswith("nut/") for sample in discover(root, "visa"))
     root.rename(tmp_path / "visa")
-    with pytest.raises(ConfigError, match="holds bolt, nut; a product line is one object"):
+    with pytest.raises(ConfigError, match=r"holds bolt, nut; .* one object: name its folder, .*/visa/nut$"):
         discover(tmp_path / "visa", "visa")
+
+
+def test_an_object_of_visa_as_downloaded_is_divided_by_the_file_beside_its_folder(tmp_path: Path) -> None:
+    _visa_split(tmp_path)
+    table = tmp_path / "split_csv/1cls.csv"
+    table.write_text(table.read_text() + "bolt,train,anomaly,bolt/0.png,\n")
+    samples = discover(tmp_path / "nut", "visa")
+    assert [(s.path, s.source, s.defect_type, s.mask_path) for s in samples] == [
+        ("Data/Images/Anomaly/0.png", "test", "crack", "Data/Masks/Anomaly/0.png"),
+        ("Data/Images/Anomaly/1.png", "test", "stain", None),
+        *((f"Data/Images/Normal/{i}.png", "train", "good", None) for i in range(4)),
+        ("Data/Images/Normal/9.png", "test", "good", None),
+    ]
+    shutil.copytree(tmp_path / "nut", tmp_path / "copies/line")
+    keep_visa_split(tmp_path / "nut", tmp_path / "copies/line")
+    shutil.rmtree(tmp_path / "split_csv")
+    assert discover(tmp_path / "copies/line", "visa") == samples
+
+
+def test_in_a_workspace_the_file_beside_a_folder_is_no_part_of_its_data(tmp_path: Path) -> None:
+    _visa_split(tmp_path)
+    (tmp_path / "dvc.yaml").touch()
+    table = tmp_path / "nut/image_anno.csv"
+    normal = "".join(f"nut/Data/Images/Normal/{i}.png,normal,\n" for i in (0, 1, 2, 3, 9))
+    table.write_text(table.read_text() + normal)
+    samples = discover(tmp_path / "nut", "visa")
+    assert {s.source for s in samples if not s.label} == {"undivided"}
+    assert {str(s.remark)[:30] for s in samples if not s.label} == {"the split_csv/1cls.csv beside "}
+    shutil.copy(tmp_path / "split_csv/1cls.csv", tmp_path / "nut")
+    assert sum(s.source == "train" for s in discover(tmp_path / "nut", "visa")) == 4
 
 
 def test_a_visa_file_without_its_columns_or_with_defects_in_train_is_refused(tmp_path: Path) -> None:

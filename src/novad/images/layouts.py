@@ -10,11 +10,13 @@ from novad.errors import ConfigError, RefusedError
 from novad.images.folders import relative_files, stem_below
 from novad.images.mask_files import MaskFiles
 
-__all__ = ["GOOD", "LAYOUTS", "Sample", "accepted_sample", "accepted_stem", "discover"]
+__all__ = ["GOOD", "LAYOUTS", "Sample", "accepted_sample", "accepted_stem", "discover", "keep_visa_split"]
 
 GOOD = "good"
 _UNNAMED_DEFECT = "unspecified"
 _NAMES_TOLD = 5
+_VISA_SPLITS = ("split_csv/1cls.csv", "1cls.csv")
+_VISA_COLUMNS = ("object", "split", "label", "image", "mask")
 
 Source = Literal["train", "test", "undivided"]
 
@@ -135,30 +137,81 @@ def _visa(root: Path) -> list[Sample]:
     """VisA (Zou et al. 2022): one object, with its split file or, without one, its image_anno.csv.
 
     ``split_csv/1cls.csv`` or ``1cls.csv`` (columns object, split, label, image, mask) divides train and test.
-    Of a file with several objects, the one named like the folder counts. Defect types come from
-    ``image_anno.csv`` where present (an image with several has them joined by '+').
+    Of a file with several objects, the one named like the folder counts. Without either, the split file
+    beside the folder does, as the data set is downloaded; in a workspace that is no part of a line's data.
+    Defect types come from ``image_anno.csv`` where present (an image with several has them joined by '+').
     """
-    candidates = (root / "split_csv/1cls.csv", root / "1cls.csv")
-    split = next((path for path in candidates if path.is_file()), None)
-    if split is None:
+    split = _visa_split(root)
+    if split is not None:
+        return _visa_divided(root, _visa_object(root, split))
+    beside = _visa_beside(root)
+    if not beside:
         return _visa_annotations(root)
-    rows = _rows(split, ("object", "split", "label", "image", "mask"))
+    if not _in_workspace(root):
+        return _visa_divided(root, beside)
+    remark = (
+        f"the {_VISA_SPLITS[0]} beside the folder is no part of the line's data and is not read: copy it "
+        "into the folder, or the division into train and test is novad's own"
+    )
+    samples = _visa_annotations(root)
+    return [replace(each, remark=remark) if each.source == "undivided" else each for each in samples]
+
+
+def keep_visa_split(source: Path, copy: Path) -> None:
+    """Give the copy of an object's folder the rows that divide it, if those lie beside ``source``."""
+    rows = [] if _visa_split(source) else _visa_beside(source)
+    if not rows:
+        return
+    with (copy / _VISA_SPLITS[-1]).open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, _VISA_COLUMNS, extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _visa_split(root: Path) -> Path | None:
+    return next((root / name for name in _VISA_SPLITS if (root / name).is_file()), None)
+
+
+def _visa_object(root: Path, split: Path) -> list[dict[str, str]]:
+    """Rows of the one object that is the line."""
+    rows = _rows(split, _VISA_COLUMNS)
     objects = sorted({row["object"] for row in rows})
     chosen = objects[0] if len(objects) == 1 else root.name
     if chosen not in objects:
-        raise ConfigError(
-            f"{split}: holds {', '.join(objects)}; a product line is one object: keep the rows of one"
-        )
-    types = _visa_types(root, chosen)
+        folders = [root / name for name in objects if (root / name).is_dir()]
+        told = f"name its folder, {folders[0]}" if folders else "call the folder like one of them"
+        raise ConfigError(f"{split}: holds {', '.join(objects)}; a product line is one object: {told}")
+    return _visa_checked(root, split, [row for row in rows if row["object"] == chosen])
+
+
+def _visa_beside(root: Path) -> list[dict[str, str]]:
+    """Rows of the object ``root`` in the split file of the whole data set; none where there is none."""
+    split = root.resolve().parent / _VISA_SPLITS[0]
+    if not split.is_file():
+        return []
+    rows = [row for row in _rows(split, _VISA_COLUMNS) if row["object"] == root.resolve().name]
+    return _visa_checked(root, split, rows)
+
+
+def _in_workspace(root: Path) -> bool:
+    return any((folder / "dvc.yaml").is_file() for folder in root.resolve().parents)
+
+
+def _visa_checked(root: Path, split: Path, rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    """The rows of ``split``, with the paths of images and masks as seen from ``root``."""
+    for row in rows:
+        if row["split"] not in ("train", "test") or (row["split"] == "train" and row["label"] != "normal"):
+            raise ConfigError(f"{split}: {row['image']}: split {row['split']!r} with label {row['label']!r}")
+    return [row | {name: _without_first(row[name], root) for name in ("image", "mask")} for row in rows]
+
+
+def _visa_divided(root: Path, rows: list[dict[str, str]]) -> list[Sample]:
+    types = _visa_types(root, rows[0]["object"]) if rows else {}
     samples = []
     for row in rows:
-        if row["object"] != chosen:
-            continue
-        source, label = row["split"], int(row["label"] != "normal")
-        if source not in ("train", "test") or (source == "train" and label):
-            raise ConfigError(f"{split}: {row['image']}: split {source!r} with label {row['label']!r}")
-        defect_type = types.get(row["image"], "anomaly") if label else GOOD
-        samples.append(Sample(row["image"], _source(source), label, defect_type, row["mask"] or None))
+        label = int(row["label"] != "normal")
+        kind = types.get(row["image"], "anomaly") if label else GOOD
+        samples.append(Sample(row["image"], _source(row["split"]), label, kind, row["mask"] or None))
     return samples
 
 
@@ -169,7 +222,6 @@ def _visa_annotations(root: Path) -> list[Sample]:
     samples = []
     for row in _rows(table, ("image", "label", "mask")):
         label = int(row["label"] != "normal")
-        # The paths begin with the object's own folder, which is the data folder itself here.
         image, mask = _without_first(row["image"], root), _without_first(row["mask"], root)
         source: Source = "test" if label else "undivided"
         samples.append(Sample(image, source, label, _visa_type(row["label"]), mask or None))
@@ -177,10 +229,10 @@ def _visa_annotations(root: Path) -> list[Sample]:
 
 
 def _visa_types(root: Path, name: str) -> dict[str, str]:
-    table = root / name / "image_anno.csv"
-    if not table.is_file():
-        return {}
-    return {row["image"]: _visa_type(row["label"]) for row in _rows(table, ("image", "label"))}
+    tables = (root / name / "image_anno.csv", root / "image_anno.csv")
+    table = next((path for path in tables if path.is_file()), None)
+    rows = [] if table is None else _rows(table, ("image", "label"))
+    return {_without_first(row["image"], root): _visa_type(row["label"]) for row in rows}
 
 
 def _visa_type(label: str) -> str:
@@ -188,8 +240,9 @@ def _visa_type(label: str) -> str:
 
 
 def _without_first(path: str, root: Path) -> str:
-    _, _, rest = path.partition("/")
-    return path if not rest or (root / path).exists() else rest
+    """VisA's paths begin with the folder of the object, which may be the data folder itself."""
+    first, _, rest = path.partition("/")
+    return path if not rest or (root / first).is_dir() else rest
 
 
 def _source(value: str) -> Source:
