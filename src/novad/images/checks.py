@@ -20,6 +20,7 @@ Severity = Literal["error", "warning"]
 
 FEW_OF_A_TYPE = 5
 OUTLIER_DEVIATIONS = 6.0
+_CAMERA_BITS = (8, 10, 12, 14)  # of cameras whose values are stored in 16-bit files as they are
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def gate_frame(manifest: pd.DataFrame, settings: ValidateSettings) -> pd.DataFra
         settings: the line's ``validate`` section.
     """
     frame = manifest.drop(columns="thumbnail").reset_index(drop=True)
-    for column in ("bytes", "width", "height", "mask_area"):
+    for column in ("bytes", "width", "height", "mask_area", "bit_depth", "maximum"):
         frame[column] = frame[column].astype("float64")
     size, mask_size = _sizes(manifest, "width", "height"), _sizes(manifest, "mask_width", "mask_height")
     frame["size"], frame["mask_size"] = size, mask_size
@@ -52,6 +53,7 @@ def gate_frame(manifest: pd.DataFrame, settings: ValidateSettings) -> pd.DataFra
     frame["line_mode"] = _most_common(frame["mode"])
     frame["blank"] = _blank(frame)
     frame["train_normal"] = ((frame["source"] == "train") & frame["error"].isna()).astype("int64")
+    frame["range_unused"] = _range_unused(frame)
     # Blank frames are all alike, and nothing can be learnt from one about another: they get a warning.
     frame["duplicate_of"] = _partners(frame, pixel_duplicates(manifest), "source").where(
         ~frame["blank"], None
@@ -93,6 +95,22 @@ def _blank(frame: pd.DataFrame) -> pd.Series:
     """Frames of one black or one white: no light or no part before the camera."""
     level = frame["brightness"]
     return (frame["contrast"] < 1 / 255) & ((level < 1 / 255) | (level > 254 / 255))
+
+
+def _range_unused(frame: pd.DataFrame) -> pd.Series:
+    """The training normals of 16 bits, where none of them leaves the darkest quarter of that range."""
+    wide = (frame["train_normal"] == 1) & (frame["bit_depth"] == 16)
+    largest = frame.loc[wide, "maximum"].max()
+    return wide & bool(0 < largest < 1 << _CAMERA_BITS[-1])
+
+
+def _stretch(rows: pd.DataFrame) -> str:
+    largest = int(rows["maximum"].max())
+    bits = next(bits for bits in _CAMERA_BITS if largest < 1 << bits)
+    return (
+        f"16-bit files whose largest value is {largest}, so they are read as nearly black: if the camera has "
+        f"{bits} bits, multiply all images by {1 << (16 - bits)}, those that will be scored too"
+    )
 
 
 def _partners(frame: pd.DataFrame, pairs: Iterable[tuple[int, int]], column: str) -> pd.Series:
@@ -227,6 +245,13 @@ CHECKS: tuple[Check, ...] = (
         "ExpectColumnValuesToBeInSet",
         {"column": "blank", "value_set": [False]},
         lambda rows, _: "all black or all white: was there light, and a part?",
+    ),
+    Check(
+        "range_used",
+        "warning",
+        "ExpectColumnValuesToBeInSet",
+        {"column": "range_unused", "value_set": [False]},
+        lambda rows, _: _stretch(rows),
     ),
     Check(
         "brightness_usual",

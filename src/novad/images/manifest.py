@@ -48,8 +48,8 @@ _SCHEMA = pa.schema(
 )
 COLUMNS: tuple[str, ...] = tuple(_SCHEMA.names)
 # What the data gate alone looks at besides. It is not stored: equal images give the same manifest as before.
-GATE_COLUMNS = ("remark",)
-_INTEGERS = tuple(field.name for field in _SCHEMA if field.type == pa.int64())
+GATE_COLUMNS = ("maximum", "remark")
+_INTEGERS = ("maximum", *(field.name for field in _SCHEMA if field.type == pa.int64()))
 
 
 def build_manifest(root: Path, samples: Sequence[Sample], max_pixels: int) -> pd.DataFrame:
@@ -194,6 +194,7 @@ def _statistics(decoded: Decoded) -> dict[str, Any]:
         "height": grey.shape[0],
         "mode": decoded.mode,
         "bit_depth": decoded.bit_depth,
+        "maximum": int(decoded.pixels.max()),
         "phash": perceptual_hash(grey),
         **asdict(grey_statistics(decoded.pixels)),
         "thumbnail": thumbnail(grey),
