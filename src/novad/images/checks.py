@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 
 from novad.config import ValidateSettings
@@ -64,7 +65,9 @@ def gate_frame(manifest: pd.DataFrame, settings: ValidateSettings) -> pd.DataFra
     frame["near_duplicate_of"] = _partners(frame, near, "split").where(~exact, None)
     normal = ((frame["label"] == 0) & frame["error"].isna()).to_numpy()
     for column in ("brightness", "sharpness"):
-        frame[f"{column}_deviation"] = robust_deviation(frame[column].to_numpy(), normal)
+        # A defect may well be darker or sharper than good parts: that is no fault of the camera.
+        deviation = robust_deviation(frame[column].to_numpy(), normal)
+        frame[f"{column}_deviation"] = np.where(normal, deviation, np.nan)
     frame["loneliness"] = lonely(manifest, normal)
     anomalous = frame["label"] == 1
     of_type = frame.groupby("defect_type")["path"].transform("count").astype("float64")
@@ -133,8 +136,11 @@ def _partners(frame: pd.DataFrame, pairs: Iterable[tuple[int, int]], column: str
 
 
 def _paired(frame: pd.DataFrame, column: str) -> str:
-    shown = [f"{row.path} = {getattr(row, column)}" for row in frame.head(5).itertuples()]
-    return "; ".join(shown) + ("; ..." if len(frame) > 5 else "")
+    """The first pairs, each in one direction."""
+    pairs: dict[frozenset[str], str] = {}
+    for path, other in zip(frame["path"], frame[column], strict=True):
+        pairs.setdefault(frozenset((path, other)), f"{path} = {other}")
+    return "; ".join(list(pairs.values())[:5]) + ("; ..." if len(pairs) > 5 else "")
 
 
 def _no_null(column: str) -> dict[str, Any]:
@@ -262,14 +268,14 @@ CHECKS: tuple[Check, ...] = (
             "min_value": -OUTLIER_DEVIATIONS,
             "max_value": OUTLIER_DEVIATIONS,
         },
-        lambda rows, _: "much brighter or darker than the normal images: check exposure",
+        lambda rows, _: "much brighter or darker than the other normal images: check exposure",
     ),
     Check(
         "sharpness_usual",
         "warning",
         "ExpectColumnValuesToBeBetween",
         {"column": "sharpness_deviation", "min_value": -OUTLIER_DEVIATIONS, "max_value": OUTLIER_DEVIATIONS},
-        lambda rows, _: "much sharper or softer than the normal images: check focus",
+        lambda rows, _: "much sharper or softer than the other normal images: check focus",
     ),
     Check(
         "normals_have_company",

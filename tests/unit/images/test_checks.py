@@ -60,3 +60,19 @@ def test_values_of_fewer_bits_in_16_bit_files_are_told(
     if told:
         assert f"largest value is {largest}," in _says("range_used", rows)
         assert told in _says("range_used", rows)
+
+
+def test_a_defect_may_be_brighter_or_sharper_than_every_normal_image(tmp_path: Path) -> None:
+    odd = np.where(np.indices((32, 32)).sum(0) % 2, 255, 180).astype(np.uint8)
+    images = {f"train/good/{i}.png": _grey(i) // 2 for i in range(10)}
+    frame = _frame(tmp_path, {**images, "test/dent/0.png": odd, "test/good/0.png": odd}).set_index("path")
+    for column in ("brightness_deviation", "sharpness_deviation"):
+        assert abs(frame[column]["test/good/0.png"]) > 6
+        assert np.isnan(frame[column]["test/dent/0.png"])
+
+
+def test_a_pair_is_told_once() -> None:
+    rows = pd.DataFrame(
+        {"path": ["a", "b", "c"], "near_duplicate_of": ["b", "a", "a"]},
+    )
+    assert "(a = b; c = a)" in _says("no_near_duplicate_across_splits", rows)
