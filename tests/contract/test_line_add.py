@@ -135,6 +135,12 @@ def test_a_folder_without_an_image_is_refused(add: Add, tmp_path: Path) -> None:
         add(data=tmp_path / "bare")
 
 
+def test_a_line_is_added_where_all_lines_were_deleted(add: Add, workspace: Workspace) -> None:
+    workspace.params.write_text("lines:\n")
+    assert add() == 26
+    assert line_settings(workspace.params, "plates").data == "lines/plates"
+
+
 def test_an_object_of_visa_keeps_the_division_that_lies_beside_it(
     add: Add, workspace: Workspace, images: Path, tmp_path: Path
 ) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 from pydantic import ValidationError
 
-from novad.config import BackboneSettings, LineSettings, Workspace, add_line, load_lines
+from novad.config import BackboneSettings, LineSettings, Workspace, add_line, ensure_lines, load_lines
 from novad.config.settings import LINE_NAME
 from novad.errors import ConfigError, ServiceError
 from novad.images import discover
@@ -79,6 +79,7 @@ def add_product_line(workspace: Workspace, new: NewLine) -> int:
             if new.layout == "visa":
                 keep_visa_split(new.data, partial)
             partial.rename(lines / new.name)
+            ensure_lines(workspace.params)
             track(workspace, lines / new.name)
             add_line(workspace.params, new.name, settings)
     return images
