@@ -143,6 +143,13 @@ def test_defects_in_the_training_folder_are_refused(tmp_path: Path) -> None:
         discover(tmp_path, "mvtec")
 
 
+def test_a_normal_class_of_another_name_is_named(tmp_path: Path) -> None:
+    _mvtec(tmp_path)
+    (tmp_path / "train/good").rename(tmp_path / "train/ok")
+    with pytest.raises(ConfigError, match=r"train/good: no such folder, but ok: call .* 'good', in train"):
+        discover(tmp_path, "mvtec")
+
+
 def test_masks_named_like_their_image_are_found_too(tmp_path: Path) -> None:
     _mvtec(tmp_path)
     (tmp_path / "ground_truth/crack/0_mask.png").rename(tmp_path / "ground_truth/crack/0.png")

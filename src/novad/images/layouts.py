@@ -81,7 +81,8 @@ def _mvtec(root: Path) -> list[Sample]:
     MVTec LOCO (Bergmann et al. 2022), whose masks are ground_truth/TYPE/NAME/*.png. LOCO's validation/good
     are training images here: splits hold back their own share of normals.
     """
-    _require(root, "train/good", "test")
+    _require_good(root / "train")
+    _require(root, "test")
     strangers = [folder.name for folder in _folders(root / "train") if folder.name != GOOD]
     if strangers:
         raise ConfigError(
@@ -265,6 +266,17 @@ def _require(root: Path, *folders: str) -> None:
     for folder in folders:
         if not (root / folder).is_dir():
             raise ConfigError(f"{root / folder}: no such folder; see the layouts in the README")
+
+
+def _require_good(train: Path) -> None:
+    """The normal class may bear another name, as 'ok' in BTAD: name what is there."""
+    found = [folder.name for folder in _folders(train)] if train.is_dir() else []
+    if found and GOOD not in found:
+        raise ConfigError(
+            f"{train / GOOD}: no such folder, but {', '.join(found)}: call the folder of normal images "
+            f"'{GOOD}', in train and in test"
+        )
+    _require(train, GOOD)
 
 
 def _folders(parent: Path) -> list[Path]:
