@@ -1,5 +1,6 @@
 """What every dataset layout promises; a layout joins by being registered and given an example here."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from PIL import Image
 
 from novad.errors import ConfigError, exit_code
 from novad.images import LAYOUTS, build_manifest, discover
+from novad.images.layouts import keep_visa_split
 
 Example = Callable[[Path], None]
 
@@ -141,11 +143,81 @@ def test_defects_in_the_training_folder_are_refused(tmp_path: Path) -> None:
         discover(tmp_path, "mvtec")
 
 
+def test_a_normal_class_of_another_name_is_named(tmp_path: Path) -> None:
+    _mvtec(tmp_path)
+    (tmp_path / "train/good").rename(tmp_path / "train/ok")
+    with pytest.raises(ConfigError, match=r"train/good: no such folder, but ok: call .* 'good', in train"):
+        discover(tmp_path, "mvtec")
+
+
 def test_masks_named_like_their_image_are_found_too(tmp_path: Path) -> None:
     _mvtec(tmp_path)
     (tmp_path / "ground_truth/crack/0_mask.png").rename(tmp_path / "ground_truth/crack/0.png")
     masks = {s.path: s.mask_path for s in discover(tmp_path, "mvtec")}
     assert masks["test/crack/0.png"] == "ground_truth/crack/0.png"
+
+
+@pytest.mark.parametrize("name", ["0_gt.png", "0_label.png", "0_MASK.png", "0.PNG", "0/000.png"])
+def test_masks_are_found_under_the_names_that_data_sets_give_them(name: str, tmp_path: Path) -> None:
+    _mvtec(tmp_path)
+    place = tmp_path / "ground_truth/crack" / name
+    mask = (tmp_path / "ground_truth/crack/0_mask.png").rename(tmp_path / "moved.png")
+    place.parent.mkdir(exist_ok=True)
+    mask.rename(place)
+    masks = {s.path: s.mask_path for s in discover(tmp_path, "mvtec")}
+    assert masks["test/crack/0.png"] == f"ground_truth/crack/{name}"
+
+
+def test_an_image_whose_name_ends_like_that_of_a_mask_has_its_own(tmp_path: Path) -> None:
+    _mvtec(tmp_path)
+    _image(tmp_path / "test/crack/1_gt.png", 20)
+    _mask(tmp_path / "ground_truth/crack/1_gt.png")
+    masks = {s.path: s.mask_path for s in discover(tmp_path, "mvtec")}
+    assert masks["test/crack/1_gt.png"] == "ground_truth/crack/1_gt.png"
+
+
+def test_the_files_of_a_folder_named_like_the_image_are_one_mask(tmp_path: Path) -> None:
+    """As MVTec LOCO has them: a file for each region."""
+    _mvtec(tmp_path)
+    (tmp_path / "ground_truth/crack/0_mask.png").unlink()
+    _mask(tmp_path / "ground_truth/crack/0/000.png")
+    Image.fromarray(np.eye(16, dtype=np.uint8)[::-1]).save(tmp_path / "ground_truth/crack/0/001.png")
+    (sample,) = (s for s in discover(tmp_path, "mvtec") if s.mask_path)
+    assert (sample.path, sample.mask_path) == ("test/crack/0.png", "ground_truth/crack/0")
+    (row,) = build_manifest(tmp_path, [sample], 10_000).itertuples()
+    assert (row.mask_error, row.mask_area, row.mask_width, row.mask_height) == (None, 32, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("layout", "write", "folder"), [("mvtec", _mvtec, "ground_truth"), ("folder", _folder, "masks")]
+)
+def test_masks_that_belong_to_no_image_are_remarked_at_defects_without_one(
+    layout: str, write: Example, folder: str, tmp_path: Path
+) -> None:
+    write(tmp_path)
+    assert not any(s.remark for s in discover(tmp_path, layout))
+    _mask(tmp_path / folder / "stain/00_mask.png")
+    _mask(tmp_path / folder / "gone/0.png")
+    remarks = {s.defect_type: s.remark for s in discover(tmp_path, layout) if s.remark}
+    told = f"2 mask files match no image ({folder}/gone/0.png, {folder}/stain/00_mask.png)"
+    assert list(remarks) == ["stain"]
+    assert str(remarks["stain"]).startswith(told)
+
+
+def test_the_black_masks_that_some_give_normal_images_are_no_strangers(tmp_path: Path) -> None:
+    _mvtec(tmp_path)
+    _mask(tmp_path / "ground_truth/good/0.png")
+    assert [(s.remark, s.mask_path) for s in discover(tmp_path, "mvtec") if s.path == "test/good/0.png"] == [
+        (None, None)
+    ]
+    assert not any(s.remark for s in discover(tmp_path, "mvtec"))
+
+
+def test_the_normal_images_for_validation_of_mvtec_loco_are_training_images(tmp_path: Path) -> None:
+    _mvtec(tmp_path)
+    _image(tmp_path / "validation/good/0.png", 20)
+    found = {s.path: s for s in discover(tmp_path, "mvtec")}
+    assert (found["validation/good/0.png"].source, found["validation/good/0.png"].label) == ("train", 0)
 
 
 def test_stray_files_are_found_for_the_gate_and_files_of_the_system_are_not(tmp_path: Path) -> None:
@@ -164,8 +236,38 @@ def test_a_visa_file_of_many_objects_needs_one_to_be_the_line(tmp_path: Path) ->
     table.write_text(table.read_text() + "bolt,train,normal,bolt/0.png,\n")
     assert all(sample.path.startswith("nut/") for sample in discover(root, "visa"))
     root.rename(tmp_path / "visa")
-    with pytest.raises(ConfigError, match="holds bolt, nut; a product line is one object"):
+    with pytest.raises(ConfigError, match=r"holds bolt, nut; .* one object: name its folder, .*/visa/nut$"):
         discover(tmp_path / "visa", "visa")
+
+
+def test_an_object_of_visa_as_downloaded_is_divided_by_the_file_beside_its_folder(tmp_path: Path) -> None:
+    _visa_split(tmp_path)
+    table = tmp_path / "split_csv/1cls.csv"
+    table.write_text(table.read_text() + "bolt,train,anomaly,bolt/0.png,\n")
+    samples = discover(tmp_path / "nut", "visa")
+    assert [(s.path, s.source, s.defect_type, s.mask_path) for s in samples] == [
+        ("Data/Images/Anomaly/0.png", "test", "crack", "Data/Masks/Anomaly/0.png"),
+        ("Data/Images/Anomaly/1.png", "test", "stain", None),
+        *((f"Data/Images/Normal/{i}.png", "train", "good", None) for i in range(4)),
+        ("Data/Images/Normal/9.png", "test", "good", None),
+    ]
+    shutil.copytree(tmp_path / "nut", tmp_path / "copies/line")
+    keep_visa_split(tmp_path / "nut", tmp_path / "copies/line")
+    shutil.rmtree(tmp_path / "split_csv")
+    assert discover(tmp_path / "copies/line", "visa") == samples
+
+
+def test_in_a_workspace_the_file_beside_a_folder_is_no_part_of_its_data(tmp_path: Path) -> None:
+    _visa_split(tmp_path)
+    (tmp_path / "dvc.yaml").touch()
+    table = tmp_path / "nut/image_anno.csv"
+    normal = "".join(f"nut/Data/Images/Normal/{i}.png,normal,\n" for i in (0, 1, 2, 3, 9))
+    table.write_text(table.read_text() + normal)
+    samples = discover(tmp_path / "nut", "visa")
+    assert {s.source for s in samples if not s.label} == {"undivided"}
+    assert {str(s.remark)[:30] for s in samples if not s.label} == {"the split_csv/1cls.csv beside "}
+    shutil.copy(tmp_path / "split_csv/1cls.csv", tmp_path / "nut")
+    assert sum(s.source == "train" for s in discover(tmp_path / "nut", "visa")) == 4
 
 
 def test_a_visa_file_without_its_columns_or_with_defects_in_train_is_refused(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from fake_line import REPOSITORY
 from novad.config import ScheduleSettings, Workspace, line_settings
 from novad.config.settings import BUNDLED_CHECKPOINT
 from novad.errors import ConfigError, NovadError, RefusedError, ServiceError
+from novad.images import discover
 from novad.pipeline import lines
 from novad.pipeline.graph import open_repository
 from novad.pipeline.lines import NewLine, add_product_line
@@ -132,6 +133,29 @@ def test_a_folder_without_an_image_is_refused(add: Add, tmp_path: Path) -> None:
         (tmp_path / "bare" / name).mkdir(parents=True)
     with pytest.raises(ConfigError, match="bare: the layout 'mvtec' finds no image"):
         add(data=tmp_path / "bare")
+
+
+def test_a_line_is_added_where_all_lines_were_deleted(add: Add, workspace: Workspace) -> None:
+    workspace.params.write_text("lines:\n")
+    assert add() == 26
+    assert line_settings(workspace.params, "plates").data == "lines/plates"
+
+
+def test_an_object_of_visa_keeps_the_division_that_lies_beside_it(
+    add: Add, workspace: Workspace, images: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "VisA/candle"
+    shutil.copytree(images / "train/good", folder / "Data")
+    paths = sorted(f"candle/Data/{path.name}" for path in (folder / "Data").iterdir())
+    rows = [f"candle,{'test' if i < 3 else 'train'},normal,{path}," for i, path in enumerate(paths)]
+    (tmp_path / "VisA/split_csv").mkdir()
+    table = ["object,split,label,image,mask", *rows, "pcb1,train,normal,pcb1/Data/0.png,"]
+    (tmp_path / "VisA/split_csv/1cls.csv").write_text("\n".join(table) + "\n")
+    assert add(data=folder, layout="visa") == len(paths)
+    sources = [sample.source for sample in discover(workspace.root / "lines/plates", "visa")]
+    assert sources == ["test"] * 3 + ["train"] * (len(paths) - 3)
+    with open_repository(workspace) as repository:
+        assert repository.status(targets=[str(workspace.root / "lines/plates.dvc")]) == {}
 
 
 def test_links_inside_the_folder_become_files_and_links_out_of_it_are_refused(

@@ -331,6 +331,25 @@ def test_a_line_without_defects_passes_and_says_so(line_folder: Path, make_works
     assert [w["check"] for w in report["warnings"]] == ["defects_to_learn_from"]
 
 
+def test_figures_that_will_lack_something_are_told_beforehand(
+    line_folder: Path, make_workspace: MakeWorkspace
+) -> None:
+    shutil.rmtree(line_folder / "test/good")
+    shutil.rmtree(line_folder / "ground_truth/scratch")
+    shutil.move(line_folder / "ground_truth/dent/001_mask.png", line_folder / "ground_truth/dent/01_mask.png")
+    workspace = make_workspace()
+    run(workspace, "plates")
+    report = json.loads((workspace.artifacts("plates", "validate") / "report.json").read_text())
+    found = {w["check"]: w for w in report["warnings"]}
+    assert found["masks_of_every_type"]["images"] == ["test/scratch/000.png", "test/scratch/001.png"]
+    assert found["masks_of_every_type"]["message"].startswith("no mask of scratch while other types have")
+    assert "test/dent/001.png" in found["nothing_passed_over"]["images"]
+    told = "1 mask file matches no image (ground_truth/dent/01_mask.png)"
+    assert found["nothing_passed_over"]["message"].startswith(told)
+    assert found["good_test_images"]["message"].startswith("no good image to test with")
+    assert found["mask_where_others_have_one"]["images"] == ["test/dent/001.png"]
+
+
 def test_file_names_cannot_smuggle_markup_into_the_pages(
     line_folder: Path, make_workspace: MakeWorkspace
 ) -> None:

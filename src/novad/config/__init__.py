@@ -1,6 +1,6 @@
 """Product-line settings: typed, read once from ``params.yaml``, passed as values."""
 
-from novad.config.params import add_line, line_settings, load_lines
+from novad.config.params import add_line, ensure_lines, line_settings, load_lines
 from novad.config.settings import (
     BackboneSettings,
     CalibrateExplainerSettings,
@@ -28,6 +28,7 @@ __all__ = [
     "ValidateSettings",
     "Workspace",
     "add_line",
+    "ensure_lines",
     "line_settings",
     "load_lines",
 ]

@@ -13,7 +13,7 @@ from novad.config.settings import LINE_NAME, LineSettings
 from novad.config.whole_file import write_whole
 from novad.errors import ConfigError
 
-__all__ = ["add_line", "line_settings", "load_lines"]
+__all__ = ["add_line", "ensure_lines", "line_settings", "load_lines"]
 
 
 def load_lines(params: Path) -> dict[str, LineSettings]:
@@ -53,6 +53,18 @@ def add_line(params: Path, name: str, settings: LineSettings) -> None:
     lines[name] = settings.model_dump(mode="json", by_alias=True)
     document["lines"] = lines
     _replace(params, document)
+
+
+def ensure_lines(params: Path) -> None:
+    """Write ``lines: {}`` where ``lines`` has no value, as after its last line is deleted: DVC reads no null.
+
+    Raises:
+        ConfigError: no such file, or not a mapping.
+    """
+    document = _read(params)
+    if document.get("lines") is None:
+        document["lines"] = {}
+        _replace(params, document)
 
 
 def _checked_name(name: Any, params: Path) -> str:

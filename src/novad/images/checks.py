@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 
 from novad.config import ValidateSettings
@@ -24,6 +25,7 @@ FEW_OF_A_TYPE = 5
 # With fewer, too little is left to learn from once two calibrate.
 FEWEST_NORMALS = 5
 OUTLIER_DEVIATIONS = 6.0
+_CAMERA_BITS = (8, 10, 12, 14)  # of cameras whose values are stored in 16-bit files as they are
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ def gate_frame(manifest: pd.DataFrame, settings: ValidateSettings) -> pd.DataFra
         settings: the line's ``validate`` section.
     """
     frame = manifest.drop(columns="thumbnail").reset_index(drop=True)
-    for column in ("bytes", "width", "height", "mask_area"):
+    for column in ("bytes", "width", "height", "mask_area", "bit_depth", "maximum"):
         frame[column] = frame[column].astype("float64")
     size, mask_size = _sizes(manifest, "width", "height"), _sizes(manifest, "mask_width", "mask_height")
     frame["size"], frame["mask_size"] = size, mask_size
@@ -57,6 +59,7 @@ def gate_frame(manifest: pd.DataFrame, settings: ValidateSettings) -> pd.DataFra
     frame["line_mode"] = _most_common(frame["mode"])
     frame["blank"] = _blank(frame)
     frame["train_normal"] = ((frame["source"] == "train") & frame["error"].isna()).astype("int64")
+    frame["range_unused"] = _range_unused(frame)
     # Blank frames are all alike, and nothing can be learnt from one about another: they get a warning.
     frame["duplicate_of"] = _partners(frame, pixel_duplicates(manifest), "source").where(
         ~frame["blank"], None
@@ -67,7 +70,9 @@ def gate_frame(manifest: pd.DataFrame, settings: ValidateSettings) -> pd.DataFra
     frame["near_duplicate_of"] = _partners(frame, near, "split").where(~exact, None)
     normal = ((frame["label"] == 0) & frame["error"].isna()).to_numpy()
     for column in ("brightness", "sharpness"):
-        frame[f"{column}_deviation"] = robust_deviation(frame[column].to_numpy(), normal)
+        # A defect may well be darker or sharper than good parts: that is no fault of the camera.
+        deviation = robust_deviation(frame[column].to_numpy(), normal)
+        frame[f"{column}_deviation"] = np.where(normal, deviation, np.nan)
     frame["loneliness"] = lonely(manifest, normal)
     anomalous = frame["label"] == 1
     of_type = frame.groupby("defect_type")["path"].transform("count").astype("float64")
@@ -76,6 +81,10 @@ def gate_frame(manifest: pd.DataFrame, settings: ValidateSettings) -> pd.DataFra
     frame["mask_missing"] = (
         anomalous & frame["mask_path"].isna() & frame["defect_type"].isin(masked_types)
     ).astype(bool)
+    frame["type_without_masks"] = (
+        anomalous & ~frame["defect_type"].isin(masked_types) & bool(masked_types)
+    ).astype(bool)
+    frame["test_normal"] = ((frame["split"] == "test") & (frame["label"] == 0)).astype("int64")
     return frame
 
 
@@ -94,6 +103,22 @@ def _blank(frame: pd.DataFrame) -> pd.Series:
     """Frames of one black or one white: no light or no part before the camera."""
     level = frame["brightness"]
     return (frame["contrast"] < 1 / 255) & ((level < 1 / 255) | (level > 254 / 255))
+
+
+def _range_unused(frame: pd.DataFrame) -> pd.Series:
+    """The training normals of 16 bits, where none of them leaves the darkest quarter of that range."""
+    wide = (frame["train_normal"] == 1) & (frame["bit_depth"] == 16)
+    largest = frame.loc[wide, "maximum"].max()
+    return wide & bool(0 < largest < 1 << _CAMERA_BITS[-1])
+
+
+def _stretch(rows: pd.DataFrame) -> str:
+    largest = int(rows["maximum"].max())
+    bits = next(bits for bits in _CAMERA_BITS if largest < 1 << bits)
+    return (
+        f"16-bit files whose largest value is {largest}, so they are read as nearly black: if the camera has "
+        f"{bits} bits, multiply all images by {1 << (16 - bits)}, those that will be scored too"
+    )
 
 
 def _partners(frame: pd.DataFrame, pairs: Iterable[tuple[int, int]], column: str) -> pd.Series:
@@ -116,8 +141,11 @@ def _partners(frame: pd.DataFrame, pairs: Iterable[tuple[int, int]], column: str
 
 
 def _paired(frame: pd.DataFrame, column: str) -> str:
-    shown = [f"{row.path} = {getattr(row, column)}" for row in frame.head(5).itertuples()]
-    return "; ".join(shown) + ("; ..." if len(frame) > 5 else "")
+    """The first pairs, each in one direction."""
+    pairs: dict[frozenset[str], str] = {}
+    for path, other in zip(frame["path"], frame[column], strict=True):
+        pairs.setdefault(frozenset((path, other)), f"{path} = {other}")
+    return "; ".join(list(pairs.values())[:5]) + ("; ..." if len(pairs) > 5 else "")
 
 
 def _or_ask_for_fewer(settings: ValidateSettings) -> str:
@@ -241,6 +269,13 @@ CHECKS: tuple[Check, ...] = (
         lambda rows, _: "all black or all white: was there light, and a part?",
     ),
     Check(
+        "range_used",
+        "warning",
+        "ExpectColumnValuesToBeInSet",
+        {"column": "range_unused", "value_set": [False]},
+        lambda rows, _: _stretch(rows),
+    ),
+    Check(
         "brightness_usual",
         "warning",
         "ExpectColumnValuesToBeBetween",
@@ -249,14 +284,14 @@ CHECKS: tuple[Check, ...] = (
             "min_value": -OUTLIER_DEVIATIONS,
             "max_value": OUTLIER_DEVIATIONS,
         },
-        lambda rows, _: "much brighter or darker than the normal images: check exposure",
+        lambda rows, _: "much brighter or darker than the other normal images: check exposure",
     ),
     Check(
         "sharpness_usual",
         "warning",
         "ExpectColumnValuesToBeBetween",
         {"column": "sharpness_deviation", "min_value": -OUTLIER_DEVIATIONS, "max_value": OUTLIER_DEVIATIONS},
-        lambda rows, _: "much sharper or softer than the normal images: check focus",
+        lambda rows, _: "much sharper or softer than the other normal images: check focus",
     ),
     Check(
         "normals_have_company",
@@ -283,6 +318,24 @@ CHECKS: tuple[Check, ...] = (
         lambda rows, _: "no mask although others of the type have one: pixel figures leave them out",
     ),
     Check(
+        "masks_of_every_type",
+        "warning",
+        "ExpectColumnValuesToBeInSet",
+        {"column": "type_without_masks", "value_set": [False]},
+        lambda rows, _: (
+            f"no mask of {', '.join(sorted(set(rows['defect_type'])))} while other types have masks: pixel "
+            "figures leave them out"
+        ),
+    ),
+    Check(
+        "nothing_passed_over",
+        "warning",
+        "ExpectColumnValuesToBeNull",
+        _no_null("remark"),
+        lambda rows, _: f"{rows['remark'].iloc[0]}",
+        per_reason="remark",
+    ),
+    Check(
         "one_mode",
         "warning",
         "ExpectColumnPairValuesToBeEqual",
@@ -299,6 +352,15 @@ CHECKS: tuple[Check, ...] = (
         {"column": "label", "min_value": 1},
         lambda _rows, _settings: (
             "no labelled defect: fusion is tuned on synthetic ones, and no figure can be given"
+        ),
+    ),
+    Check(
+        "good_test_images",
+        "warning",
+        "ExpectColumnSumToBeBetween",
+        {"column": "test_normal", "min_value": 1},
+        lambda _rows, _settings: (
+            "no good image to test with: no image AUROC, and no share of missed defects, can be given"
         ),
     ),
 )

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from novad.errors import ImageError
+from novad.images.folders import files_below
 
 __all__ = [
     "Decoded",
@@ -20,6 +21,7 @@ __all__ = [
     "decode_bytes",
     "decode_image",
     "decode_mask",
+    "mask_parts",
     "read_known",
     "read_regular",
     "suffix",
@@ -47,6 +49,7 @@ class Decoded:
     pixels: Pixels  # (H, W, 3), uint8 or uint16, upright
     mode: str  # Pillow's name of the stored mode, for example L, RGB, P, I;16
     bit_depth: int  # bits per channel after decoding: 8 or 16
+    lossy: bool  # whether the compression may have changed values: JPEG, also inside TIFF, and most WebP
 
 
 def decode_image(path: Path, max_pixels: int) -> Pixels:
@@ -69,12 +72,36 @@ def decode_bytes(data: bytes, name: str, max_pixels: int) -> Pixels:
 def decode_mask(path: Path, max_pixels: int) -> NDArray[np.bool_]:
     """Defect mask, (H, W): every pixel that is not black (or transparent) is defective.
 
+    Of a mask stored with loss (JPEG), every pixel brighter than half of its maximum.
+
+    Args:
+        path: of the file, or of a folder of files whose union is the mask.
+        max_pixels: larger masks are refused.
     Raises:
-        ImageError: as for :func:`decode_image`.
+        ImageError: as for :func:`decode_image`; files of several sizes in one folder.
     """
-    pixels = decode(read_regular(path), str(path), max_pixels, background=_BLACK).pixels
-    marked: NDArray[np.bool_] = np.asarray(pixels.any(axis=2))
+    union: NDArray[np.bool_] | None = None
+    for part in mask_parts(path):
+        marked = _marked(decode(read_regular(part), str(part), max_pixels, background=_BLACK))
+        if union is not None and marked.shape != union.shape:
+            raise ImageError(f"{part}: another size than the other masks of its image; export them again")
+        union = marked if union is None else np.logical_or(union, marked)
+    if union is None:
+        raise ImageError(f"{path}: no mask in this folder")
+    return union
+
+
+def _marked(decoded: Decoded) -> NDArray[np.bool_]:
+    """Lossy compression leaves faint waves in what was black, around an edge: half of the maximum tells."""
+    level = decoded.pixels.max(axis=2)
+    least = int(level.max()) // 2 if decoded.lossy else 0
+    marked: NDArray[np.bool_] = np.asarray(level > least)
     return marked
+
+
+def mask_parts(path: Path) -> list[Path]:
+    """The files that make up a mask."""
+    return list(files_below(path)) if path.is_dir() else [path]
 
 
 def read_regular(path: Path) -> bytes:
@@ -128,6 +155,7 @@ def decode(
             _refuse_unsuitable(image, name, max_pixels)
             mode = image.mode
             image.load()
+            lossy = _is_lossy(image, data)
             pixels = _to_array(ImageOps.exif_transpose(image), name, background)
         if image.format == "PNG":
             _verify(data)
@@ -139,7 +167,13 @@ def decode(
         raise ImageError(f"{name}: decompression bomb: {error}") from None
     except Exception as error:  # a decoder fed with damaged data may raise anything
         raise ImageError(f"{name}: damaged or truncated: {error}") from None
-    return Decoded(pixels, mode, pixels.dtype.itemsize * 8)
+    return Decoded(pixels, mode, pixels.dtype.itemsize * 8, lossy)
+
+
+def _is_lossy(image: Image.Image, data: bytes) -> bool:
+    if image.format == "WEBP":
+        return b"VP8L" not in data  # the name of the chunk of a lossless picture
+    return image.format in ("JPEG", "MPO") or "jpeg" in str(image.info.get("compression", ""))
 
 
 def _verify(data: bytes) -> None:

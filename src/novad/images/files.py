@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from novad.errors import ConfigError, ImageError
 from novad.images.decode import Pixels, decode_bytes, read_regular
-from novad.images.layouts import files_below
+from novad.images.folders import files_below
 
 __all__ = ["image_files", "judge_files"]
 

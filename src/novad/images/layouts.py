@@ -1,19 +1,22 @@
 """Where the images of a product line lie, and what is known of each: one function per dataset layout."""
 
 import csv
-import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from novad.errors import ConfigError, RefusedError
+from novad.images.folders import relative_files, stem_below
+from novad.images.mask_files import MaskFiles
 
-__all__ = ["GOOD", "LAYOUTS", "Sample", "accepted_sample", "accepted_stem", "discover", "files_below"]
+__all__ = ["GOOD", "LAYOUTS", "Sample", "accepted_sample", "accepted_stem", "discover", "keep_visa_split"]
 
 GOOD = "good"
 _UNNAMED_DEFECT = "unspecified"
-_SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini"})
+_NAMES_TOLD = 5
+_VISA_SPLITS = ("split_csv/1cls.csv", "1cls.csv")
+_VISA_COLUMNS = ("object", "split", "label", "image", "mask")
 
 Source = Literal["train", "test", "undivided"]
 
@@ -27,6 +30,7 @@ class Sample:
     label: int  # 0 normal, 1 anomalous
     defect_type: str  # 'good' for normal images
     mask_path: str | None = None
+    remark: str | None = None  # what the layout found beside the image and passed over; the gate tells it
 
 
 def discover(root: Path, layout: str) -> list[Sample]:
@@ -40,20 +44,6 @@ def discover(root: Path, layout: str) -> list[Sample]:
     if not root.is_dir():
         raise ConfigError(f"{root}: no such data folder")
     return sorted(LAYOUTS[layout](root), key=lambda sample: sample.path)
-
-
-def files_below(folder: Path) -> Iterator[Path]:
-    """All files but hidden ones and those of the system: whatever its name ends in, each may be an image.
-
-    A stray text file is found, and refused by whoever decodes it, rather than skipped. Links to folders are
-    given as if they were files, so that they are refused as well.
-    """
-    for here, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        linked = [name for name in folders if (Path(here) / name).is_symlink()]
-        for name in sorted([*files, *linked]):
-            if not name.startswith(".") and name.lower() not in _SYSTEM_FILES:
-                yield Path(here) / name
 
 
 def accepted_stem(sha256: str) -> str:
@@ -87,23 +77,30 @@ def accepted_sample(layout: str, file_name: str, defect_type: str | None, *, goo
 def _mvtec(root: Path) -> list[Sample]:
     """MVTec AD (Bergmann et al. 2019): train/good, test/TYPE, ground_truth/TYPE/NAME_mask.png.
 
-    Also fits VisA after its own preparation for PyTorch, whose masks are ground_truth/TYPE/NAME.png.
+    Also fits VisA after its own preparation for PyTorch, whose masks are ground_truth/TYPE/NAME.png, and
+    MVTec LOCO (Bergmann et al. 2022), whose masks are ground_truth/TYPE/NAME/*.png. LOCO's validation/good
+    are training images here: splits hold back their own share of normals.
     """
-    _require(root, "train/good", "test")
+    _require_good(root / "train")
+    _require(root, "test")
     strangers = [folder.name for folder in _folders(root / "train") if folder.name != GOOD]
     if strangers:
         raise ConfigError(
             f"{root / 'train'}: only 'good' belongs here, found {', '.join(strangers)}: the memory bank "
             "must not see defects; move them to test"
         )
-    samples = [Sample(path, "train", 0, GOOD) for path in _files(root, "train/good")]
+    samples = [
+        Sample(path, "train", 0, GOOD)
+        for folder in ("train/good", "validation/good")
+        for path in relative_files(root, folder)
+    ]
+    masks = MaskFiles(root, "ground_truth")
     for folder in _folders(root / "test"):
-        masks = _masks_by_stem(root, f"ground_truth/{folder.name}")
-        for path in _files(root, f"test/{folder.name}"):
-            label = int(folder.name != GOOD)
-            mask = masks.get(_stem_below(path, 2)) if label else None
-            samples.append(Sample(path, "test", label, folder.name, mask))
-    return samples
+        label = int(folder.name != GOOD)
+        for path in relative_files(root, f"test/{folder.name}"):
+            mask = masks.of(stem_below(path, 1))  # that of a normal image, all black, is not missed either
+            samples.append(Sample(path, "test", label, folder.name, mask if label else None))
+    return _with_unused_masks(samples, masks)
 
 
 def _folder(root: Path) -> list[Sample]:
@@ -112,43 +109,110 @@ def _folder(root: Path) -> list[Sample]:
     The normal images are not divided into train and test here; their content decides later.
     """
     _require(root, "normal")
-    samples = [Sample(path, "undivided", 0, GOOD) for path in _files(root, "normal")]
-    masks = _masks_by_stem(root, "masks")
-    for path in _files(root, "anomalous"):
+    samples = [Sample(path, "undivided", 0, GOOD) for path in relative_files(root, "normal")]
+    masks = MaskFiles(root, "masks")
+    for sample in samples:
+        masks.of(stem_below(sample.path, 1))
+    for path in relative_files(root, "anomalous"):
         parts = Path(path).parts
         defect_type = parts[1] if len(parts) > 2 else "anomalous"
-        samples.append(Sample(path, "test", 1, defect_type, masks.get(_stem_below(path, 1))))
-    return samples
+        samples.append(Sample(path, "test", 1, defect_type, masks.of(stem_below(path, 1))))
+    return _with_unused_masks(samples, masks)
+
+
+def _with_unused_masks(samples: list[Sample], masks: MaskFiles) -> list[Sample]:
+    """Remark masks that belong to no image at the defects that may have been meant: those without a mask."""
+    unused = masks.unused()
+    defects = [sample for sample in samples if sample.label]
+    if not unused or not defects:
+        return samples
+    shown = ", ".join(unused[:_NAMES_TOLD]) + (", ..." if len(unused) > _NAMES_TOLD else "")
+    number = "1 mask file matches" if len(unused) == 1 else f"{len(unused)} mask files match"
+    remark = f"{number} no image ({shown}): name each like its image, or remove it"
+    meant = [sample for sample in defects if sample.mask_path is None] or defects
+    paths = {sample.path for sample in meant}
+    return [replace(sample, remark=remark) if sample.path in paths else sample for sample in samples]
 
 
 def _visa(root: Path) -> list[Sample]:
     """VisA (Zou et al. 2022): one object, with its split file or, without one, its image_anno.csv.
 
     ``split_csv/1cls.csv`` or ``1cls.csv`` (columns object, split, label, image, mask) divides train and test.
-    Of a file with several objects, the one named like the folder counts. Defect types come from
-    ``image_anno.csv`` where present (an image with several has them joined by '+').
+    Of a file with several objects, the one named like the folder counts. Without either, the split file
+    beside the folder does, as the data set is downloaded; in a workspace that is no part of a line's data.
+    Defect types come from ``image_anno.csv`` where present (an image with several has them joined by '+').
     """
-    candidates = (root / "split_csv/1cls.csv", root / "1cls.csv")
-    split = next((path for path in candidates if path.is_file()), None)
-    if split is None:
+    split = _visa_split(root)
+    if split is not None:
+        return _visa_divided(root, _visa_object(root, split))
+    beside = _visa_beside(root)
+    if not beside:
         return _visa_annotations(root)
-    rows = _rows(split, ("object", "split", "label", "image", "mask"))
+    if not _in_workspace(root):
+        return _visa_divided(root, beside)
+    remark = (
+        f"the {_VISA_SPLITS[0]} beside the folder is no part of the line's data and is not read: copy it "
+        "into the folder, or the division into train and test is novad's own"
+    )
+    samples = _visa_annotations(root)
+    return [replace(each, remark=remark) if each.source == "undivided" else each for each in samples]
+
+
+def keep_visa_split(source: Path, copy: Path) -> None:
+    """Give the copy of an object's folder the rows that divide it, if those lie beside ``source``."""
+    rows = [] if _visa_split(source) else _visa_beside(source)
+    if not rows:
+        return
+    with (copy / _VISA_SPLITS[-1]).open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, _VISA_COLUMNS, extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _visa_split(root: Path) -> Path | None:
+    return next((root / name for name in _VISA_SPLITS if (root / name).is_file()), None)
+
+
+def _visa_object(root: Path, split: Path) -> list[dict[str, str]]:
+    """Rows of the one object that is the line."""
+    rows = _rows(split, _VISA_COLUMNS)
     objects = sorted({row["object"] for row in rows})
     chosen = objects[0] if len(objects) == 1 else root.name
     if chosen not in objects:
-        raise ConfigError(
-            f"{split}: holds {', '.join(objects)}; a product line is one object: keep the rows of one"
-        )
-    types = _visa_types(root, chosen)
+        folders = [root / name for name in objects if (root / name).is_dir()]
+        told = f"name its folder, {folders[0]}" if folders else "call the folder like one of them"
+        raise ConfigError(f"{split}: holds {', '.join(objects)}; a product line is one object: {told}")
+    return _visa_checked(root, split, [row for row in rows if row["object"] == chosen])
+
+
+def _visa_beside(root: Path) -> list[dict[str, str]]:
+    """Rows of the object ``root`` in the split file of the whole data set; none where there is none."""
+    split = root.resolve().parent / _VISA_SPLITS[0]
+    if not split.is_file():
+        return []
+    rows = [row for row in _rows(split, _VISA_COLUMNS) if row["object"] == root.resolve().name]
+    return _visa_checked(root, split, rows)
+
+
+def _in_workspace(root: Path) -> bool:
+    return any((folder / "dvc.yaml").is_file() for folder in root.resolve().parents)
+
+
+def _visa_checked(root: Path, split: Path, rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    """The rows of ``split``, with the paths of images and masks as seen from ``root``."""
+    for row in rows:
+        if row["split"] not in ("train", "test") or (row["split"] == "train" and row["label"] != "normal"):
+            raise ConfigError(f"{split}: {row['image']}: split {row['split']!r} with label {row['label']!r}")
+    return [row | {name: _without_first(row[name], root) for name in ("image", "mask")} for row in rows]
+
+
+def _visa_divided(root: Path, rows: list[dict[str, str]]) -> list[Sample]:
+    types = _visa_types(root, rows[0]["object"]) if rows else {}
     samples = []
     for row in rows:
-        if row["object"] != chosen:
-            continue
-        source, label = row["split"], int(row["label"] != "normal")
-        if source not in ("train", "test") or (source == "train" and label):
-            raise ConfigError(f"{split}: {row['image']}: split {source!r} with label {row['label']!r}")
-        defect_type = types.get(row["image"], "anomaly") if label else GOOD
-        samples.append(Sample(row["image"], _source(source), label, defect_type, row["mask"] or None))
+        label = int(row["label"] != "normal")
+        kind = types.get(row["image"], "anomaly") if label else GOOD
+        samples.append(Sample(row["image"], _source(row["split"]), label, kind, row["mask"] or None))
     return samples
 
 
@@ -159,7 +223,6 @@ def _visa_annotations(root: Path) -> list[Sample]:
     samples = []
     for row in _rows(table, ("image", "label", "mask")):
         label = int(row["label"] != "normal")
-        # The paths begin with the object's own folder, which is the data folder itself here.
         image, mask = _without_first(row["image"], root), _without_first(row["mask"], root)
         source: Source = "test" if label else "undivided"
         samples.append(Sample(image, source, label, _visa_type(row["label"]), mask or None))
@@ -167,10 +230,10 @@ def _visa_annotations(root: Path) -> list[Sample]:
 
 
 def _visa_types(root: Path, name: str) -> dict[str, str]:
-    table = root / name / "image_anno.csv"
-    if not table.is_file():
-        return {}
-    return {row["image"]: _visa_type(row["label"]) for row in _rows(table, ("image", "label"))}
+    tables = (root / name / "image_anno.csv", root / "image_anno.csv")
+    table = next((path for path in tables if path.is_file()), None)
+    rows = [] if table is None else _rows(table, ("image", "label"))
+    return {_without_first(row["image"], root): _visa_type(row["label"]) for row in rows}
 
 
 def _visa_type(label: str) -> str:
@@ -178,8 +241,9 @@ def _visa_type(label: str) -> str:
 
 
 def _without_first(path: str, root: Path) -> str:
-    _, _, rest = path.partition("/")
-    return path if not rest or (root / path).exists() else rest
+    """VisA's paths begin with the folder of the object, which may be the data folder itself."""
+    first, _, rest = path.partition("/")
+    return path if not rest or (root / first).is_dir() else rest
 
 
 def _source(value: str) -> Source:
@@ -204,34 +268,19 @@ def _require(root: Path, *folders: str) -> None:
             raise ConfigError(f"{root / folder}: no such folder; see the layouts in the README")
 
 
+def _require_good(train: Path) -> None:
+    """The normal class may bear another name, as 'ok' in BTAD: name what is there."""
+    found = [folder.name for folder in _folders(train)] if train.is_dir() else []
+    if found and GOOD not in found:
+        raise ConfigError(
+            f"{train / GOOD}: no such folder, but {', '.join(found)}: call the folder of normal images "
+            f"'{GOOD}', in train and in test"
+        )
+    _require(train, GOOD)
+
+
 def _folders(parent: Path) -> list[Path]:
     return sorted(path for path in parent.iterdir() if path.is_dir() and not path.name.startswith("."))
-
-
-def _files(root: Path, folder: str) -> Iterator[str]:
-    """Relative paths of all files below ``folder``."""
-    for path in files_below(root / folder):
-        yield _text(path.relative_to(root).as_posix())
-
-
-def _text(path: str) -> str:
-    try:
-        path.encode("utf-8")
-    except UnicodeEncodeError:
-        raise ConfigError(f"{path!a}: the file name is not valid UTF-8; rename it") from None
-    return path
-
-
-def _masks_by_stem(root: Path, folder: str) -> dict[str, str]:
-    """Mask files by the path of their image inside its class folder, without extension."""
-    if not (root / folder).is_dir():
-        return {}
-    depth = len(Path(folder).parts)
-    return {_stem_below(path, depth).removesuffix("_mask"): path for path in _files(root, folder)}
-
-
-def _stem_below(path: str, depth: int) -> str:
-    return Path(*Path(path).parts[depth:]).with_suffix("").as_posix()
 
 
 LAYOUTS: dict[str, Callable[[Path], list[Sample]]] = {"mvtec": _mvtec, "visa": _visa, "folder": _folder}

@@ -14,11 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from novad.errors import ConfigError, ImageError
-from novad.images.decode import Decoded, decode, decode_mask, read_regular
+from novad.images.decode import Decoded, decode, decode_mask, mask_parts, read_regular
 from novad.images.fingerprint import grey_statistics, perceptual_hash, thumbnail, to_grey
 from novad.images.layouts import Sample
 
-__all__ = ["COLUMNS", "build_manifest", "describe_images", "read_manifest", "write_manifest"]
+__all__ = ["COLUMNS", "GATE_COLUMNS", "build_manifest", "describe_images", "read_manifest", "write_manifest"]
 
 _SCHEMA = pa.schema(
     [
@@ -47,7 +47,9 @@ _SCHEMA = pa.schema(
     ]
 )
 COLUMNS: tuple[str, ...] = tuple(_SCHEMA.names)
-_INTEGERS = tuple(field.name for field in _SCHEMA if field.type == pa.int64())
+# What the data gate alone looks at besides. It is not stored: equal images give the same manifest as before.
+GATE_COLUMNS = ("maximum", "remark")
+_INTEGERS = ("maximum", *(field.name for field in _SCHEMA if field.type == pa.int64()))
 
 
 def build_manifest(root: Path, samples: Sequence[Sample], max_pixels: int) -> pd.DataFrame:
@@ -61,14 +63,14 @@ def build_manifest(root: Path, samples: Sequence[Sample], max_pixels: int) -> pd
         samples: what the layout found.
         max_pixels: larger images are refused before they are decoded.
     Returns:
-        One row per sample, columns :data:`COLUMNS`, in the order of ``samples``.
+        One row per sample, columns :data:`COLUMNS` and :data:`GATE_COLUMNS`, in the order of ``samples``.
     """
     workers = min(
         8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
     with ThreadPoolExecutor(workers) as pool:
         rows = list(pool.map(partial(_describe, root, max_pixels), samples))
-    return _typed(pd.DataFrame(rows, columns=list(COLUMNS)))
+    return _typed(pd.DataFrame(rows, columns=[*COLUMNS, *GATE_COLUMNS]))
 
 
 def describe_images(images: Iterable[tuple[Sample, bytes]], max_pixels: int) -> pd.DataFrame:
@@ -81,7 +83,7 @@ def describe_images(images: Iterable[tuple[Sample, bytes]], max_pixels: int) -> 
         except ImageError as error:
             row["error"] = _reason(error, Path(), sample.path)
         rows.append(row)
-    return _typed(pd.DataFrame(rows, columns=list(COLUMNS)))
+    return _typed(pd.DataFrame(rows, columns=[*COLUMNS, *GATE_COLUMNS]))
 
 
 def write_manifest(manifest: pd.DataFrame, path: Path) -> None:
@@ -144,6 +146,7 @@ def _named(sample: Sample) -> dict[str, Any]:
         "label": sample.label,
         "defect_type": sample.defect_type,
         "mask_path": sample.mask_path,
+        "remark": sample.remark,
     }
 
 
@@ -155,7 +158,9 @@ def _add_content(row: dict[str, Any], data: bytes, max_pixels: int) -> None:
 
 def _describe_mask(root: Path, mask_path: str, max_pixels: int) -> dict[str, Any]:
     try:
-        mask = decode_mask(_inside(root, mask_path), max_pixels)
+        for part in mask_parts(_inside(root, mask_path)):
+            _inside(root, part.relative_to(root).as_posix())
+        mask = decode_mask(root / mask_path, max_pixels)
     except ImageError as error:
         return {"mask_error": _reason(error, root, mask_path)}
     return {"mask_area": int(mask.sum()), "mask_width": mask.shape[1], "mask_height": mask.shape[0]}
@@ -178,7 +183,8 @@ def _inside(root: Path, relative: str) -> Path:
 
 def _reason(error: ImageError, root: Path, relative: str) -> str:
     """The message without the image's name, which the row has, and without the machine's own paths."""
-    return str(error).removeprefix(f"{root / relative}: ").removeprefix(f"{relative}: ")
+    inside = str(error).removeprefix(f"{root / relative}/")  # one of the files that make up a mask
+    return inside.removeprefix(f"{root / relative}: ").removeprefix(f"{relative}: ")
 
 
 def _statistics(decoded: Decoded) -> dict[str, Any]:
@@ -188,6 +194,7 @@ def _statistics(decoded: Decoded) -> dict[str, Any]:
         "height": grey.shape[0],
         "mode": decoded.mode,
         "bit_depth": decoded.bit_depth,
+        "maximum": int(decoded.pixels.max()),
         "phash": perceptual_hash(grey),
         **asdict(grey_statistics(decoded.pixels)),
         "thumbnail": thumbnail(grey),

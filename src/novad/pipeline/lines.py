@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 from pydantic import ValidationError
 
-from novad.config import BackboneSettings, LineSettings, Workspace, add_line, load_lines
+from novad.config import BackboneSettings, LineSettings, Workspace, add_line, ensure_lines, load_lines
 from novad.config.settings import LINE_NAME
 from novad.errors import ConfigError, ServiceError
 from novad.images import discover
+from novad.images.layouts import keep_visa_split
 from novad.pipeline.checkpoints import Checkpoint, bundled, choose
 from novad.pipeline.importing import copy_images
 from novad.pipeline.line_runs import LineRuns, line_runs, next_by_schedule
@@ -75,7 +76,10 @@ def add_product_line(workspace: Workspace, new: NewLine) -> int:
             backbone.keep(workspace)
             partial = lines / f".{new.name}.partial"
             copy_images(new.data, partial)
+            if new.layout == "visa":
+                keep_visa_split(new.data, partial)
             partial.rename(lines / new.name)
+            ensure_lines(workspace.params)
             track(workspace, lines / new.name)
             add_line(workspace.params, new.name, settings)
     return images

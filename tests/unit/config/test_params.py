@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from novad.config import add_line, line_settings, load_lines
+from novad.config import add_line, ensure_lines, line_settings, load_lines
 from novad.errors import ConfigError
 from small_line import bundled_line_settings
 
@@ -35,3 +35,19 @@ def test_a_line_is_added_where_there_is_none_and_what_stands_there_stays(lines: 
     add_line(params, "wood", settings)
     assert load_lines(params) == {"metal": settings, "wood": settings}
     assert params.read_text().startswith("# ours\nowner: ada  # who answers\n")
+
+
+@pytest.mark.parametrize("lines", ["", "lines:\n", "lines: null\n", "lines:\n  # the demo lines were here\n"])
+def test_no_value_for_lines_becomes_an_empty_mapping_and_a_mapping_is_left_alone(
+    lines: str, tmp_path: Path
+) -> None:
+    params = tmp_path / "params.yaml"
+    params.write_text(f"# ours\nowner: ada  # who answers\n{lines}")
+    ensure_lines(params)
+    text = params.read_text()
+    assert text.startswith("# ours\nowner: ada  # who answers\nlines: {}")
+    assert ("# the demo lines were here" in text) == ("demo" in lines)
+    ensure_lines(params)
+    assert params.read_text() == text
+    add_line(params, "metal", bundled_line_settings(64))
+    assert list(load_lines(params)) == ["metal"]

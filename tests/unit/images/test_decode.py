@@ -199,6 +199,37 @@ def test_a_mask_marks_every_pixel_that_is_not_black_or_transparent(tmp_path: Pat
     np.testing.assert_array_equal(mask, [[False, True], [False, False]])
 
 
+@pytest.mark.parametrize(
+    ("ending", "options"),
+    [("jpg", {"quality": 60}), ("webp", {"quality": 30}), ("tif", {"compression": "jpeg", "quality": 60})],
+)
+def test_what_lossy_compression_leaves_around_a_mask_is_not_marked(
+    ending: str, options: dict[str, object], tmp_path: Path
+) -> None:
+    drawn = np.zeros((64, 64), np.uint8)
+    drawn[21:40, 13:50] = 255
+    Image.fromarray(drawn).save(tmp_path / f"mask.{ending}", **options)
+    assert (np.asarray(Image.open(tmp_path / f"mask.{ending}").convert("L")) > 0).sum() > 1.2 * 19 * 37
+    mask = decode_mask(tmp_path / f"mask.{ending}", LIMIT)
+    assert abs(int(mask.sum()) - 19 * 37) <= 0.02 * 19 * 37
+    Image.fromarray(drawn // 255).save(tmp_path / "lossless.webp", lossless=True)
+    np.testing.assert_array_equal(decode_mask(tmp_path / "lossless.webp", LIMIT), drawn > 0)
+
+
+def test_the_files_of_a_folder_are_one_mask_and_must_be_of_one_size(tmp_path: Path) -> None:
+    first, second = (np.zeros((4, 6), np.uint8) for _ in range(2))
+    first[0], second[:, 0] = 255, 1
+    Image.fromarray(first).save(tmp_path / "000.png")
+    Image.fromarray(second).save(tmp_path / "001.png")
+    np.testing.assert_array_equal(decode_mask(tmp_path, LIMIT), (first | second) > 0)
+    Image.fromarray(first.T).save(tmp_path / "002.png")
+    with pytest.raises(ImageError, match=r"002\.png: another size"):
+        decode_mask(tmp_path, LIMIT)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ImageError, match="empty: no mask in this folder"):
+        decode_mask(tmp_path / "empty", LIMIT)
+
+
 def test_the_preview_that_some_cameras_append_to_a_jpeg_is_left_aside() -> None:
     flat = Image.new("RGB", (8, 6), (200, 100, 50))
     data = _stored(flat, "MPO", save_all=True, append_images=[Image.new("RGB", (8, 6))])
