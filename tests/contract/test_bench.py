@@ -117,6 +117,7 @@ def test_results_do_not_go_among_the_images(bench: Bench, line_folder: Path) -> 
     assert contents(line_folder) == before
 
 
+@pytest.mark.usefixtures("in_one_process")
 def test_images_that_the_gate_refuses_exit_1_and_keep_the_report(bench: Bench, line_folder: Path) -> None:
     (line_folder / "train/good/003.png").write_bytes(b"")
     for number in range(4, 12):
