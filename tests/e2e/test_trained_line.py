@@ -155,7 +155,12 @@ def test_decisions_follow_from_scores_and_thresholds(trained: Workspace) -> None
     assert np.allclose(hybrid, scores["hybrid"])
     expected = np.select([hybrid > told["fail"], hybrid > told["review"]], ["FAIL", "REVIEW"], "PASS")
     assert list(scores["decision"]) == list(expected)
-    assert fusion["tuned_on"] == {"split": "tuning", "normals": len(_rows(trained, 0)), "anomalies": 10}
+    assert fusion["tuned_on"] == {
+        "split": "tuning",
+        "normals": len(_rows(trained, 0)),
+        "normals_of": ["calibration", "tuning"],
+        "anomalies": 10,
+    }
 
 
 def test_masks_teach_the_map_and_more_than_appearance_shows(trained: Workspace) -> None:
