@@ -484,7 +484,8 @@ def test_a_key_is_asked_for_once_and_kept_from_the_address(console: Console, bro
     browser.wait_for_text("h1", "Product lines")
     assert browser.text("tbody th") == LINE
     waiting = console.line()["challenger"]
-    assert ("\N{EN DASH}" if waiting is None else f"Version {waiting}") in browser.text("[data-label=Challenger]")
+    told = "\N{EN DASH}" if waiting is None else f"Version {waiting}"
+    assert told in browser.text("[data-label=Challenger]")
     browser.reload()
     browser.wait_for_text("h1", "Product lines")
     assert console.keys[Role.REVIEW] not in browser.script(
