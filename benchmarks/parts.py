@@ -46,7 +46,7 @@ def measure(request: Request) -> Report:
     rows = rows_of_lines(request, lambda line: _rows(line) if learns(line) else [], enough)
     return Report(
         "What each part of the evidence adds, on the test split",
-        {"learned on": "the tuning split", "explanation": "all layers together"},
+        {"learned on": "the tuning split", "explanation": "of the finest layer"},
         rows,
     )
 
