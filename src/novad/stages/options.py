@@ -165,7 +165,7 @@ def evidence_option(settings: LineSettings, scored: Scored, normal: Examples, ta
         normal: bank images that the normal statistics were not fitted on, without their own vectors.
         target: explained layer or layers; None for the memory alone.
     """
-    own = [at for at, each in enumerate(scored.candidates) if each.explained and each.target == target]
+    own = [at for at, each in enumerate(scored.candidates) if each.target == target]
     columns = [own[at] for at in evidence_candidates([scored.candidates[at] for at in own])]
     columns += [at for at, each in enumerate(scored.candidates) if not each.explained]
     told = settings.calibrate_explainer

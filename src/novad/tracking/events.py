@@ -243,7 +243,9 @@ def examine(workspace: Workspace, line: str | None = None) -> tuple[list[Event],
         if connection is None:
             return [], []
         # One transaction for both: between two, an event of somebody else would look like a forgery.
-        found, heads = _read(connection, line), _heads(connection, line)
+        there = inspect(connection).has_table
+        found = _read(connection, line) if there(EVENTS.name) else []
+        heads = _heads(connection, line) if there(HEADS.name) else {}
         signatures = signatures_of(connection, line) if key is not None else {}
     problems = []
     for name in sorted({event.line for event in found} | set(heads)):
@@ -317,8 +319,6 @@ def _decided_since(connection: Connection, line: str, expected: int, newest: int
 
 
 def _read(connection: Connection, line: str | None) -> list[Event]:
-    if not inspect(connection).has_table(EVENTS.name):
-        return []
     query = select(EVENTS).order_by(EVENTS.c.line, EVENTS.c.sequence)
     if line is not None:
         query = query.where(EVENTS.c.line == line)
@@ -326,8 +326,6 @@ def _read(connection: Connection, line: str | None) -> list[Event]:
 
 
 def _heads(connection: Connection, line: str | None) -> dict[str, tuple[int, str]]:
-    if not inspect(connection).has_table(HEADS.name):
-        return {}
     rows = connection.execute(select(HEADS)).all()
     return {row.line: (row.sequence, row.digest) for row in rows if line in (None, row.line)}
 
