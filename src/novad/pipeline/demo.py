@@ -2,13 +2,13 @@
 
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 from filelock import FileLock
 
 from novad.config import Workspace
 from novad.errors import ConfigError, RefusedError, ServiceError
+from novad.garbage import without_search
 from novad.pipeline.processes import child_environment, end_with_parent
 from novad.pipeline.train import LineResult
 from novad.tracking import history, promote
@@ -131,7 +131,7 @@ def _unchecked(workspace: Workspace) -> Path:
 
 def _dvc(root: Path, *arguments: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "dvc", *arguments],
+        without_search("dvc", *arguments),
         cwd=root,
         env=child_environment(),
         stdin=subprocess.DEVNULL,

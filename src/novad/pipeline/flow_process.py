@@ -2,9 +2,11 @@
 
 import runpy
 
+from novad.garbage import spare_search
 from novad.pipeline.processes import end_with_parent
 
 if __name__ == "__main__":
     # Prefect starts it; this is the first moment that is ours.
     end_with_parent()
+    spare_search()
     runpy.run_module("prefect.engine", run_name="__main__")

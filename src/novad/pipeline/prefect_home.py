@@ -12,6 +12,7 @@ from pathlib import Path
 from novad.config import Workspace
 from novad.config.environment import environment_kept
 from novad.errors import ServiceError
+from novad.garbage import without_search
 from novad.pipeline.locks import first_free
 from novad.pipeline.loopback import HOST, answers, free_port
 from novad.pipeline.prefect_client import (
@@ -72,10 +73,10 @@ def prefect_api(workspace: Workspace, lines: list[str]) -> Iterator[None]:
 
 def server_command(port: int) -> list[str]:
     """Prefect's server as one process on loopback."""
-    return [
-        sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app",
+    return without_search(
+        "uvicorn", "--factory", "prefect.server.api.server:create_app",
         "--host", HOST, "--port", str(port), "--log-level", "warning", "--timeout-graceful-shutdown", "5",
-    ]  # fmt: skip
+    )  # fmt: skip
 
 
 @contextmanager

@@ -3,11 +3,11 @@
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 from novad.config import Workspace
 from novad.errors import ConfigError, NovadError, RefusedError, ServiceError
+from novad.garbage import without_search
 from novad.pipeline.processes import child_environment, end_with_parent
 
 __all__ = ["STAGE_THREADS", "reproduce"]
@@ -36,7 +36,7 @@ def reproduce(workspace: Workspace, address: str, force: bool = False) -> bool:
     log = workspace.state / "logs" / f"{address.replace('@', '-')}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     threads = os.environ.get("OMP_NUM_THREADS") or str(STAGE_THREADS)
-    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", address]
+    command = without_search("dvc", "--wait-for-lock", "repro", "--single-item", address)
     with log.open("w+", encoding="utf-8") as stream:
         finished = subprocess.run(
             [*command, *(["--force"] if force else [])],

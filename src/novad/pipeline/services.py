@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from novad.config import Workspace
+from novad.garbage import without_search
 from novad.pipeline.deployments import pool_name
 from novad.pipeline.loopback import HOST, listener
 from novad.pipeline.prefect_home import server_command
@@ -101,15 +102,15 @@ def _settings(workspace: Workspace, chosen: dict[str, int]) -> dict[str, str]:
 
 
 def _mlflow_command(port: int) -> list[str]:
-    return [
-        sys.executable, "-m", "uvicorn", "mlflow.server.fastapi_app:app",
+    return without_search(
+        "uvicorn", "mlflow.server.fastapi_app:app",
         "--host", HOST, "--port", str(port), "--log-level", "warning", "--timeout-graceful-shutdown", "5",
-    ]  # fmt: skip
+    )  # fmt: skip
 
 
 def _worker_command(workspace: Workspace) -> list[str]:
     pool = pool_name(workspace)
-    return [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--with-healthcheck"]
+    return without_search("prefect", "worker", "start", "--pool", pool, "--with-healthcheck")
 
 
 def _serve_command(port: int) -> list[str]:

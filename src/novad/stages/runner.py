@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 
 from novad.config import Workspace
 from novad.errors import ConfigError, NovadError, exit_code
+from novad.garbage import spare_search
 
 __all__ = ["die_with_parent", "main", "peak_rss_mb", "read_json", "stage_output", "write_json"]
 
@@ -33,6 +34,7 @@ def main(run: Callable[[Workspace, str], None], stage: str) -> None:
         stage: its name, the folder of its outputs.
     """
     die_with_parent()
+    spare_search()
     started = time.perf_counter()
     try:
         if len(sys.argv) != 2:
