@@ -164,7 +164,9 @@ import json, sys
 from pathlib import Path
 from novad.config import Workspace
 from novad.errors import exit_code
+from novad.garbage import spare_search
 from novad.pipeline.train import train_lines
+spare_search()
 [result] = train_lines(Workspace(Path(sys.argv[1])), sys.argv[2:])
 print(json.dumps({"version": result.version, "ran": result.ran, "error": str(result.error or "")}))
 raise SystemExit(exit_code(result.error) if result.error else 0)
