@@ -18,7 +18,13 @@ def spare_search() -> None:
     fifth of the time that they need to load, and looking a last time at the end up to a second.
     """
     gc.set_threshold(50_000, 20, 20)
-    atexit.register(gc.freeze)
+    atexit.register(_keep)
+
+
+def _keep() -> None:
+    # Triton's bindings complain on stderr of objects that nobody collected.
+    if "triton" not in sys.modules:
+        gc.freeze()
 
 
 def without_search(module: str, *arguments: str) -> list[str]:
