@@ -43,9 +43,11 @@ _REPOSITORY = Path(__file__).resolve().parents[1]
 
 @contextmanager
 def small_line(
-    root: Path, *, train: int, test_good: int, per_defect: int, **changed: Any
+    root: Path, empty_database: Path, *, train: int, test_good: int, per_defect: int, **changed: Any
 ) -> Iterator[Workspace]:
     """A workspace in ``root`` whose line is trained and published as version 1, in the embedded store."""
+    (root / ".novad").mkdir()
+    shutil.copyfile(empty_database, root / ".novad/mlflow.db")
     workspace = untrained_line(root, train=train, test_good=test_good, per_defect=per_defect, **changed)
     with pytest.MonkeyPatch.context() as patched:
         for name in ("MLFLOW_TRACKING_URI", "NOVAD_DATABASE_URI"):
@@ -59,10 +61,8 @@ def small_line(
 @contextmanager
 def small_plant(root: Path, empty_database: Path, *, train: int, **changed: Any) -> Iterator[Workspace]:
     """A small line, tracked by DVC, in the workspace of the commands; its version 1 is champion."""
-    (root / ".novad").mkdir()
-    shutil.copyfile(empty_database, root / ".novad/mlflow.db")
     with (
-        small_line(root, train=train, test_good=4, per_defect=2, **changed) as workspace,
+        small_line(root, empty_database, train=train, test_good=4, per_defect=2, **changed) as workspace,
         pytest.MonkeyPatch.context() as patched,
     ):
         (root / ".dvc").mkdir()

@@ -33,12 +33,12 @@ Told = tuple[int, str, str]
 
 
 @pytest.fixture(scope="module")
-def registered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
+def registered(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Iterator[Workspace]:
     """Version 1; familiarity is asked of a timm network, novelty of a B-cos network beside it."""
     root = tmp_path_factory.mktemp("line")
     settings = {"backbone": _timm_network(root), "explainer": {"backbone": network_settings(root)}}
     with (
-        small_line(root, train=16, test_good=8, per_defect=2, **settings) as workspace,
+        small_line(root, empty_database, train=16, test_good=8, per_defect=2, **settings) as workspace,
         pytest.MonkeyPatch.context() as patched,
     ):
         patched.setenv("NOVAD_WORKSPACE", str(root))

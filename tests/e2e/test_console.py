@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import httpx
 import numpy as np
 import pandas as pd
 import pytest
+from fastapi import FastAPI
 from PIL import Image
 
 import novad.serving.console
@@ -59,9 +61,14 @@ class Console:
     service: Service
     keys: dict[Role, str]
 
+    @cached_property
+    def app(self) -> FastAPI:
+        """As a running service has it: made once, for all requests."""
+        return build_app(self.service)
+
     def ask(self, method: str, url: str, role: Role = Role.REVIEW, **options: Any) -> httpx.Response:
         async def once() -> httpx.Response:
-            transport = httpx.ASGITransport(build_app(self.service))
+            transport = httpx.ASGITransport(self.app)
             async with httpx.AsyncClient(transport=transport, base_url="http://novad", timeout=60) as client:
                 headers = {"X-API-Key": self.keys[role], **options.pop("headers", {})}
                 return await client.request(method, url, headers=headers, **options)
@@ -90,10 +97,12 @@ class Console:
 
 
 @pytest.fixture(scope="module")
-def console(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Console]:
+def console(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Iterator[Console]:
     """Gates are not what is tested here."""
     with (
-        small_line(tmp_path_factory.mktemp("console"), train=16, test_good=8, per_defect=2) as workspace,
+        small_line(
+            tmp_path_factory.mktemp("console"), empty_database, train=16, test_good=8, per_defect=2
+        ) as workspace,
         pytest.MonkeyPatch.context() as patched,
     ):
         train_again(workspace, "seed: 0", "seed: 1")
@@ -462,7 +471,7 @@ def test_the_page_needs_no_key_and_nothing_from_elsewhere(console: Console) -> N
 
 @pytest.fixture(scope="module")
 def address(console: Console) -> Iterator[str]:
-    with running(build_app(console.service)) as url:
+    with running(console.app) as url:
         yield f"{url}/console/"
 
 

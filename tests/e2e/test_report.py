@@ -1,6 +1,7 @@
 """The quality report of a line that is really trained, with hostile names, in a real browser."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,10 +33,12 @@ class Reported:
 
 
 @pytest.fixture(scope="module")
-def reported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reported]:
+def reported(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Iterator[Reported]:
     root = tmp_path_factory.mktemp("line")
     pictures = {"bootstrap": 20, "heatmaps": 3 * MOST}
     workspace = untrained_line(root, train=16, test_good=6, per_defect=4, evaluate=pictures)
+    workspace.state.mkdir()
+    shutil.copyfile(empty_database, workspace.state / "mlflow.db")
     data = root / "data" / LINE
     for part in ("test", "ground_truth"):
         (data / part / "scratch").rename(data / part / HOSTILE)

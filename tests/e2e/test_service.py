@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ import httpx
 import numpy as np
 import pandas as pd
 import pytest
+from fastapi import FastAPI
 from PIL import Image
 
 from hostile_requests import FORM, GOOD, HOSTILE, SECRET, b64, part, png
@@ -80,11 +82,16 @@ class Served:
     keys: dict[Role, str]
     images: tuple[Path, ...]
 
+    @cached_property
+    def app(self) -> FastAPI:
+        """As a running service has it: made once, for all requests."""
+        return build_app(self.service)
+
     def ask(self, *calls: Callable[[httpx.AsyncClient], Awaitable[httpx.Response]]) -> list[httpx.Response]:
         """Answers to requests that are made at the same time, with a key that may score."""
 
         async def together() -> list[httpx.Response]:
-            transport = httpx.ASGITransport(build_app(self.service))
+            transport = httpx.ASGITransport(self.app)
             headers = {"X-API-Key": self.keys[Role.SCORE]}
             async with httpx.AsyncClient(
                 transport=transport, base_url="http://novad", headers=headers, timeout=60
@@ -112,9 +119,11 @@ class Served:
 
 
 @pytest.fixture(scope="module")
-def line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
+def line(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Iterator[Workspace]:
     """Two versions, the first promoted; gates are not what is tested here."""
-    with small_line(tmp_path_factory.mktemp("service"), train=16, test_good=8, per_defect=2) as workspace:
+    with small_line(
+        tmp_path_factory.mktemp("service"), empty_database, train=16, test_good=8, per_defect=2
+    ) as workspace:
         train_again(workspace, "seed: 0", "seed: 1")
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr("novad.tracking.registry.gate", lambda *_: [])

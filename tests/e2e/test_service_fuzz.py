@@ -60,9 +60,11 @@ class Api:
 
 
 @pytest.fixture(scope="module")
-def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+def api(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Iterator[Api]:
     with (
-        small_line(tmp_path_factory.mktemp("fuzz"), train=12, test_good=8, per_defect=2) as workspace,
+        small_line(
+            tmp_path_factory.mktemp("fuzz"), empty_database, train=12, test_good=8, per_defect=2
+        ) as workspace,
         pytest.MonkeyPatch.context() as patched,
     ):
         patched.setattr("novad.tracking.registry.gate", lambda *_: [])
