@@ -29,6 +29,7 @@ from novad.stages.map_weight import pixel_auroc
 from novad.vision import Detector
 from novad.vision.backbones import file_sha256
 from novad.vision.models import raw_scores
+from tiny_pipeline import prefect_tables
 
 REPOSITORY = Path(__file__).parents[2]
 LINE = "cloth"
@@ -58,7 +59,7 @@ def novad(workspace: Workspace, *arguments: str, code: int = 0) -> Any:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+def trained(tmp_path_factory: pytest.TempPathFactory, empty_database: Path, empty_prefect: Path) -> Workspace:
     """A workspace of its own, sources copied, with a part of a demo line, trained once."""
     root = tmp_path_factory.mktemp("plant")
     for name in ("flows", "mlflow"):
@@ -89,7 +90,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
             "validate": {"calibration_share": 0.4, "tuning_share": 0.5},
             "backbone": network,
             "explainer": {"backbone": network},
-            "memory_bank": {"min_vectors": 1000},
+            "memory_bank": {"min_vectors": 300},
             "calibrate_explainer": {
                 "targets": ["layer1", "layer2"],
                 "smoothing": [2.0],
@@ -101,6 +102,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     )
     workspace = Workspace(root)
     add_line(workspace.params, LINE, settings)
+    prefect_tables(workspace, empty_prefect, "0")
+    shutil.copyfile(empty_database, workspace.state / "mlflow.db")
     told = novad(workspace, "train", LINE)
     assert [address.split("@")[0] for address in told["lines"][0]["ran"]] == list(STAGES)
     return workspace
