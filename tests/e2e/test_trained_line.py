@@ -316,6 +316,8 @@ def test_the_registered_model_judges_like_the_detector(trained: Workspace) -> No
     path = sorted((trained.root / "lines" / LINE / "test" / "slub").iterdir())[0]
     code = (
         "import base64, pathlib, sys, mlflow, pandas\n"
+        "from novad.garbage import spare_search\n"
+        "spare_search()\n"
         "model = mlflow.pyfunc.load_model('models:/cloth@challenger')\n"
         "image = base64.b64encode(pathlib.Path(sys.argv[1]).read_bytes()).decode()\n"
         "frame = pandas.DataFrame({'image': [image]})\n"
