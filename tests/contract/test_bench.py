@@ -42,7 +42,7 @@ if told["method"] == "padim":
     raise MemoryError("not today")
 out, size, count = Path(told["out"]), told["size"], len(told["judged"])
 np.savez(out / "scores.npz", scores=[np.fromfile(path, np.uint8).sum() for path in told["judged"]])
-maps = np.random.default_rng(0).random((count, size, size), np.float32)
+maps = np.random.default_rng(0).random((count, *size), np.float32)
 np.save(out / "maps.npy", maps)
 (out / "result.json").write_text(json.dumps({"fit_seconds": 1, "ms_per_image": 2, "peak_rss_mb": 3}))
 """
@@ -80,7 +80,8 @@ def contents(folder: Path) -> dict[str, tuple[int, int]]:
         (("--layout", "mvtec", "--anomalib", sys.executable), ("--anomalib", sys.executable, "anomalib")),
         (("--layout", "mvtec", "--methods", "padim,magic"), ("--methods", "magic", "patchcore")),
         (("--layout", "mvtec", "--backbone", "no.safetensors"), ("--backbone", "no.safetensors")),
-        (("--layout", "mvtec", "--size", "50"), ("--size: ", "multiple of 8")),
+        (("--layout", "mvtec", "--size", "50"), ("--size: 50", "multiples of 8")),
+        (("--layout", "mvtec", "--size", "640x"), ("--size: 640x", "WIDTHxHEIGHT")),
         (("--layout", "mvtec", "--tile", "256"), ("--tile: ", "at most --size (224)")),
         (("--layout", "mvtec", "--tile", "50"), ("--tile: ", "multiple of 32")),
         (("--layout", "mvtec", "--anomaly-type", "odd"), ("--anomaly-type",)),
@@ -163,7 +164,7 @@ def test_a_run_leaves_one_table_of_all_methods(
     )
     before = contents(data)
     weights = _timm_checkpoint(tmp_path)
-    told = ("--size", 64, "--anomalib", sys.executable, "--anomalib-weights", weights)
+    told = ("--size", "64x96", "--anomalib", sys.executable, "--anomalib-weights", weights)
     code, document, _ = bench(data, "--layout", "mvtec", *told)
     assert code == 0, document
     assert contents(data) == before

@@ -1,4 +1,4 @@
-"""A line whose images go through the network in tiles is trained and saved as one that takes them whole."""
+"""A line whose long images go through the network in tiles is trained as one that takes them whole."""
 
 import numpy as np
 import pandas as pd
@@ -22,7 +22,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     workspace = Workspace(root)
     network = network_settings(root)
     for name, tile in (("whole", 0), ("tiled", 32)):
-        backbone = network.model_copy(update={"tile": tile})
+        backbone = network.model_copy(update={"image_size": "96x64", "tile": tile})
         settings = {
             "data": "data",
             "layout": "mvtec",
@@ -52,6 +52,7 @@ def test_the_saved_detector_scores_by_tiles(workspace: Workspace) -> None:
     tiled, whole = (
         Detector.load(workspace.artifacts(name, "evaluate") / "detector") for name in ("tiled", "whole")
     )
+    assert tiled.image_size == whole.image_size == (64, 96)
     assert tiled.familiarity.backbone.tiling is not None
     assert tiled.familiarity.backbone.tiling.side == 32
     assert tiled.novelty.explainer.backbone is tiled.familiarity.backbone

@@ -38,7 +38,7 @@ def main(path: str) -> None:
     """Fit one method, judge the images, write what was found and what it took."""
     request: Request = json.loads(Path(path).read_text("utf-8"))
     if request["method"] == "efficientad":
-        request["size"] = max(request["size"], EFFICIENTAD_LEAST_SIZE)
+        request["size"] = [max(side, EFFICIENTAD_LEAST_SIZE) for side in request["size"]]
     torch.manual_seed(request["seed"])
     import_module("anomalib.models")  # its time is no part of the fit
     out, loaded_mb, started = Path(request["out"]), _peak_mb(), time.perf_counter()
@@ -70,7 +70,7 @@ def _judge_all(judge: Judge, request: Request, out: Path) -> tuple[np.ndarray, f
     size, files = request["size"], request["judged"]
     maps = None
     if request["maps"]:
-        shape = (len(files), size, size)
+        shape = (len(files), *size)
         maps = np.lib.format.open_memmap(out / "maps.npy", mode="w+", dtype=np.float32, shape=shape)
     scores: list[float] = []
     seconds, started = [], time.perf_counter()
@@ -78,7 +78,7 @@ def _judge_all(judge: Judge, request: Request, out: Path) -> tuple[np.ndarray, f
         values = found.pred_score.reshape(-1).double().tolist()
         seconds.append((time.perf_counter() - started) / len(values))
         if maps is not None:
-            maps[len(scores) : len(scores) + len(values)] = found.anomaly_map.reshape(-1, size, size).numpy()
+            maps[len(scores) : len(scores) + len(values)] = found.anomaly_map.reshape(-1, *size).numpy()
         scores += values
         started = time.perf_counter()
     return np.array(scores), float(np.median(seconds))
@@ -151,7 +151,7 @@ def efficientad(request: Request) -> Judge:
     held_back = request["train"][::10]
     learnt: Any = [path for path in request["train"] if path not in set(held_back)]
     model.mean_std.update(module.teacher_channel_mean_std(_Batches(learnt, size)))
-    crop = Compose([Resize((2 * size, 2 * size)), RandomGrayscale(p=0.3), CenterCrop((size, size)), _tensor])
+    crop = Compose([Resize([2 * side for side in size]), RandomGrayscale(p=0.3), CenterCrop(size), _tensor])
     others = _forever(DataLoader(ImageFolder(told["imagenette"], crop), batch_size=1, shuffle=True))
     trained = [*model.student.parameters(), *model.ae.parameters()]
     optimiser = torch.optim.Adam(trained, lr=EFFICIENTAD_LEARNING_RATE, weight_decay=EFFICIENTAD_DECAY)
@@ -204,14 +204,14 @@ def give_weights(extractor: nn.Module, weights: dict[str, Any]) -> Callable[[Ten
     return lambda images: (images - mean) / std
 
 
-def batches(files: Sequence[str], size: int) -> Iterator[Tensor]:
-    """Images as (N, 3, size, size) in [0, 1], read when they are needed."""
+def batches(files: Sequence[str], size: Sequence[int]) -> Iterator[Tensor]:
+    """Images as (N, 3, height, width) in [0, 1], read when they are needed."""
     for start in range(0, len(files), BATCH):
         yield torch.stack([read(path, size) for path in files[start : start + BATCH]])
 
 
-def read(path: str, size: int) -> Tensor:
-    """One image (3, size, size) in [0, 1], decoded and scaled as novad does it."""
+def read(path: str, size: Sequence[int]) -> Tensor:
+    """One image (3, height, width) in [0, 1], decoded and scaled as novad does it."""
     with Image.open(path) as opened:
         image = ImageOps.exif_transpose(opened)
         if image.mode == "I" or image.mode.startswith("I;16"):
@@ -223,15 +223,15 @@ def read(path: str, size: int) -> Tensor:
                 image = Image.alpha_composite(Image.new("RGBA", image.size, (255, 255, 255, 255)), image)
             pixels = np.asarray(image.convert("RGB"), np.float32).transpose(2, 0, 1) / 255
     scaled = torch.from_numpy(np.ascontiguousarray(pixels))[None]
-    if scaled.shape[-2:] != (size, size):
-        scaled = F.interpolate(scaled, (size, size), mode="bilinear", antialias=True, align_corners=False)
+    if scaled.shape[-2:] != tuple(size):
+        scaled = F.interpolate(scaled, tuple(size), mode="bilinear", antialias=True, align_corners=False)
     return scaled.clamp(0, 1)[0]
 
 
 class _Batches:
     """Normal images in the shape that anomalib's own loops expect."""
 
-    def __init__(self, files: Sequence[str], size: int) -> None:
+    def __init__(self, files: Sequence[str], size: Sequence[int]) -> None:
         self.files, self.size = files, size
 
     def __len__(self) -> int:

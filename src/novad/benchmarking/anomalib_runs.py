@@ -115,7 +115,7 @@ def run_method(
         "method": method,
         "train": _files(line, line.rows("bank", "calibration")["path"].tolist()),
         "judged": _files(line, judged),
-        "size": line.settings.backbone.image_size,
+        "size": line.settings.backbone.input_size,
         "seed": line.settings.seed,
         "maps": bool(line.rows("test")["mask_path"].notna().any()),
         "coreset_share": CORESET_SHARE,

@@ -52,15 +52,15 @@ def _seconds(score: Callable[[list[Any]], object], images: Iterator[Any]) -> Ite
 
 def _scorer(detector: Detector, kind: str) -> Callable[[list[Any]], object]:
     """Scores and full-size maps of a batch; maps on coarser grids would be cheaper than others' maps."""
-    familiarity, novelty, side = detector.familiarity, detector.novelty, detector.image_size
+    familiarity, novelty, size = detector.familiarity, detector.novelty, detector.image_size
 
     def familiarity_alone(group: list[Any]) -> object:
         with torch.inference_mode():
-            found = familiarity.score(familiarity.backbone(to_batch(group, side)))
+            found = familiarity.score(familiarity.backbone(to_batch(group, size)))
         return _full_size(found.distances, group)
 
     def novelty_alone(group: list[Any]) -> object:
-        images = to_batch(group, side)
+        images = to_batch(group, size)
         if novelty.remembers:  # That takes the search of the memory too.
             return _full_size(raw_scores(familiarity, novelty, images).novelty_maps, group)
         return _full_size(explained(images), group)

@@ -30,7 +30,9 @@ def bench(
     explainer: Annotated[
         str, typer.Option(help="bcos (of the bundled network), or a Captum method on the backbone.")
     ] = "bcos",
-    size: Annotated[int, typer.Option(help="Side of the network's input in pixels.")] = 224,
+    size: Annotated[
+        str, typer.Option(help="Side of the network's input in pixels, or WIDTHxHEIGHT.")
+    ] = "224",
     tile: Annotated[
         int, typer.Option(help="Side of the parts in which an image goes through the network; 0: whole.")
     ] = 0,
@@ -152,7 +154,7 @@ def _environment(
     return None if interpreter is None else find_anomalib(interpreter, timeout, files)
 
 
-def _check_sides(size: int, tile: int) -> None:
+def _check_sides(size: str, tile: int) -> None:
     """Refuse them by the names of the options here, before a network is loaded."""
     from pydantic import ValidationError
 
@@ -161,11 +163,12 @@ def _check_sides(size: int, tile: int) -> None:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         option = "--tile" if first["loc"][0] == "tile" else "--size"
-        raise ConfigError(f"{option}: {first['msg'].replace('image_size', '--size')}") from None
+        told = first["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"{option}: {told.replace('image_size', '--size')}") from None
 
 
 def _settings(
-    data: Path, layout: str, backbone: str, explainer: str, size: int, tile: int, anomaly_type: str,
+    data: Path, layout: str, backbone: str, explainer: str, size: str, tile: int, anomaly_type: str,
     seed: int, out: Path,
 ) -> LineSettings:  # fmt: skip
     """Settings of the temporary line, as ``novad line add`` would write them, with absolute paths."""
@@ -192,7 +195,7 @@ def _settings(
         raise ConfigError(f"--{option}: {first['msg']}") from None
 
 
-def _backbone(spec: str, size: int, out: Path, tile: int = 0) -> BackboneSettings:
+def _backbone(spec: str, size: str, out: Path, tile: int = 0) -> BackboneSettings:
     """What ``--backbone`` names, by absolute path; a download goes into the folder of the results."""
     import novad
     from novad.pipeline.checkpoints import choose
@@ -203,7 +206,7 @@ def _backbone(spec: str, size: int, out: Path, tile: int = 0) -> BackboneSetting
     return checkpoint.settings.model_copy(update={"checkpoint": str(file)})
 
 
-def _timm_weights(path: Path, out: Path, size: int) -> dict[str, Any]:
+def _timm_weights(path: Path, out: Path, size: str) -> dict[str, Any]:
     from novad.vision.backbones import load_backbone
 
     told = _backbone(str(path), size, out)

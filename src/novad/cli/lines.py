@@ -25,7 +25,9 @@ def add(
         str,
         typer.Option(help="bcos (of the bundled network), or a Captum method on the line's own backbone."),
     ] = "bcos",
-    image_size: Annotated[int, typer.Option(help="Side of the network's input in pixels.")] = 224,
+    image_size: Annotated[
+        str, typer.Option(help="Side of the network's input in pixels, or WIDTHxHEIGHT.")
+    ] = "224",
     tile: Annotated[
         int, typer.Option(help="Side of the parts in which an image goes through the network; 0: whole.")
     ] = 0,

@@ -1,5 +1,6 @@
 """Settings of one product line; a section per stage, so that DVC sees which stage a change concerns."""
 
+import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
@@ -26,6 +27,7 @@ __all__ = [
 
 BUNDLED_ARCHITECTURE = "novad-bcos"
 BUNDLED_CHECKPOINT = "src/novad/vision/weights/novad-bcos.safetensors"
+SMALLEST_SIDE, LARGEST_SIDE = 32, 4096
 LINE_NAME = r"^[a-z0-9][a-z0-9-]{0,62}$"
 
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -103,24 +105,50 @@ class ValidateSettings(Section):
 class BackboneSettings(Section):
     """A network by architecture and checkpoint file; the digest is checked at every load.
 
-    No ``layers`` leaves their choice to the memory-bank stage. With a ``tile`` images go through the network
+    ``image_size`` is the side of the network's input, or ``WIDTHxHEIGHT`` for images that are no squares. No
+    ``layers`` leaves their choice to the memory-bank stage. With a ``tile`` images go through the network
     in parts of so many pixels; 0 takes them whole.
     """
 
     architecture: str = BUNDLED_ARCHITECTURE
     checkpoint: str = BUNDLED_CHECKPOINT
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    image_size: Annotated[int, Field(ge=32, le=4096, multiple_of=8)] = 224
+    image_size: int | str = 224
     tile: Annotated[int, Field(ge=0, multiple_of=32)] = 0
     layers: tuple[str, ...] = ()
+
+    @field_validator("image_size", mode="before")
+    @classmethod
+    def _fits_the_network(cls, told: Any) -> int | str:
+        sides = _sides(told)
+        if any(side % 8 or not SMALLEST_SIDE <= side <= LARGEST_SIDE for side in sides):
+            raise ValueError(f"{told}: sides must be multiples of 8 from {SMALLEST_SIDE} to {LARGEST_SIDE}")
+        width, height = sides
+        return width if width == height else f"{width}x{height}"
 
     @field_validator("tile")
     @classmethod
     def _cuts_the_image(cls, tile: int, told: ValidationInfo) -> int:
-        size = told.data.get("image_size", 0)
-        if tile and (tile > size or size % 32):
+        size = told.data.get("image_size", SMALLEST_SIDE)
+        sides = _sides(size)
+        if tile and (tile > max(sides) or any(side % 32 for side in sides)):
             raise ValueError(f"must be at most image_size ({size}), and that a multiple of 32")
         return tile
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """Height and width to which images are scaled, in pixels."""
+        width, height = _sides(self.image_size)
+        return height, width
+
+
+def _sides(told: Any) -> tuple[int, int]:
+    """Width and height, of a number or of ``WIDTHxHEIGHT``."""
+    found = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", str(told).strip().lower())
+    if found is None or isinstance(told, bool):
+        raise ValueError(f"{told}: give a side in pixels, like 224, or WIDTHxHEIGHT, like 640x224")
+    width, height = found.groups()
+    return int(width), int(height or width)
 
 
 class MemoryBankSettings(Section):

@@ -48,7 +48,7 @@ class Checkpoint:
         partial.replace(kept)
 
 
-def bundled(workspace: Workspace, image_size: int, tile: int = 0) -> Checkpoint:
+def bundled(workspace: Workspace, image_size: int | str, tile: int = 0) -> Checkpoint:
     """The network that comes with novad.
 
     Raises:
@@ -57,7 +57,7 @@ def bundled(workspace: Workspace, image_size: int, tile: int = 0) -> Checkpoint:
     return Checkpoint(_described(workspace.path(BUNDLED_CHECKPOINT), BUNDLED_CHECKPOINT, image_size, tile))
 
 
-def choose(workspace: Workspace, spec: str, image_size: int, tile: int = 0) -> Checkpoint:
+def choose(workspace: Workspace, spec: str, image_size: int | str, tile: int = 0) -> Checkpoint:
     """The backbone that ``spec`` names: ``bundled``, ``timm:NAME``, ``bcos:NAME`` or the path of a file.
 
     The two with a colon download, once, into ``weights/``; a ``.pth`` file of the B-cos zoo is kept there as
@@ -112,7 +112,7 @@ def _do_not_wait_for_hub() -> None:
         os.environ["HF_HUB_OFFLINE"] = "1"
 
 
-def _from_elsewhere(workspace: Workspace, path: Path, image_size: int, tile: int) -> Checkpoint:
+def _from_elsewhere(workspace: Workspace, path: Path, image_size: int | str, tile: int) -> Checkpoint:
     """Settings that name the copy to be made; a different file of the same name stays as it is."""
     from novad.vision.backbones import file_sha256
 
@@ -125,7 +125,7 @@ def _from_elsewhere(workspace: Workspace, path: Path, image_size: int, tile: int
     return Checkpoint(settings, None if kept.exists() else path)
 
 
-def _described(path: Path, told: str, image_size: int, tile: int) -> BackboneSettings:
+def _described(path: Path, told: str, image_size: int | str, tile: int) -> BackboneSettings:
     from novad.vision.backbones import describe_checkpoint
 
     architecture, sha256 = describe_checkpoint(path)
@@ -135,7 +135,8 @@ def _described(path: Path, told: str, image_size: int, tile: int) -> BackboneSet
         )
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        raise ConfigError(f"--{str(first['loc'][0]).replace('_', '-')}: {first['msg']}") from None
+        told_why = first["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"--{str(first['loc'][0]).replace('_', '-')}: {told_why}") from None
 
 
 def _try_out(path: Path, settings: BackboneSettings) -> None:

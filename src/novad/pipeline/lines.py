@@ -41,7 +41,7 @@ class NewLine:
     layout: str
     backbone: str = "bundled"
     explainer: str = "bcos"
-    image_size: int = 224
+    image_size: int | str = 224
     tile: int = 0
     anomaly_type: str = "sensory"
     schedule: str | None = None

@@ -193,8 +193,7 @@ class Champions:
         RefusedError: it scores golden images otherwise than it did when it was evaluated.
         """
         detector = model.load()
-        side = detector.image_size
-        list(detector.score([np.full((side, side, 3), 127, np.uint8)]))
+        list(detector.score([np.full((*detector.image_size, 3), 127, np.uint8)]))
         max_pixels = line_settings(self._workspace.params, model.line).validation.max_pixels
         return Served(
             line=model.line,

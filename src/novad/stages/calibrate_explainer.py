@@ -80,7 +80,7 @@ def _memory_maps(deviations: Deviations, masked: MaskedImages | None) -> tuple[T
     """
     if masked is None:
         return None, [] if deviations.appearance is None else [ShownMap(deviations.look)]
-    parts = torch.split(masked.images, images_at_once(masked.images.shape[-1]))
+    parts = torch.split(masked.images, images_at_once((masked.images.shape[-2], masked.images.shape[-1])))
     if deviations.appearance is None:
         return torch.cat([deviations.remember(images).found.distances for images in parts]), []
     look = partial(deviations_of_patches, deviations.familiarity, deviations.appearance)

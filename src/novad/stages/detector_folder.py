@@ -22,7 +22,7 @@ def write_detector(line: Line, folder: Path) -> None:
     save_detector(
         folder,
         line=line.name,
-        image_size=backbone.image_size,
+        image_size=backbone.input_size,
         backbone=_told(backbone, bank["layers"]),
         explainer={
             **_told(explained, bank["layers"] if explained == backbone else explained.layers),

@@ -209,8 +209,8 @@ def load_models(line: Line) -> tuple[FamiliarityModel, Explainer]:
 
 
 def image_tensors(line: Line, images: Iterator[Any]) -> Iterator[Tensor]:
-    """Batches (N, 3, S, S) of decoded images."""
-    size = line.settings.backbone.image_size
+    """Batches (N, 3, H, W) of decoded images."""
+    size = line.settings.backbone.input_size
     for group in batches(images, images_at_once(size)):
         yield to_batch(group, size)
 

@@ -1,5 +1,6 @@
 """Which layers familiarity compares and how sharply: a fixed start, unless anomalies surely ask otherwise."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
@@ -150,7 +151,7 @@ def sharpness(settings: LineSettings) -> list[tuple[int, float]]:
 def start_layers(backbone: Backbone, settings: LineSettings) -> Layers:
     """Layers without any label: the network's own, finer ones for large images, deeper ones for meaning."""
     if settings.anomaly_type == "sensory":
-        wanted = (8,) if settings.backbone.image_size >= FINE_DETAIL_SIZE else ()
+        wanted = (8,) if math.prod(settings.backbone.input_size) >= FINE_DETAIL_SIZE**2 else ()
         found = _at(backbone.available, wanted)
         return found or backbone.layers
     wanted = (16,) if settings.anomaly_type == "semantic_near" else (32,)
@@ -230,7 +231,7 @@ def wide_backbone(line: Line, readings: Sequence[Reading]) -> Backbone:
 
 def half_features(line: Line, backbone: Backbone, rows: pd.DataFrame) -> Iterator[dict[str, Tensor]]:
     """Feature maps of every batch, in half precision: who compares keeps those of a bank in memory."""
-    size = line.settings.backbone.image_size
+    size = line.settings.backbone.input_size
     for group in batches(line.images(rows), images_at_once(size)):
         yield {name: each.half() for name, each in backbone(to_batch(group, size)).items()}
 

@@ -60,12 +60,12 @@ def best_map(
         smoothing = max(grid.smoothing)
         contribution = Candidate(target, grid.computed[0], smoothing, True, "both", min(grid.top_shares))
         return remembered[0] if remembered else ShownMap(contribution)
-    side = masked.images.shape[-1]
-    step = map_step(side)
+    size = (masked.images.shape[-2], masked.images.shape[-1])
+    step = map_step(size)
     statistics = torch.cat(
         [
             statistic_maps(explainer.explain(images, target), grid.computed, step)
-            for images in torch.split(masked.images, images_at_once(side))
+            for images in torch.split(masked.images, images_at_once(size))
         ]
     )
     masks = masked.masks

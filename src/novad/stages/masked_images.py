@@ -25,7 +25,7 @@ class MaskedImages:
     """Defects whose place is known.
 
     Attributes:
-        images: (N, 3, S, S) in [0, 1].
+        images: (N, 3, H, W) in [0, 1].
         masks: (N, h, w) which map positions are defective.
         kinds: defect type of each.
     """
@@ -41,18 +41,19 @@ def masked_images(line: Line) -> MaskedImages | None:
     rows = evenly(rows[(rows["label"] == 1) & rows["mask_path"].notna()], MOST_IMAGES)
     if rows.empty:
         return None
-    size = line.settings.backbone.image_size
-    side = size // map_step(size)
+    size = line.settings.backbone.input_size
+    step = map_step(size)
+    positions = (size[0] // step, size[1] // step)
     masks = []
     for path in rows["mask_path"]:
         mask = torch.from_numpy(decode_mask(line.path(path), line.settings.validation.max_pixels))
-        masks.append(F.adaptive_avg_pool2d(mask.float()[None], side)[0] >= COVERED)
+        masks.append(F.adaptive_avg_pool2d(mask.float()[None], positions)[0] >= COVERED)
     return MaskedImages(
         to_batch(list(line.images(rows)), size), torch.stack(masks), tuple(rows["defect_type"])
     )
 
 
 def sound_images(line: Line) -> Iterator[Tensor]:
-    """Batches (n, 3, S, S) in [0, 1] of normals of the tuning split, evenly spread; there may be none."""
+    """Batches (n, 3, H, W) in [0, 1] of normals of the tuning split, evenly spread; there may be none."""
     rows = line.rows("tuning")
     return image_tensors(line, line.images(evenly(rows[rows["label"] == 0], MOST_IMAGES)))

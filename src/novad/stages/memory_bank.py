@@ -74,8 +74,8 @@ def _named(rows: pd.DataFrame) -> list[list[str]]:
 
 
 def _images(line: Line, rows: pd.DataFrame) -> Iterator[Tensor]:
-    """Batches (N, 3, S, S)."""
-    size = line.settings.backbone.image_size
+    """Batches (N, 3, H, W)."""
+    size = line.settings.backbone.input_size
     return (to_batch(group, size) for group in batches(line.images(rows), images_at_once(size)))
 
 
@@ -86,9 +86,9 @@ def _grids(line: Line, backbone: Backbone, neighbourhood: int) -> Iterator[Tenso
 
 def _estimate(line: Line, backbone: Backbone, images: int) -> tuple[BankEstimate, tuple[int, int]]:
     """Memory and size of the bank, and h, w of its patches, from the features of one blank image."""
-    settings, size = line.settings.memory_bank, line.settings.backbone.image_size
+    settings, size = line.settings.memory_bank, line.settings.backbone.input_size
     with torch.inference_mode():
-        grid = feature_grids(backbone(torch.zeros(1, 3, size, size)), line.settings.anomaly_type)
+        grid = feature_grids(backbone(torch.zeros(1, 3, *size)), line.settings.anomaly_type)
     patches = images * grid.shape[2] * grid.shape[3]
     vectors = bank_size(patches, settings.coreset_share, settings.min_vectors, settings.max_vectors)
     shape = (grid.shape[2], grid.shape[3])

@@ -118,7 +118,7 @@ def fit_normal_statistics(grid: CandidateGrid, batches: Iterable[tuple[Explainer
     for explainer, images in batches:
         explanations = explainer.explain_each(images, grid.targets)
         for target, explanation in zip(grid.targets, explanations, strict=True):
-            maps = statistic_maps(explanation, grid.computed, map_step(images.shape[-1]))
+            maps = statistic_maps(explanation, grid.computed, map_step((images.shape[-2], images.shape[-1])))
             for sigma in grid.smoothing:
                 moments[target, sigma].add(smooth(maps, sigma))
     return {key: each.finish() for key, each in moments.items()}
@@ -144,7 +144,7 @@ def candidate_scores(
     explanations = explainer.explain_each(images, grid.targets)
     for target, explanation in zip(grid.targets, explanations, strict=True):
         features = dict(explanation.features)
-        maps = statistic_maps(explanation, grid.computed, map_step(images.shape[-1]))
+        maps = statistic_maps(explanation, grid.computed, map_step((images.shape[-2], images.shape[-1])))
         normal = {sigma: fits[target, sigma] for sigma in grid.smoothing}
         columns.append(deviation_scores(maps, grid.computed, normal, grid.candidates(target)))
     scores = torch.cat(columns, dim=1)

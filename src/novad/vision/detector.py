@@ -13,7 +13,15 @@ from novad.vision.detection import Detection, NearestNormal, Thresholds
 from novad.vision.fusion import hybrid_scores
 from novad.vision.maps import fuse_maps
 from novad.vision.models import FamiliarityModel, FusionModel, NoveltyModel, raw_scores
-from novad.vision.preprocess import CPU_BATCH, PixelArray, batches, images_at_once, to_batch
+from novad.vision.preprocess import (
+    CPU_BATCH,
+    PixelArray,
+    Size,
+    batches,
+    height_and_width,
+    images_at_once,
+    to_batch,
+)
 
 __all__ = ["Detector"]
 
@@ -31,7 +39,7 @@ class Detector:
 
     Args:
         line: product line.
-        image_size: side to which images are scaled, in pixels.
+        image_size: to which images are scaled, in pixels: height and width, or the side of a square.
         familiarity: model of the first question.
         novelty: model of the second.
         fusion: from both to a decision.
@@ -41,13 +49,13 @@ class Detector:
     def __init__(
         self,
         line: str,
-        image_size: int,
+        image_size: Size,
         familiarity: FamiliarityModel,
         novelty: NoveltyModel,
         fusion: FusionModel,
         digest: str = "",
     ) -> None:
-        self.line, self.image_size, self.digest = line, image_size, digest
+        self.line, self.image_size, self.digest = line, height_and_width(image_size), digest
         self.familiarity, self.novelty, self.fusion = familiarity, novelty, fusion
 
     @classmethod

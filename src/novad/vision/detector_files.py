@@ -28,6 +28,7 @@ from novad.vision.models import FamiliarityModel, FusionModel, NoveltyModel
 from novad.vision.novelty import Candidate, NormalStatistics
 from novad.vision.patch_evidence import Discriminant, PatchEvidence
 from novad.vision.patch_features import NEIGHBOURHOOD
+from novad.vision.preprocess import Size, height_and_width
 from novad.vision.tensor_files import read_tensors
 
 __all__ = [
@@ -57,7 +58,7 @@ def save_detector(
     folder: Path,
     *,
     line: str,
-    image_size: int,
+    image_size: Size,
     backbone: dict[str, Any],
     explainer: dict[str, Any],
     familiarity: dict[str, Any],
@@ -72,7 +73,7 @@ def save_detector(
     Args:
         folder: target, created.
         line: product line.
-        image_size: side of the network's input.
+        image_size: of the network's input, in pixels.
         backbone: ``architecture``, ``checkpoint`` (a key of ``checkpoints``), ``layers`` and ``tile``.
         explainer: the same of the explained network, and ``method``.
         familiarity: ``anomaly_type``, ``neighbours``, ``top_share``, ``smoothing``, ``neighbourhood``,
@@ -89,9 +90,9 @@ def save_detector(
         shutil.copyfile(source, folder / name)
     files = {path.name: file_sha256(path) for path in sorted(folder.iterdir())}
     manifest = {
-        "format": 6,
+        "format": 7,
         "line": line,
-        "image_size": image_size,
+        "image_size": height_and_width(image_size),
         "backbone": backbone,
         "explainer": explainer,
         "familiarity": familiarity,
@@ -131,7 +132,7 @@ def load_detector(folder: Path, device: str = "cpu") -> Detector:
     memory = Memory(bank, told["anomaly_type"], neighbourhood) if same else None
     return Detector(
         line=manifest["line"],
-        image_size=manifest["image_size"],
+        image_size=_size(manifest["image_size"]),
         familiarity=FamiliarityModel(
             backbone,
             bank,
@@ -155,6 +156,10 @@ def load_detector(folder: Path, device: str = "cpu") -> Detector:
         fusion=fusion_model(manifest["fusion"]),
         digest=digest,
     )
+
+
+def _size(told: int | list[int]) -> Size:
+    return told if isinstance(told, int) else (told[0], told[1])  # format 6 had the side of a square
 
 
 def fusion_model(document: dict[str, Any]) -> FusionModel:

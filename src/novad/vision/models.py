@@ -172,7 +172,7 @@ class NoveltyModel:
         if not names:
             return Explained(images.new_empty(len(images), 0), no_maps, {})
         explanation = self.explainer.explain(images, self.target)
-        statistics = statistic_maps(explanation, names, map_step(images.shape[-1]))
+        statistics = statistic_maps(explanation, names, map_step((images.shape[-2], images.shape[-1])))
         deviations = deviation_scores(statistics, names, normal, self._explained)
         if not shown.explained:
             return Explained(deviations, no_maps, explanation.features)

@@ -1,5 +1,6 @@
 """Novelty: how unusual an image's explained and unexplained evidence is against normal images."""
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from torch import Tensor
 from novad.errors import CalibrationError
 from novad.vision.explainers import Explanation
 from novad.vision.pooling import extreme_means, smooth
+from novad.vision.preprocess import Size, height_and_width
 
 __all__ = [
     "APPEARANCE",
@@ -56,9 +58,9 @@ class Candidate:
         return self.target not in (APPEARANCE, PATCHES)
 
 
-def map_step(image_size: int) -> int:
-    """Pixels per map position: 2, and more for images beyond 256 pixels so that maps stay near 128 wide."""
-    return max(2, round(image_size / 128))
+def map_step(image_size: Size) -> int:
+    """Pixels per map position: 2, and more for large images so that maps stay near 128 x 128 positions."""
+    return max(2, round(math.sqrt(math.prod(height_and_width(image_size))) / 128))
 
 
 def statistic_maps(explanation: Explanation, names: Sequence[str], step: int) -> Tensor:

@@ -53,9 +53,9 @@ def _drawn(mode: str) -> Image.Image:
     return Image.fromarray(pixels[..., 0] if bands == 1 else pixels, mode)
 
 
-@pytest.mark.parametrize("size", [32, 56])
+@pytest.mark.parametrize("size", [(32, 32), (40, 56), (24, 64)])
 @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "P", "I;16"])
-def test_it_reads_images_as_novad_does(mode: str, size: int, tmp_path: Path) -> None:
+def test_it_reads_images_as_novad_does(mode: str, size: tuple[int, int], tmp_path: Path) -> None:
     path = tmp_path / "image.png"
     _drawn(mode).save(path)
     expected = to_batch([decode_image(path, 10**6)], size)[0]
@@ -66,7 +66,7 @@ def test_it_turns_rotated_images_upright(tmp_path: Path) -> None:
     path, exif = tmp_path / "image.jpg", Image.Exif()
     exif[0x0112] = 6
     _drawn("RGB").save(path, exif=exif, quality=95)
-    torch.testing.assert_close(read(str(path), 32), to_batch([decode_image(path, 10**6)], 32)[0])
+    torch.testing.assert_close(read(str(path), (32, 32)), to_batch([decode_image(path, 10**6)], 32)[0])
 
 
 class _Extractor(nn.Module):

@@ -26,7 +26,7 @@ out = Path(told["out"])
 count = len(told["judged"])
 np.savez(out / "scores.npz", scores=np.arange(count) {change})
 if told["maps"]:
-    np.save(out / "maps.npy", np.zeros((count, told["size"], told["size"]), np.float32))
+    np.save(out / "maps.npy", np.zeros((count, *told["size"]), np.float32))
 (out / "result.json").write_text(json.dumps({{"fit_seconds": 1, "ms_per_image": 2, "peak_rss_mb": 3}}))
 """
 
@@ -79,7 +79,8 @@ def test_a_method_learns_from_all_training_normals_and_judges_the_test_split_alo
     images = tmp_path / "images"
     assert asked["train"] == [str(images / line.manifest["path"][place]) for place in (0, 1, 2)]
     assert asked["judged"] == [str(images / line.manifest["path"][place]) for place in (5, 6, 7)]
-    assert (asked["size"], asked["seed"], asked["coreset_share"], asked["weights"]) == (32, 7, 0.01, WEIGHTS)
+    assert asked["size"] == [32, 32]
+    assert (asked["seed"], asked["coreset_share"], asked["weights"]) == (7, 0.01, WEIGHTS)
 
 
 def test_maps_are_not_asked_for_where_no_defect_has_a_mask(

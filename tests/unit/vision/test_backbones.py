@@ -192,6 +192,7 @@ def test_batches_do_not_read_ahead() -> None:
 def test_fewer_large_images_go_through_together() -> None:
     assert [images_at_once(side) for side in (32, 224, 640, 648, 1024, 2048, 4096)] == [8, 8, 8, 7, 3, 1, 1]
     assert images_at_once(224, most=2) == 2
+    assert [images_at_once(size) for size in ((256, 1600), (1024, 1600), (4096, 1024))] == [8, 2, 1]
 
 
 def _with_path(path: Path) -> tuple[str, Path, str]:

@@ -172,6 +172,7 @@ def test_lowest_means_are_the_highest_of_the_other_side() -> None:
 
 def test_maps_of_large_images_stay_near_128_wide() -> None:
     assert [map_step(size) for size in (64, 224, 256, 640, 1024)] == [2, 2, 2, 5, 8]
+    assert [map_step(size) for size in ((256, 1600), (1600, 256), (64, 256))] == [5, 5, 2]
 
 
 def test_the_chosen_candidate_scores_alike_alone_and_in_the_grid(random_backbone: BcosBackbone) -> None:

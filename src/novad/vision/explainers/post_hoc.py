@@ -177,18 +177,19 @@ class LayerGradCamExplainer(PostHocExplainer):
         coarse: Tensor = (
             _captum().LayerGradCam(length, length.lengths).attribute(encoded, attribute_to_layer_input=True)
         )
-        step = (encoded.shape[-1] // coarse.shape[-1]) ** 2
-        return resize_maps(coarse.detach()[:, 0], (encoded.shape[-2], encoded.shape[-1]))[:, None] / step
+        size = (encoded.shape[-2], encoded.shape[-1])
+        step = size[0] * size[1] / (coarse.shape[-2] * coarse.shape[-1])
+        return resize_maps(coarse.detach()[:, 0], size)[:, None] / step
 
 
 class OcclusionExplainer(PostHocExplainer):
-    """Change of the length when a square of an eighth of the side is greyed out (Zeiler and Fergus 2014)."""
+    """Change of the length when a square, an eighth of the shorter side, is grey (Zeiler and Fergus 2014)."""
 
     method = "occlusion"
     divisions = 8
 
     def attribute(self, length: FeatureLength, encoded: Tensor) -> Tensor:
-        side = max(1, encoded.shape[-1] // self.divisions)
+        side = max(1, min(encoded.shape[-2:]) // self.divisions)
         window = (encoded.shape[1], side, side)
         grey = self.backbone.encode(encoded.new_full((1, 3, *encoded.shape[-2:]), 0.5))
         with torch.no_grad():
