@@ -15,12 +15,13 @@ from benchmarks.inputs import Request, rows_of_lines
 from benchmarks.report import Report
 from novad.evaluation.metrics import fnr_at_fpr, image_auroc
 from novad.stages.calibrate_explainer import tuning_images
+from novad.stages.choosing import choose_weight
 from novad.stages.deviations import Deviations, learns
 from novad.stages.line import Line
 from novad.stages.options import Examples, Scored, learned
 from novad.vision.calibration import fit_normal_scale
 from novad.vision.evidence import evidence_candidates
-from novad.vision.fusion import hybrid_scores, tune_weight
+from novad.vision.fusion import hybrid_scores
 from novad.vision.residuals import FIGURES
 
 __all__ = ["measure"]
@@ -61,14 +62,7 @@ def _rows(line: Line) -> list[dict[str, Any]]:
     rows = [_row(line, "familiarity alone", 0.0, known[1], test)]
     for name, part in _parts(deviations).items():
         novelty = _learned(line, part, told, normal, test)
-        bad = told.anomalous
-        good = told.chooses & ~bad
-        weight = tune_weight(
-            (known[0][good], novelty[0][good]),
-            (known[0][bad], novelty[0][bad]),
-            line.settings.tune_fusion.max_false_positive_rate,
-            line.settings.tune_fusion.equal_weight_prior,
-        ).weight
+        weight = choose_weight(told.rows, known[0], novelty[0], line.settings.tune_fusion).weight
         rows.append(_row(line, f"with {name}", weight, hybrid_scores(known[1], novelty[1], weight), test))
     return rows
 

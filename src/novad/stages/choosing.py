@@ -1,10 +1,13 @@
-"""Which images choose how a line asks: the tuning split, and calibration normals where it has too few."""
+"""Who chooses how a line asks, tuning images alone or calibration normals too, and the weight they choose."""
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-__all__ = ["ENOUGH", "choosers", "chosen_by"]
+from novad.config.settings import TuneFusionSettings
+from novad.vision.fusion import Floats, FusionChoice, tune_weight
+
+__all__ = ["ENOUGH", "choose_weight", "choosers", "chosen_by"]
 
 # Good images of the tuning split that are enough to choose by.
 ENOUGH = 20
@@ -25,6 +28,27 @@ def choosers(rows: pd.DataFrame) -> NDArray[np.bool_]:
     calibration = normal & (rows["split"] == "calibration").to_numpy()
     enough = int((normal & ~calibration).sum()) >= ENOUGH
     return ~calibration if enough else np.ones(len(rows), bool)
+
+
+def choose_weight(
+    rows: pd.DataFrame, familiarity: Floats, novelty: Floats, settings: TuneFusionSettings
+) -> FusionChoice:
+    """The weight of novelty that these images ask for, by anomalies and by the normals that choose.
+
+    Args:
+        rows: (n) images with ``label`` and ``split``.
+        familiarity: (n,) scores on the scale of normals.
+        novelty: (n,) the same.
+        settings: of the line's fusion.
+    """
+    bad = (rows["label"] == 1).to_numpy()
+    good = choosers(rows) & ~bad
+    return tune_weight(
+        (familiarity[good], novelty[good]),
+        (familiarity[bad], novelty[bad]),
+        settings.max_false_positive_rate,
+        settings.equal_weight_prior,
+    )
 
 
 def chosen_by(rows: pd.DataFrame) -> dict[str, object]:

@@ -9,11 +9,11 @@ import torch
 from numpy.typing import NDArray
 
 from novad.config import LineSettings
-from novad.stages.choosing import choosers
+from novad.stages.choosing import choose_weight, choosers
 from novad.stages.learning import Lessons, cross_fitted, learn_evidence
 from novad.vision.calibration import fit_normal_scale
 from novad.vision.evidence import Evidence, evidence_candidates
-from novad.vision.fusion import hybrid_scores, tune_weight
+from novad.vision.fusion import hybrid_scores
 from novad.vision.novelty import Candidate
 from novad.vision.selection import choose, surely_better
 
@@ -227,14 +227,7 @@ def _option(
 ) -> Option:
     """With its figures, alone and fused at the weight that the fusion stage would choose."""
     known, unknown = (fit_normal_scale(raw[scored.calibration])(raw) for raw in (scored.familiarity, scores))
-    bad = scored.anomalous
-    good = scored.chooses & ~bad
-    choice = tune_weight(
-        (known[good], unknown[good]),
-        (known[bad], unknown[bad]),
-        settings.tune_fusion.max_false_positive_rate,
-        settings.tune_fusion.equal_weight_prior,
-    )
+    choice = choose_weight(scored.rows, known, unknown, settings.tune_fusion)
     fused = next(row for row in choice.table if row["weight"] == choice.weight)
     figures = {
         "auroc": choice.table[-1]["auroc"],

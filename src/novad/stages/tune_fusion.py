@@ -13,11 +13,11 @@ from torch import Tensor
 from novad.config import Workspace, line_settings
 from novad.config.settings import TuneFusionSettings
 from novad.errors import CalibrationError
-from novad.stages.choosing import choosers, chosen_by
+from novad.stages.choosing import choose_weight, chosen_by
 from novad.stages.map_weight import map_weight
 from novad.stages.runner import main, stage_output, write_json
 from novad.vision.calibration import coarse_promise, conformal_threshold, fit_normal_scale, promised_alpha
-from novad.vision.fusion import Floats, FusionChoice, hybrid_scores, tune_weight
+from novad.vision.fusion import Floats, hybrid_scores
 from novad.vision.maps import MapScale, fit_map_scale, fuse_maps
 
 __all__ = ["run"]
@@ -37,7 +37,7 @@ def run(workspace: Workspace, name: str) -> None:
         raise CalibrationError(f"{name}: no calibration normal; add normal images")
     scales = {kind: fit_normal_scale(calibration[kind].to_numpy()) for kind in ("familiarity", "novelty")}
     calibrated = {kind: scale(scores[kind].to_numpy()) for kind, scale in scales.items()}
-    choice = _choose(scores, calibrated, settings)
+    choice = choose_weight(scores, calibrated["familiarity"], calibrated["novelty"], settings)
     hybrid = hybrid_scores(calibrated["familiarity"], calibrated["novelty"], choice.weight)
     normal = (scores["split"] == "calibration").to_numpy()
     map_scales = {kind: fit_map_scale(each) for kind, each in maps.items()}
@@ -64,19 +64,6 @@ def run(workspace: Workspace, name: str) -> None:
                 "normal_scores": np.sort(hybrid[normal]).tolist(),
             },
         )
-
-
-def _choose(
-    scores: pd.DataFrame, calibrated: dict[str, Floats], settings: TuneFusionSettings
-) -> FusionChoice:
-    bad = (scores["label"] == 1).to_numpy()
-    good = choosers(scores) & ~bad
-    return tune_weight(
-        (calibrated["familiarity"][good], calibrated["novelty"][good]),
-        (calibrated["familiarity"][bad], calibrated["novelty"][bad]),
-        settings.max_false_positive_rate,
-        settings.equal_weight_prior,
-    )
 
 
 def _map_weight(kept: dict[str, Tensor], scales: dict[str, MapScale], weight: float) -> float:
