@@ -21,27 +21,32 @@ from benchmarks.inputs import (
 from benchmarks.report import Report
 from novad.config import CalibrateExplainerSettings, MemoryBankSettings
 from novad.config.environment import scoring_device
+from novad.stages.runner import read_json
 from novad.vision import Detector, Thresholds
-from novad.vision.backbones import Backbone, BcosBackbone
+from novad.vision.backbones import Backbone, BcosBackbone, load_backbone
 from novad.vision.calibration import NormalScale
 from novad.vision.candidates import CandidateGrid, fit_normal_statistics
+from novad.vision.detector_files import MANIFEST
 from novad.vision.explainers import build_explainer
 from novad.vision.familiarity import feature_grids
 from novad.vision.maps import MapScale
 from novad.vision.memory_bank import MemoryBank
 from novad.vision.models import FamiliarityModel, FusionModel, NoveltyModel, raw_scores
-from novad.vision.preprocess import batches, to_batch
+from novad.vision.preprocess import Size, batches, to_batch
 
 __all__ = ["measure"]
 
 BATCH = 8  # of what no line was trained for
 STATISTIC, SMOOTHING = "weight_norm", 2.0
-FORWARD = "bare forward pass"
+FORWARD, WHOLE = "bare forward pass", "forward pass of the whole network"
 Actions = dict[str, Callable[[], object]]
 
 
 def measure(request: Request) -> Report:
     """Time the bank stage and scoring, and divide each by the bare forward pass over the same images.
+
+    A trained line's bare pass ends at the layers that it reads; its rows are divided by the pass through all
+    stages of its network, too.
 
     Where ``NOVAD_DEVICE`` names a GPU, trained lines alone are scored, there.
     """
@@ -49,8 +54,9 @@ def measure(request: Request) -> Report:
     device = scoring_device()
     rows, told = _untrained(request, scored) if device == "cpu" else ([], {})
     for folder in sorted(request.artifacts.glob("*/evaluate/detector")):
-        detector = Detector.load(folder, device)
-        rows += _rows(_trained_actions(detector, scored, request.batch), len(scored), request.repeats)
+        detector, network = Detector.load(folder, device), _whole_network(folder, device)
+        actions = _trained_actions(detector, network, scored, request.batch)
+        rows += _rows(actions, len(scored), request.repeats)
     return Report(
         "Cost beyond the bare forward pass",
         {
@@ -90,6 +96,7 @@ def _rows(actions: Actions, images: int, repeats: int) -> list[dict[str, Any]]:
             "seconds": round(taken, 3),
             "ms per image": round(1000 * taken / images, 2),
             "ratio": round(taken / seconds[FORWARD], 2),
+            "of the whole network": round(taken / seconds[WHOLE], 2) if WHOLE in seconds else None,
         }
         for name, taken in seconds.items()
     ]
@@ -119,17 +126,27 @@ def _scoring_actions(
     return actions
 
 
-def _trained_actions(detector: Detector, images: list[Any], batch: int) -> Actions:
+def _whole_network(folder: Path, device: str) -> Backbone:
+    """The network of a saved detector's familiarity, read at its deepest stage."""
+    told = read_json(folder / MANIFEST)
+    own = told["backbone"]
+    checkpoint, sha256 = folder / own["checkpoint"], told["files"][own["checkpoint"]]
+    load = partial(load_backbone, own["architecture"], checkpoint, sha256, device=device)
+    return load(layers=list(load().available)[-1:])
+
+
+def _trained_actions(detector: Detector, network: Backbone, images: list[Any], batch: int) -> Actions:
     """A trained line as it is deployed: its network, its size, its candidate."""
-    side, device = detector.image_size, detector.device
-    tensors = [to_batch(group, side, device) for group in batches(images, batch)]
+    size, device = detector.image_size, detector.device
+    tensors = [to_batch(group, size, device) for group in batches(images, batch)]
     chosen = detector.novelty.shown
-    as_trained = f"line {detector.line}, {chosen.target} {chosen.statistic}, side {side}"
+    as_trained = f"line {detector.line}, {chosen.target} {chosen.statistic}, input {size[1]}x{size[0]}"
     return {
         FORWARD: partial(_forward, detector.familiarity.backbone, tensors),
-        "decoded images to batches": partial(_prepare, images, side, batch, device),
+        WHOLE: partial(_forward, network, tensors),
+        "decoded images to batches": partial(_prepare, images, size, batch, device),
         f"scoring: familiarity only, {as_trained}": partial(
-            _score_familiarity, detector.familiarity, images, side, batch
+            _score_familiarity, detector.familiarity, images, size, batch
         ),
         f"scoring: hybrid of batches, {as_trained}": partial(_score_tensors, detector, tensors),
         f"scoring: hybrid, {as_trained}": partial(_score, detector, images, batch),
@@ -168,7 +185,7 @@ def _familiarity(backbone: Backbone, bank: MemoryBank, images: int) -> Familiari
 
 
 def _score_familiarity(
-    familiarity: FamiliarityModel, images: list[Any], size: int, batch_size: int = BATCH
+    familiarity: FamiliarityModel, images: list[Any], size: Size, batch_size: int = BATCH
 ) -> None:
     with torch.inference_mode():
         for group in batches(images, batch_size):
@@ -176,7 +193,7 @@ def _score_familiarity(
             familiarity.score(familiarity.backbone(batch)).scores.cpu()
 
 
-def _prepare(images: list[Any], size: int, batch_size: int, device: torch.device) -> None:
+def _prepare(images: list[Any], size: Size, batch_size: int, device: torch.device) -> None:
     for group in batches(images, batch_size):
         to_batch(group, size, device)
     _wait_for(device)
