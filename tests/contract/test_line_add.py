@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from ruamel.yaml import YAML
 
 from fake_line import REPOSITORY
@@ -45,7 +46,7 @@ def add(workspace: Workspace, images: Path) -> Add:
 
     def call(**changes: Any) -> int:
         told = {"name": "plates", "data": images, "layout": "mvtec", **changes}
-        return add_product_line(workspace, NewLine(**told))
+        return add_product_line(workspace, NewLine(**told)).images
 
     return call
 
@@ -71,7 +72,7 @@ def test_a_line_is_copied_tracked_and_written_with_its_settings(
         "semantic_near",
     )
     assert settings.schedule == ScheduleSettings(cron="0 3 * * 1", timezone="UTC")
-    assert settings.backbone.image_size == 160
+    assert settings.backbone.image_size == 160  # the images are squares
     assert settings.backbone == settings.explainer.backbone
     assert settings.backbone.checkpoint == BUNDLED_CHECKPOINT
     assert settings.explainer.method == "bcos"
@@ -380,3 +381,15 @@ def test_the_command_tells_what_to_do_next(
         26,
         "lines/plates.dvc",
     )
+
+
+def test_long_images_keep_their_proportions(add: Add, workspace: Workspace, images: Path) -> None:
+    for path in images.rglob("*.png"):
+        with Image.open(path) as square:
+            strip = square.crop((0, 0, 60, 24))
+        strip.save(path)
+    add()
+    add(name="squeezed", image_size="224x224")
+    assert line_settings(workspace.params, "plates").backbone.input_size == (144, 352)
+    assert line_settings(workspace.params, "plates").backbone.image_size == "352x144"
+    assert line_settings(workspace.params, "squeezed").backbone.input_size == (224, 224)

@@ -31,7 +31,8 @@ def bench(
         str, typer.Option(help="bcos (of the bundled network), or a Captum method on the backbone.")
     ] = "bcos",
     size: Annotated[
-        str, typer.Option(help="Side of the network's input in pixels, or WIDTHxHEIGHT.")
+        str,
+        typer.Option(help="Side of the network's input in pixels (of long images as many), or WIDTHxHEIGHT."),
     ] = "224",
     tile: Annotated[
         int, typer.Option(help="Side of the parts in which an image goes through the network; 0: whole.")
@@ -64,11 +65,14 @@ def bench(
     its own.
     """
     from novad.benchmarking.anomalib_runs import METHODS
+    from novad.images import discover
+    from novad.images.proportions import in_proportion
 
     target = _target(data, layout, out)
     chosen = _methods(methods, METHODS)
     environment = _environment(anomalib, timeout, efficientad_teacher, imagenette, efficientad_steps)
     _check_sides(size, tile)
+    size = str(in_proportion(size, data, discover(data, layout), tiled=tile > 0))
     settings = _settings(data, layout, backbone, explainer, size, tile, anomaly_type, seed, target)
     weights = None if anomalib_weights is None else _timm_weights(anomalib_weights, target, size)
 

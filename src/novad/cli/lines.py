@@ -26,7 +26,8 @@ def add(
         typer.Option(help="bcos (of the bundled network), or a Captum method on the line's own backbone."),
     ] = "bcos",
     image_size: Annotated[
-        str, typer.Option(help="Side of the network's input in pixels, or WIDTHxHEIGHT.")
+        str,
+        typer.Option(help="Side of the network's input in pixels (of long images as many), or WIDTHxHEIGHT."),
     ] = "224",
     tile: Annotated[
         int, typer.Option(help="Side of the parts in which an image goes through the network; 0: whole.")
@@ -41,21 +42,27 @@ def add(
     workspace = Workspace.find()
     told = NewLine(name, data, layout, backbone, explainer, image_size, tile, anomaly_type, schedule)
     with progress(f"copying and tracking the images of {name}"):
-        images = add_product_line(workspace, told)
+        added = add_product_line(workspace, told)
 
     def show(console: "Console") -> None:
-        console.print(f"Added {name}: {images} images, tracked by lines/{name}.dvc", soft_wrap=True)
+        console.print(f"Added {name}: {added.images} images, tracked by lines/{name}.dvc", soft_wrap=True)
+        console.print(f"Input:     {_sides(added.image_size)} pixels", soft_wrap=True)
         console.print(f"Settings:  {workspace.params}", soft_wrap=True)
         console.print(f"Next:      novad train {name}", soft_wrap=True)
 
     document = {
         "line": name,
-        "images": images,
+        "images": added.images,
+        "image_size": added.image_size,
         "data": f"lines/{name}",
         "tracked_by": f"lines/{name}.dvc",
         "params": str(workspace.params),
     }
     answer(document, as_json, show)
+
+
+def _sides(size: int | str) -> str:
+    return size if isinstance(size, str) else f"{size}x{size}"
 
 
 def listing(as_json: bool = JSON) -> None:

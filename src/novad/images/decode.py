@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from novad.errors import ImageError
 from novad.images.folders import files_below
@@ -25,6 +25,7 @@ __all__ = [
     "read_known",
     "read_regular",
     "suffix",
+    "upright_size",
 ]
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
@@ -36,6 +37,7 @@ _SUFFIXES = {
     "WEBP": ".webp", "PPM": ".ppm", "GIF": ".gif",
 }  # fmt: skip
 _WITH_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
+_TURNED = 5  # orientations from here on swap width and height
 _WHITE, _BLACK = (255, 255, 255, 255), (0, 0, 0, 255)
 
 # ``max_pixels`` is the limit here and refuses; Pillow's own lower warning would only add noise.
@@ -138,6 +140,22 @@ def suffix(data: bytes, name: str) -> str:
             return _SUFFIXES[str(image.format)]
     except Exception:  # a decoder fed with damaged data may raise anything
         raise ImageError(f"{name}: not an image (or of no supported format)") from None
+
+
+def upright_size(path: Path) -> tuple[int, int]:
+    """Width and height that an image file will have once it is decoded, by its header alone.
+
+    Raises:
+        ImageError: missing, not a plain file, or no image of a supported format.
+    """
+    try:
+        if stat.S_ISREG(path.stat().st_mode):
+            with Image.open(path, formats=_FORMATS) as image:
+                turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= _TURNED
+                return image.size[::-1] if turned else image.size
+    except Exception:  # a decoder fed with damaged data may raise anything
+        raise ImageError(f"{path}: cannot be read as an image") from None
+    raise ImageError(f"{path}: not a plain file")
 
 
 def decode(

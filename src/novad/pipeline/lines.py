@@ -6,7 +6,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,8 @@ from novad.config import BackboneSettings, LineSettings, Workspace, add_line, en
 from novad.config.settings import LINE_NAME
 from novad.errors import ConfigError, ServiceError
 from novad.images import discover
-from novad.images.layouts import keep_visa_split
+from novad.images.layouts import Sample, keep_visa_split
+from novad.images.proportions import in_proportion
 from novad.pipeline.checkpoints import Checkpoint, bundled, choose
 from novad.pipeline.importing import copy_images
 from novad.pipeline.line_runs import LineRuns, line_runs, next_by_schedule
@@ -27,7 +28,7 @@ from novad.pipeline.tracked_data import data_digest, track, tracking_file
 if TYPE_CHECKING:
     from novad.tracking import Publication
 
-__all__ = ["NewLine", "add_product_line", "describe_lines"]
+__all__ = ["Added", "NewLine", "add_product_line", "describe_lines"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -47,11 +48,17 @@ class NewLine:
     schedule: str | None = None
 
 
-def add_product_line(workspace: Workspace, new: NewLine) -> int:
+@dataclass(frozen=True)
+class Added:
+    """A line that was added: how many images its layout finds, and the size of the network's input."""
+
+    images: int
+    image_size: int | str
+
+
+def add_product_line(workspace: Workspace, new: NewLine) -> Added:
     """Copy the images, track them with DVC, write the settings; a failure or a kill leaves nothing behind.
 
-    Returns:
-        Number of images that the layout finds.
     Raises:
         ConfigError: bad or existing name, missing folder, no images, unknown backbone or layout.
         RefusedError: the images lie elsewhere, behind symbolic links.
@@ -64,7 +71,9 @@ def add_product_line(workspace: Workspace, new: NewLine) -> int:
         _clear_leftovers(workspace)
         _check_name(workspace, new.name)
         settings = _settings(new)
-        images = _count_images(new, lines / new.name)
+        images = _images(new, lines / new.name)
+        size = in_proportion(new.image_size, new.data, images, tiled=new.tile > 0)
+        new = replace(new, image_size=size)
         backbone, explained = _backbones(workspace, new)
         settings = settings.model_copy(
             update={
@@ -82,7 +91,7 @@ def add_product_line(workspace: Workspace, new: NewLine) -> int:
             ensure_lines(workspace.params)
             track(workspace, lines / new.name)
             add_line(workspace.params, new.name, settings)
-    return images
+    return Added(len(images), settings.backbone.image_size)
 
 
 def describe_lines(workspace: Workspace) -> list[dict[str, Any]]:
@@ -164,12 +173,12 @@ def _settings(new: NewLine) -> LineSettings:
         raise ConfigError(f"--{option}: {first['msg']}") from None
 
 
-def _count_images(new: NewLine, target: Path) -> int:
+def _images(new: NewLine, target: Path) -> list[Sample]:
     if not new.data.is_dir():
         raise ConfigError(f"--data: {new.data}: no such folder of images")
     if target.resolve().is_relative_to(new.data.resolve()):
         raise ConfigError(f"--data: {new.data}: holds the workspace's own lines; name the folder of one line")
-    images = len(discover(new.data, new.layout))
+    images = discover(new.data, new.layout)
     if not images:
         raise ConfigError(f"--data: {new.data}: the layout '{new.layout}' finds no image here")
     return images
