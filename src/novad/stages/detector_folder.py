@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from novad.config import BackboneSettings
-from novad.stages.line import Line
+from novad.stages.line import Line, layers_read
 from novad.stages.runner import read_json
 from novad.vision.detector_files import save_detector
 
@@ -17,15 +17,16 @@ def write_detector(line: Line, folder: Path) -> None:
     settings = line.settings
     bank = read_json(line.output("memory_bank", "bank.json"))
     backbone, explained = settings.backbone, settings.explainer.backbone
+    read = layers_read(bank)
     calibrated = read_json(line.output("calibrate_explainer", "candidates.json"))
     checkpoints = {_file(told): line.workspace.path(told.checkpoint) for told in (backbone, explained)}
     save_detector(
         folder,
         line=line.name,
         image_size=backbone.input_size,
-        backbone=_told(backbone, bank["layers"]),
+        backbone=_told(backbone, read),
         explainer={
-            **_told(explained, bank["layers"] if explained == backbone else explained.layers),
+            **_told(explained, read if explained == backbone else explained.layers),
             "method": settings.explainer.method,
         },
         familiarity={
@@ -34,6 +35,8 @@ def write_detector(line: Line, folder: Path) -> None:
             "top_share": settings.memory_bank.top_share,
             "smoothing": bank["smoothing"],
             "neighbourhood": bank["neighbourhood"],
+            "layers": bank["layers"],
+            "companions": bank["companions"],
             "images": bank["images"],
         },
         novelty={name: calibrated[name] for name in ("shown", "judged", "residuals")},

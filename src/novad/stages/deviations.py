@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from novad.stages.line import Line, spread
+from novad.stages.line import Line, layers_read, spread
 from novad.stages.options import Examples, Scored
 from novad.stages.runner import read_json
 from novad.vision.appearance import AppearanceNovelty, appearance_candidate, fit_appearance_novelty
@@ -187,14 +187,16 @@ def load_models(line: Line) -> tuple[FamiliarityModel, Explainer]:
     """The line's familiarity and its explainer, on one network where both use the same."""
     settings = line.settings
     read = read_json(line.output("memory_bank", "bank.json"))
-    backbone = line.backbone(settings.backbone, read["layers"])
+    backbone = line.backbone(settings.backbone, layers_read(read))
     explained = backbone if settings.explainer.backbone == settings.backbone else None
     bank = load_bank(line.output("memory_bank", "bank.safetensors"))
     asked, told = settings.calibrate_explainer.targets, settings.memory_bank
     explainer = build_explainer(
         settings.explainer.method,
         explained or line.backbone(settings.explainer.backbone),
-        Memory(bank, settings.anomaly_type, read["neighbourhood"]) if explained and MEMORY in asked else None,
+        Memory(bank, settings.anomaly_type, read["neighbourhood"], tuple(read["layers"]))
+        if explained and MEMORY in asked
+        else None,
     )
     familiarity = FamiliarityModel(
         backbone,
@@ -204,6 +206,8 @@ def load_models(line: Line) -> tuple[FamiliarityModel, Explainer]:
         told.top_share,
         read["smoothing"],
         neighbourhood=read["neighbourhood"],
+        layers=tuple(read["layers"]),
+        companions=tuple(read["companions"]),
     )
     return familiarity, explainer
 

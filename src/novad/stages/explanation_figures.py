@@ -64,7 +64,9 @@ class ExplanationFigures:
         if not self._images:
             return None
         explainer, familiarity = self.detector.novelty.explainer, self.detector.familiarity
-        memory = Memory(familiarity.bank, familiarity.anomaly_type, familiarity.neighbourhood)
+        memory = Memory(
+            familiarity.bank, familiarity.anomaly_type, familiarity.neighbourhood, familiarity.layers
+        )
         other = build_explainer(
             explainer.method,
             randomised(explainer.backbone, self.seed),

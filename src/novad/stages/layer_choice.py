@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -68,11 +68,18 @@ class Reading:
         layers: names, fine to coarse.
         neighbourhood: side of the square, in patches, that features are averaged over.
         smoothing: Gaussian sigma of the distances, in patches.
+        companions: single layers that are compared beside them, unaveraged, each by a bank of its own.
     """
 
     layers: Layers
     neighbourhood: int
     smoothing: float
+    companions: Layers = ()
+
+    @property
+    def beside(self) -> "list[Reading]":
+        """What the companions compare."""
+        return [Reading((layer,), 1, 0.0) for layer in self.companions]
 
     def grids(self, features: Mapping[str, Tensor], anomaly_type: str) -> Tensor:
         """What is compared of feature maps (N, C_l, H_l, W_l) of any precision: (N, C, h, w)."""
@@ -97,17 +104,31 @@ class LayerChoice:
 
 
 def choose_layers(line: Line, backbone: Backbone) -> LayerChoice:
-    """The reading of the settings; what they leave open is the start, or what the tuning split prefers."""
+    """The reading of the settings; what they leave open the tuning split chooses, if it can."""
     settings = line.settings
     candidates = candidate_readings(backbone, settings)
     anomalies = int((line.rows("tuning")["label"] == 1).sum())
     if not 0 < settings.memory_bank.layer_anomalies <= anomalies or len(candidates) == 1:
-        return LayerChoice(candidates[0], [])
+        return LayerChoice(replace(candidates[0], companions=companions(backbone, settings)), [])
     rows = compared(line)
     scores = trial_scores(line, candidates, rows)
     anomalous = (rows["label"] == 1).to_numpy()
     table = reading_rows(candidates, scores, anomalous)
     return LayerChoice(candidates[best_reading(scores, anomalous)], table)
+
+
+def companions(backbone: Backbone, settings: LineSettings) -> Layers:
+    """The finest and the coarsest layer, asked beside the start; none where the settings leave no choice.
+
+    Which layer shows the defects of a line only its defects tell, and whether averages hide them. Together
+    the three miss fewer where nobody can choose (docs/research/familiarity.md).
+    """
+    told, pixels = settings.memory_bank, math.prod(settings.backbone.input_size)
+    fixed = settings.backbone.layers or told.neighbourhood is not None
+    if fixed or settings.anomaly_type != "sensory" or pixels >= FINE_DETAIL_SIZE**2:
+        return ()
+    names = _at(backbone.available, STRIDES["sensory"])
+    return tuple(dict.fromkeys((*names[:1], *names[-1:])))
 
 
 def reading_rows(
@@ -225,7 +246,8 @@ def _trial_bank(line: Line, seen: list[dict[str, Tensor]], reading: Reading) -> 
 
 def wide_backbone(line: Line, readings: Sequence[Reading]) -> Backbone:
     """The line's network with every layer that one of the readings compares."""
-    names = tuple(dict.fromkeys(name for each in readings for name in each.layers))
+    asked = (layer for each in readings for layer in (*each.layers, *each.companions))
+    names = tuple(dict.fromkeys(asked))
     return line.backbone(line.settings.backbone, names)
 
 

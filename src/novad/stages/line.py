@@ -1,6 +1,6 @@
 """What the stages of a line read alike: its settings, its images by split, its networks."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from novad.stages.runner import read_json
 if TYPE_CHECKING:
     from novad.vision.backbones import Backbone
 
-__all__ = ["Line", "evenly", "spread"]
+__all__ = ["Line", "evenly", "layers_read", "spread"]
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,11 @@ class Line:
     def output(self, stage: str, name: str) -> Path:
         """A file that another stage left."""
         return self.workspace.artifacts(self.name, stage) / name
+
+
+def layers_read(bank: Mapping[str, Any]) -> list[str]:
+    """Every layer that the bank of ``bank.json`` and its companions compare."""
+    return list(dict.fromkeys([*bank["layers"], *bank["companions"]]))
 
 
 def spread(length: int, count: int) -> NDArray[np.int64]:

@@ -77,7 +77,7 @@ def save_detector(
         backbone: ``architecture``, ``checkpoint`` (a key of ``checkpoints``), ``layers`` and ``tile``.
         explainer: the same of the explained network, and ``method``.
         familiarity: ``anomaly_type``, ``neighbours``, ``top_share``, ``smoothing``, ``neighbourhood``,
-            ``images``.
+            ``images``, ``layers``, ``companions``.
         novelty: ``shown``, fields of the map's ``Candidate``; ``judged``, of those that the score reads; and
             whether it reads ``residuals``.
         fusion: content of ``fusion.json``.
@@ -129,7 +129,8 @@ def load_detector(folder: Path, device: str = "cpu") -> Detector:
     learned = load_novelty(folder / CALIBRATION, recorded[CALIBRATION], device)
     bank = load_bank(folder / BANK, recorded[BANK], device)
     neighbourhood = told.get("neighbourhood", NEIGHBOURHOOD)  # format 4 and before had none
-    memory = Memory(bank, told["anomaly_type"], neighbourhood) if same else None
+    layers, companions = (tuple(told.get(name, ())) for name in ("layers", "companions"))  # format 6 had none
+    memory = Memory(bank, told["anomaly_type"], neighbourhood, layers) if same else None
     return Detector(
         line=manifest["line"],
         image_size=_size(manifest["image_size"]),
@@ -142,6 +143,8 @@ def load_detector(folder: Path, device: str = "cpu") -> Detector:
             told["smoothing"],
             tuple((path, sha256) for path, sha256 in told["images"]),
             neighbourhood,
+            layers,
+            companions,
         ),
         novelty=NoveltyModel(
             build_explainer(explained["method"], explained_backbone, memory),

@@ -1,26 +1,29 @@
 """Familiarity: how far an image's patches lie from the memory bank of normal ones."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from novad.errors import CalibrationError
 from novad.vision.memory_bank import MemoryBank
 from novad.vision.patch_features import NEIGHBOURHOOD, global_features, patch_features
-from novad.vision.pooling import smooth, top_means
+from novad.vision.pooling import resize_maps, smooth, top_means
 
-__all__ = ["FamiliarityScores", "familiarity_scores", "feature_grids"]
+__all__ = ["FamiliarityScores", "familiarity_scores", "feature_grids", "joined"]
 
 
 @dataclass(frozen=True)
 class FamiliarityScores:
-    """Raw familiarity of N images, in feature units.
+    """Raw familiarity of N images, in units of the features.
 
     Attributes:
         scores: (N,) mean distance of the least familiar patches.
-        distances: (N, h, w) of every patch to the bank, less what is usual at its place, smoothed.
+        distances: (N, h, w) of every patch to the bank, less what is usual at its place, smoothed; of several
+            banks, mean of the standard deviations.
         nearest: (N, h, w) position in the bank of the nearest vector.
         patches: (N, h, w, D) what was compared, in the bank's space.
     """
@@ -70,3 +73,23 @@ def familiarity_scores(
     placed = raw if bank.usual is None else bank.usual(raw)
     distances = smooth(placed[:, None], smoothing)[:, 0]
     return FamiliarityScores(top_means(distances, [top_share])[:, 0], distances, nearest, patches)
+
+
+def joined(banks: Sequence[MemoryBank], found: Sequence[FamiliarityScores]) -> FamiliarityScores:
+    """What several banks say about the same images: means of scores and maps, each on the scale of its bank.
+
+    Args:
+        banks: the one whose nearest vectors count first; all know their scale and what is usual.
+        found: by each.
+    Raises:
+        CalibrationError: a bank does not know what is normal in it.
+    """
+    size = (found[0].distances.shape[-2], found[0].distances.shape[-1])
+    scores, maps = list[Tensor](), list[Tensor]()
+    for bank, each in zip(banks, found, strict=True):
+        if bank.scale is None or bank.usual is None:
+            raise CalibrationError("a bank that is asked beside another does not know how its images score")
+        scores.append((each.scores - bank.scale[0]) / bank.scale[1])
+        maps.append(resize_maps(bank.usual.deviations(each.distances), size))
+    score, distances = (torch.stack(each).mean(dim=0) for each in (scores, maps))
+    return replace(found[0], scores=score, distances=distances)

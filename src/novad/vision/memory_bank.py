@@ -1,7 +1,8 @@
 """Memory bank: whitened coreset of normal patches that remembers where each of its vectors was seen."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import count, takewhile
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,7 @@ Floats = NDArray[np.float32]
 USUAL_PATCHES = 64
 NEIGHBOURS_SEARCHED = 16
 SEARCH_BLOCK = 16_384
+COMPANION = "companion{}."
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,9 @@ class MemoryBank:
 
     Attributes:
         appearance: (k, A) what each vector's patch looked like; None where nobody looked.
+        scale: (2,) median and spread of the scores of its own images, each by the vectors of the others; None
+            where nobody asked.
+        companions: banks of other layers' patches of the same images, which are asked beside this one.
     """
 
     def __init__(
@@ -100,6 +105,8 @@ class MemoryBank:
         self.whitening, self.vectors, self.origins = whitening, vectors.float().contiguous(), origins
         self.usual, self.radius = usual, radius
         self.appearance: Tensor | None = None
+        self.scale: Tensor | None = None
+        self.companions: tuple[MemoryBank, ...] = ()
         self._index = build_index(self.vectors, exact_up_to)
 
     @property
@@ -246,6 +253,10 @@ def _usual_distances(
 
 def save_bank(bank: MemoryBank, path: Path) -> None:
     """Write the bank as safetensors; equal banks are equal bytes."""
+    save_file({name: tensor.contiguous() for name, tensor in _tensors(bank).items()}, path)
+
+
+def _tensors(bank: MemoryBank) -> dict[str, Tensor]:
     tensors = {
         "vectors": bank.vectors,
         "origins": torch.from_numpy(np.ascontiguousarray(bank.origins)),
@@ -258,7 +269,12 @@ def save_bank(bank: MemoryBank, path: Path) -> None:
         tensors["radius"] = torch.tensor(bank.radius, dtype=torch.float64)
     if bank.appearance is not None:
         tensors["appearance"] = bank.appearance
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+    if bank.scale is not None:
+        tensors["scale"] = bank.scale
+    for number, companion in enumerate(bank.companions):
+        prefix = COMPANION.format(number)
+        tensors |= {prefix + name: tensor for name, tensor in _tensors(companion).items()}
+    return tensors
 
 
 def load_bank(path: Path, sha256: str | None = None, device: str = "cpu") -> MemoryBank:
@@ -267,13 +283,21 @@ def load_bank(path: Path, sha256: str | None = None, device: str = "cpu") -> Mem
     Raises:
         IntegrityError: the file has another digest than the one named, or holds no tensors.
     """
-    tensors = read_tensors(path, sha256, device)
+    return _bank_of(read_tensors(path, sha256, device))
+
+
+def _bank_of(tensors: Mapping[str, Tensor]) -> MemoryBank:
     whitening = Whitening(tensors["mean"], tensors["matrix"])
-    moments = {
-        name.removeprefix("usual."): each for name, each in tensors.items() if name.startswith("usual.")
-    }
+    moments = _below("usual.", tensors)
     usual = UsualDistances(**moments) if moments else None
     radius = float(tensors["radius"]) if "radius" in tensors else None
     bank = MemoryBank(whitening, tensors["vectors"], tensors["origins"].numpy(force=True), usual, radius)
     bank.appearance = tensors.get("appearance")
+    bank.scale = tensors.get("scale")
+    beside = (_below(COMPANION.format(number), tensors) for number in count())
+    bank.companions = tuple(map(_bank_of, takewhile(bool, beside)))
     return bank
+
+
+def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): each for name, each in tensors.items() if name.startswith(prefix)}

@@ -16,7 +16,7 @@ from novad.vision.calibration import NormalScale
 from novad.vision.detection import Thresholds
 from novad.vision.evidence import Evidence
 from novad.vision.explainers import Explainer
-from novad.vision.familiarity import FamiliarityScores, familiarity_scores, feature_grids
+from novad.vision.familiarity import FamiliarityScores, familiarity_scores, feature_grids, joined
 from novad.vision.maps import MapScale
 from novad.vision.memory_bank import MemoryBank
 from novad.vision.novelty import (
@@ -59,6 +59,8 @@ class FamiliarityModel:
         smoothing: Gaussian sigma of the distances, in patches.
         images: (path, sha256) of the images that the bank was built from.
         neighbourhood: side of the square, in patches, that features and appearance are averaged over.
+        layers: of the backbone that the bank compares; all of them by default.
+        companions: layer that each of the bank's companions compares, unaveraged.
     """
 
     backbone: Backbone
@@ -69,13 +71,23 @@ class FamiliarityModel:
     smoothing: float = 0.0
     images: tuple[tuple[str, str], ...] = ()
     neighbourhood: int = NEIGHBOURHOOD
+    layers: tuple[str, ...] = ()
+    companions: tuple[str, ...] = ()
 
     def score(
         self, features: Mapping[str, Tensor], own: NDArray[np.int32] | None = None
     ) -> FamiliarityScores:
         """Score the backbone's feature maps; ``own`` numbers bank images, which must not find themselves."""
-        grids = feature_grids(features, self.anomaly_type, self.neighbourhood)
-        return familiarity_scores(self.bank, grids, self.neighbours, self.top_share, self.smoothing, own)
+        named = {name: features[name] for name in self.layers or features}
+        grids = feature_grids(named, self.anomaly_type, self.neighbourhood)
+        found = familiarity_scores(self.bank, grids, self.neighbours, self.top_share, self.smoothing, own)
+        if not self.companions:
+            return found
+        beside = []
+        for layer, bank in zip(self.companions, self.bank.companions, strict=True):
+            grids = feature_grids({layer: features[layer]}, self.anomaly_type, neighbourhood=1)
+            beside.append(familiarity_scores(bank, grids, self.neighbours, self.top_share, own=own))
+        return joined([self.bank, *self.bank.companions], [found, *beside])
 
     def differences(self, images: Tensor, found: FamiliarityScores) -> Tensor | None:
         """(N, 8, h, w) how else patches of images (N, 3, H, W) look than those of their nearest vectors.

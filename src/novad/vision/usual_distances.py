@@ -29,6 +29,10 @@ class UsualDistances:
         """(N, h, w) distances as they would be at an average place, in feature units."""
         return self.overall[0] + self.overall[1] * (distances - self.mean) / self.spread
 
+    def deviations(self, distances: Tensor) -> Tensor:
+        """What ``self(...)`` gave, by how many standard deviations it is more than on average."""
+        return (distances - self.overall[0]) / self.overall[1]
+
 
 def fit_usual_distances(
     distances: Tensor, rows: Tensor, columns: Tensor, shape: tuple[int, int]

@@ -20,11 +20,14 @@ from novad.stages.layer_choice import (
     best_reading,
     candidate_layers,
     choose_layers,
+    companions,
     start_layers,
 )
 from novad.stages.line import Line
 from novad.vision import Detector
 from novad.vision.appearance import appearance
+from novad.vision.familiarity import familiarity_scores, feature_grids
+from novad.vision.models import FamiliarityModel
 from novad.vision.selection import surely_better
 from novad.vision.suspicion import GuardedBank
 from small_line import LINE, STAGES, bundled_line_settings, split_images, untrained_line
@@ -133,7 +136,25 @@ def test_with_too_few_anomalies_nothing_is_compared(
 ) -> None:
     line = open_line(images, memory_bank={"layer_anomalies": wanted})
     choice = choose_layers(line, line.backbone(line.settings.backbone))
-    assert (choice.reading, choice.table) == (Reading(("layer2",), 3, 1.0), [])
+    assert (choice.reading, choice.table) == (Reading(("layer2",), 3, 1.0, ("layer1", "layer3")), [])
+
+
+@pytest.mark.parametrize(
+    ("network", "changed", "expected"),
+    [
+        (RESNET, {}, ("layer1", "layer3")),
+        (RESNET, {"layers": ["layer2"]}, ()),
+        (RESNET, {"memory_bank": {"neighbourhood": 1}}, ()),
+        (RESNET, {"image_size": 448}, ()),
+        (RESNET, {"anomaly_type": "semantic_near"}, ()),
+        (SimpleNamespace(available={"layer4": 32}), {}, ()),
+        (SimpleNamespace(available={"layer2": 8, "layer4": 32}), {}, ("layer2",)),
+    ],
+)
+def test_without_labels_the_finest_and_the_coarsest_layer_are_asked_too_where_that_is_open(
+    network: Any, changed: dict[str, Any], expected: tuple[str, ...]
+) -> None:
+    assert companions(network, line_settings(**{"image_size": 224, **changed})) == expected
 
 
 def test_other_layers_win_where_anomalies_show_there(
@@ -199,6 +220,7 @@ def test_a_sharp_reading_goes_into_the_bank_the_models_and_the_detector(
 ) -> None:
     """The settings say nothing of the neighbourhood and smooth distances by 1: what was chosen counts."""
     monkeypatch.setattr(layer_choice, "sharpness", lambda _: [(1, 0.0)])
+    monkeypatch.setattr(layer_choice, "companions", lambda *_: ())
     workspace = untrained_line(tmp_path, train=16, test_good=4, per_defect=2)
     for stage in STAGES:
         stage.run(workspace, LINE)
@@ -222,3 +244,38 @@ def patches_of(detector: Detector, images: torch.Tensor) -> torch.Tensor:
     with torch.inference_mode():
         (features,) = detector.familiarity.backbone(images).values()
     return features
+
+
+def test_a_line_without_labels_remembers_other_layers_too(tmp_path: Path) -> None:
+    """Of the images that the guard leaves, and the detector asks all as the models of training do."""
+    guard = {"min_vectors": 50, "exclude_suspicious": 0.2}
+    workspace = untrained_line(tmp_path, train=16, test_good=4, per_defect=1, memory_bank=guard)
+    for stage in STAGES:
+        stage.run(workspace, LINE)
+    line = Line.open(workspace, LINE)
+    told = json.loads(line.output("memory_bank", "bank.json").read_text())
+    assert (told["layers"], told["companions"]) == (["layer2"], ["layer1", "layer3"])
+    assert told["excluded"]
+    model, detector = load_models(line)[0], Detector.load(line.output("evaluate", "detector"))
+    for bank in model.bank.companions:
+        assert int(bank.origins[:, 0].max()) < len(told["images"])
+    images = next(image_tensors(line, line.images(line.rows("test"))))
+    with torch.inference_mode():
+        features = model.backbone(images)
+        found = [each.score(features) for each in (model, detector.familiarity)]
+        grids = feature_grids({"layer2": features["layer2"]}, "sensory")
+        alone = familiarity_scores(model.bank, grids, 1, model.top_share, model.smoothing)
+    assert torch.equal(found[0].distances, found[1].distances)
+    assert torch.equal(found[0].nearest, alone.nearest)
+    assert not torch.allclose(found[0].distances, alone.distances)
+    own = _own_scores(line, model)
+    median, ninetieth = np.quantile(own, [0.5, 0.9])
+    # The scale of three banks is their own images' by the vectors of the others: these score about nothing.
+    assert abs(median) < 0.5 < ninetieth < 3
+
+
+def _own_scores(line: Line, model: FamiliarityModel) -> np.ndarray:
+    """Of the bank's own images, each without its own vectors."""
+    images = torch.cat(list(image_tensors(line, line.images(line.bank_rows()))))
+    with torch.inference_mode():
+        return model.score(model.backbone(images), np.arange(len(images), dtype=np.int32)).scores.numpy()

@@ -23,6 +23,7 @@ class Memory:
         bank: of the explained network's own features.
         anomaly_type: how features become patches.
         neighbourhood: side of the square that features are averaged over.
+        layers: that the bank compares; by default all that are read.
         own: bank image that each image of the next batch is, and whose vectors it must not meet; empty for
             images that the bank has not seen.
     """
@@ -30,6 +31,7 @@ class Memory:
     bank: MemoryBank
     anomaly_type: str
     neighbourhood: int = NEIGHBOURHOOD
+    layers: tuple[str, ...] = ()
     own: tuple[int, ...] = ()
 
     def without(self, images: Sequence[int]) -> "Memory":
@@ -40,11 +42,12 @@ class Memory:
         """Patches in the bank's directions, and how they differ from their nearest normal vectors.
 
         Args:
-            features: (N, C_l, H_l, W_l) of the layers that the bank was built from.
+            features: (N, C_l, H_l, W_l) of the layers that the backbone is read at.
         Returns:
             (N, h w, D) patches, linear in the features and not centred, and (N, h w, D) gaps, detached.
         """
-        grids = feature_grids(features, self.anomaly_type, self.neighbourhood)
+        named = {name: features[name] for name in self.layers or features}
+        grids = feature_grids(named, self.anomaly_type, self.neighbourhood)
         whitening = self.bank.whitening
         patches = grids.flatten(2).transpose(1, 2) @ whitening.matrix
         seen = (patches.detach() - whitening.mean @ whitening.matrix).flatten(0, 1)
