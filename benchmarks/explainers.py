@@ -148,7 +148,7 @@ def _familiarity_row(backbone: Backbone, views: Views) -> dict[str, Any]:
     )
     with torch.inference_mode():
         found = [model.score(backbone(batch)) for batch in (*views.normal, *views.defective)]
-    energy, pointing = _localisation((each.distances for each in found[len(views.normal) :]), views.masks)
+    energy, pointing = _localisation((each.maps for each in found[len(views.normal) :]), views.masks)
     scores = torch.cat([each.scores for each in found]).double().numpy()
     return {
         **_empty("familiarity", "+".join(backbone.layers)),

@@ -104,7 +104,7 @@ class ReadLine:
                 )
                 for features in self.judged
             ]
-        return torch.cat([each.scores for each in parts]), torch.cat([each.distances for each in parts])
+        return torch.cat([each.scores for each in parts]), torch.cat([each.maps for each in parts])
 
     @property
     def labels(self) -> NDArray[np.int64]:

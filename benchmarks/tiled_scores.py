@@ -99,7 +99,7 @@ def _scored(backbone: Backbone, models: Models, files: list[Path], size: int) ->
     return {
         "familiarity": torch.cat([each.familiarity.scores for each in raw]),
         "novelty": torch.cat([each.novelty for each in raw]),
-        "familiarity map": torch.cat([each.familiarity.distances for each in raw]),
+        "familiarity map": torch.cat([each.familiarity.maps for each in raw]),
         "novelty map": torch.cat([each.novelty_maps for each in raw]),
     }
 

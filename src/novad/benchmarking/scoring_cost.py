@@ -57,7 +57,7 @@ def _scorer(detector: Detector, kind: str) -> Callable[[list[Any]], object]:
     def familiarity_alone(group: list[Any]) -> object:
         with torch.inference_mode():
             found = familiarity.score(familiarity.backbone(to_batch(group, size)))
-        return _full_size(found.distances, group)
+        return _full_size(found.maps, group)
 
     def novelty_alone(group: list[Any]) -> object:
         images = to_batch(group, size)

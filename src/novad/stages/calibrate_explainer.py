@@ -23,7 +23,7 @@ from novad.stages.patch_lessons import learn_maps
 from novad.stages.runner import main, stage_output, write_json
 from novad.vision.detector_files import Calibration, save_novelty
 from novad.vision.models import FamiliarityModel, NoveltyModel, deviations_of_patches, raw_scores
-from novad.vision.patch_evidence import DISTANCES, LOOKS, patch_candidate
+from novad.vision.patch_evidence import LOOKS, patch_candidate
 from novad.vision.preprocess import images_at_once
 from novad.vision.selection import candidate_table
 from novad.vision.synthetic import synthetic_anomaly
@@ -81,12 +81,12 @@ def _memory_maps(deviations: Deviations, masked: MaskedImages | None) -> tuple[T
     if masked is None:
         return None, [] if deviations.appearance is None else [ShownMap(deviations.look)]
     parts = torch.split(masked.images, images_at_once((masked.images.shape[-2], masked.images.shape[-1])))
+    known = torch.cat([deviations.remember(images).found.maps for images in parts])
     if deviations.appearance is None:
-        return torch.cat([deviations.remember(images).found.distances for images in parts]), []
+        return known, []
     look = partial(deviations_of_patches, deviations.familiarity, deviations.appearance)
-    known, looks, seen = list[Tensor](), list[Tensor](), list[Tensor]()
+    looks, seen = list[Tensor](), list[Tensor]()
     for patches in map(look, parts):
-        known.append(patches[:, DISTANCES].clone())
         looks.append(patches[:, LOOKS].clone())
         seen += patches.half()  # fine grids of many images take memory
     told = deviations.line.settings
@@ -94,7 +94,7 @@ def _memory_maps(deviations: Deviations, masked: MaskedImages | None) -> tuple[T
     learned = learn_maps(seen, masked, sound, told.calibrate_explainer.evidence_anomalies)
     taught = patch_candidate(told.memory_bank.top_share)
     shown = [ShownMap(taught, each.maps, each) for each in learned]
-    return torch.cat(known), [ShownMap(deviations.look, torch.cat(looks)), *shown]
+    return known, [ShownMap(deviations.look, torch.cat(looks)), *shown]
 
 
 def _novelty(
@@ -155,7 +155,7 @@ def _normal_maps(line: Line, familiarity: FamiliarityModel, novelty: NoveltyMode
     rows = line.rows("calibration").head(MOST_NORMAL_MAPS)
     raw = [raw_scores(familiarity, novelty, batch) for batch in image_tensors(line, line.images(rows))]
     return {
-        "normal.familiarity": torch.cat([each.familiarity.distances for each in raw]).contiguous(),
+        "normal.familiarity": torch.cat([each.familiarity.maps for each in raw]).contiguous(),
         "normal.novelty": torch.cat([each.novelty_maps for each in raw]).contiguous(),
     }
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from novad.config import Workspace
 from novad.stages.guarded_bank import fit_bank
 from novad.stages.layer_choice import Reading, wide_backbone
-from novad.stages.line import Line, spread
+from novad.stages.line import Line, evenly, spread
 from novad.stages.runner import main, stage_output, write_json
 from novad.stages.stem_choice import choose_reading
 from novad.stages.suspicious_images import write_suspicious
@@ -20,12 +20,14 @@ from novad.vision.backbones import Backbone
 from novad.vision.calibration import fit_normal_scale
 from novad.vision.familiarity import familiarity_scores
 from novad.vision.memory_bank import BankEstimate, MemoryBank, bank_size, estimate, save_bank
+from novad.vision.places import displacement
 from novad.vision.preprocess import batches, images_at_once, to_batch
 
 __all__ = ["run"]
 
 STAGE = "memory_bank"
 MOST_SCALED = 64
+MOST_CHANGED = 8
 
 
 def run(workspace: Workspace, name: str) -> None:
@@ -52,6 +54,9 @@ def run(workspace: Workspace, name: str) -> None:
         bank.companions = tuple(_companion(line, backbone, each, kept) for each in reading.beside)
         for each, by in zip((bank, *bank.companions), (reading, *reading.beside), strict=True):
             each.scale = _scale(line, backbone, each, by, kept)
+    if settings.anomaly_type == "sensory":
+        for each, by in zip((bank, *bank.companions), (reading, *reading.beside), strict=True):
+            each.displacement = _displacement(line, backbone, by, kept)
     with stage_output(workspace, name, STAGE) as folder:
         save_bank(bank, folder / "bank.safetensors")
         write_suspicious(line, rows, guarded, folder)
@@ -99,6 +104,17 @@ def _companion(line: Line, backbone: Backbone, reading: Reading, rows: pd.DataFr
         update={"smoothing": reading.smoothing, "exclude_suspicious": 0.0}
     )
     return fit_bank(_grids(line, backbone, reading, rows), len(rows), told, line.settings.seed).bank
+
+
+def _displacement(line: Line, backbone: Backbone, reading: Reading, rows: pd.DataFrame) -> Tensor:
+    """How far what is compared lies from the pixels that it tells of, measured on some of the images."""
+
+    def grids(images: Tensor) -> Tensor:
+        return reading.grids(backbone(images), line.settings.anomaly_type)
+
+    with torch.inference_mode():
+        parts = _images(line, evenly(rows, MOST_CHANGED))
+        return torch.stack([displacement(grids, part, line.settings.seed) for part in parts]).mean(dim=0)
 
 
 def _scale(line: Line, backbone: Backbone, bank: MemoryBank, reading: Reading, rows: pd.DataFrame) -> Tensor:

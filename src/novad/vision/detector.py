@@ -119,7 +119,7 @@ class Detector:
         hybrid = hybrid_scores(familiarity, novelty, fusion.weight)
         p_values = conformal_p_values(hybrid, fusion.normal_scores)
         fused = fuse_maps(
-            fusion.familiarity_map(found.distances), fusion.novelty_map(raw.novelty_maps), fusion.map_weight
+            fusion.familiarity_map(found.maps), fusion.novelty_map(raw.novelty_maps), fusion.map_weight
         )
         maps = {name: each.cpu() for name, each in fused.items()}
         distances, nearest = found.distances.cpu(), found.nearest.cpu()

@@ -11,6 +11,7 @@ from torch import Tensor
 from novad.errors import CalibrationError
 from novad.vision.memory_bank import MemoryBank
 from novad.vision.patch_features import NEIGHBOURHOOD, global_features, patch_features
+from novad.vision.places import moved_back
 from novad.vision.pooling import resize_maps, smooth, top_means
 
 __all__ = ["FamiliarityScores", "familiarity_scores", "feature_grids", "joined"]
@@ -26,12 +27,14 @@ class FamiliarityScores:
             banks, mean of the standard deviations.
         nearest: (N, h, w) position in the bank of the nearest vector.
         patches: (N, h, w, D) what was compared, in the bank's space.
+        maps: (N, h, w) the distances where in the image they are: features lie a little beside it.
     """
 
     scores: Tensor
     distances: Tensor
     nearest: Tensor
     patches: Tensor
+    maps: Tensor
 
 
 def feature_grids(
@@ -72,7 +75,8 @@ def familiarity_scores(
     raw, nearest = bank.search(patches, neighbours) if own is None else bank.search_foreign(patches, own)
     placed = raw if bank.usual is None else bank.usual(raw)
     distances = smooth(placed[:, None], smoothing)[:, 0]
-    return FamiliarityScores(top_means(distances, [top_share])[:, 0], distances, nearest, patches)
+    maps = distances if bank.displacement is None else moved_back(distances, bank.displacement)
+    return FamiliarityScores(top_means(distances, [top_share])[:, 0], distances, nearest, patches, maps)
 
 
 def joined(banks: Sequence[MemoryBank], found: Sequence[FamiliarityScores]) -> FamiliarityScores:
@@ -85,11 +89,12 @@ def joined(banks: Sequence[MemoryBank], found: Sequence[FamiliarityScores]) -> F
         CalibrationError: a bank does not know what is normal in it.
     """
     size = (found[0].distances.shape[-2], found[0].distances.shape[-1])
-    scores, maps = list[Tensor](), list[Tensor]()
+    scores, distances, maps = list[Tensor](), list[Tensor](), list[Tensor]()
     for bank, each in zip(banks, found, strict=True):
         if bank.scale is None or bank.usual is None:
             raise CalibrationError("a bank that is asked beside another does not know how its images score")
         scores.append((each.scores - bank.scale[0]) / bank.scale[1])
-        maps.append(resize_maps(bank.usual.deviations(each.distances), size))
-    score, distances = (torch.stack(each).mean(dim=0) for each in (scores, maps))
-    return replace(found[0], scores=score, distances=distances)
+        distances.append(resize_maps(bank.usual.deviations(each.distances), size))
+        maps.append(resize_maps(bank.usual.deviations(each.maps), size))
+    score, distance, heat = (torch.stack(each).mean(dim=0) for each in (scores, distances, maps))
+    return replace(found[0], scores=score, distances=distance, maps=heat)

@@ -88,6 +88,8 @@ class MemoryBank:
 
     Attributes:
         appearance: (k, A) what each vector's patch looked like; None where nobody looked.
+        displacement: (2,) how far features lie from the pixels that they tell of, see ``places``; None where
+            nobody measured it.
         scale: (2,) median and spread of the scores of its own images, each by the vectors of the others; None
             where nobody asked.
         companions: banks of other layers' patches of the same images, which are asked beside this one.
@@ -105,6 +107,7 @@ class MemoryBank:
         self.whitening, self.vectors, self.origins = whitening, vectors.float().contiguous(), origins
         self.usual, self.radius = usual, radius
         self.appearance: Tensor | None = None
+        self.displacement: Tensor | None = None
         self.scale: Tensor | None = None
         self.companions: tuple[MemoryBank, ...] = ()
         self._index = build_index(self.vectors, exact_up_to)
@@ -269,8 +272,8 @@ def _tensors(bank: MemoryBank) -> dict[str, Tensor]:
         tensors["radius"] = torch.tensor(bank.radius, dtype=torch.float64)
     if bank.appearance is not None:
         tensors["appearance"] = bank.appearance
-    if bank.scale is not None:
-        tensors["scale"] = bank.scale
+    told = {"displacement": bank.displacement, "scale": bank.scale}
+    tensors |= {name: tensor for name, tensor in told.items() if tensor is not None}
     for number, companion in enumerate(bank.companions):
         prefix = COMPANION.format(number)
         tensors |= {prefix + name: tensor for name, tensor in _tensors(companion).items()}
@@ -293,7 +296,7 @@ def _bank_of(tensors: Mapping[str, Tensor]) -> MemoryBank:
     radius = float(tensors["radius"]) if "radius" in tensors else None
     bank = MemoryBank(whitening, tensors["vectors"], tensors["origins"].numpy(force=True), usual, radius)
     bank.appearance = tensors.get("appearance")
-    bank.scale = tensors.get("scale")
+    bank.displacement, bank.scale = tensors.get("displacement"), tensors.get("scale")
     beside = (_below(COMPANION.format(number), tensors) for number in count())
     bank.companions = tuple(map(_bank_of, takewhile(bool, beside)))
     return bank

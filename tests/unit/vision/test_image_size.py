@@ -52,7 +52,7 @@ def test_a_defect_lies_where_it_is_in_a_long_image(
         )
         asked = feature_grids(bundled_backbone(to_batch([strip(99, blot)], (HEIGHT, WIDTH))), "sensory")
         found = familiarity_scores(bank, asked, neighbours=1, top_share=0.01)
-    distances = found.distances[0]
+    distances = found.maps[0]
     rows, columns = distances.shape
     assert rows * WIDTH == columns * HEIGHT
     row, column = divmod(int(distances.argmax()), columns)
