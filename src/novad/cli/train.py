@@ -169,7 +169,7 @@ def _row(workspace: Workspace, result: Any, refused: RefusedError | None) -> dic
         metrics = _read(workspace, result.line, "evaluate", "metrics.json")
         row["scores"] = _scores(metrics["scores"])
         row["left_out"] = _read(workspace, result.line, "validate", "report.json").get("left_out", [])
-        row["warning"] = _coarse(workspace, result.line, metrics["counts"]["calibration"])
+        row["warning"] = _warning(workspace, result.line, metrics["counts"]["calibration"])
     return row
 
 
@@ -182,11 +182,14 @@ def _read(workspace: Workspace, line: str, stage: str, name: str) -> dict[str, A
     return document
 
 
-def _coarse(workspace: Workspace, line: str, calibration_normals: int) -> str | None:
-    """Whether the thresholds promise less than the settings ask for, in words."""
+def _warning(workspace: Workspace, line: str, calibration_normals: int) -> str | None:
+    """Whether the thresholds promise less than the settings ask for, or do not keep it, in words."""
+    from novad.stages.tune_fusion import broken_promise
     from novad.vision.calibration import coarse_promise
 
-    return coarse_promise(calibration_normals, line_settings(workspace.params, line).tune_fusion.alpha)
+    coarse = coarse_promise(calibration_normals, line_settings(workspace.params, line).tune_fusion.alpha)
+    check = _read(workspace, line, "tune_fusion", "fusion.json").get("tuning_check")
+    return "; ".join(filter(None, (coarse, check and broken_promise(check)))) or None
 
 
 def _scores(found: dict[str, Any]) -> dict[str, dict[str, float | None]]:

@@ -1,8 +1,9 @@
 """How often something happens, with the interval that so few images leave open."""
 
 from dataclasses import dataclass
+from math import ceil
 
-__all__ = ["Rate"]
+__all__ = ["Rate", "surplus_p_value"]
 
 
 @dataclass(frozen=True)
@@ -25,3 +26,21 @@ class Rate:
 
         interval = binomtest(self.count, self.of).proportion_ci(0.95, "exact")
         return float(interval.low), float(interval.high)
+
+
+def surplus_p_value(failed: int, asked: int, calibrated: int, alpha: float) -> float:
+    """Chance that so many good images, or more, exceed a conformal threshold that images like them set.
+
+    How many of m images exceed the k-th smallest of n others is beta-binomial, with n + 1 - k and k, while
+    all are exchangeable (Vovk 2012): small where they are not, and the promise of the threshold with them.
+
+    Args:
+        failed: images above the threshold.
+        asked: m images.
+        calibrated: n images that set it, enough to promise ``alpha``.
+        alpha: promised false-alarm rate.
+    """
+    from scipy.stats import betabinom  # takes half a second to load
+
+    rank = max(1, ceil((calibrated + 1) * (1 - alpha) - 1e-9))
+    return float(betabinom.sf(failed - 1, asked, calibrated + 1 - rank, rank))

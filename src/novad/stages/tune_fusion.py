@@ -13,6 +13,7 @@ from torch import Tensor
 from novad.config import Workspace, line_settings
 from novad.config.settings import TuneFusionSettings
 from novad.errors import CalibrationError
+from novad.evaluation.rates import surplus_p_value
 from novad.stages.choosing import choose_weight, chosen_by
 from novad.stages.map_weight import map_weight
 from novad.stages.runner import main, stage_output, write_json
@@ -20,9 +21,11 @@ from novad.vision.calibration import coarse_promise, conformal_threshold, fit_no
 from novad.vision.fusion import Floats, hybrid_scores
 from novad.vision.maps import MapScale, fit_map_scale, fuse_maps
 
-__all__ = ["run"]
+__all__ = ["broken_promise", "run"]
 
 STAGE = "tune_fusion"
+# Chance that good parts of the tuning split fail so often by accident, from which on it is told.
+UNLIKELY = 0.01
 
 
 def run(workspace: Workspace, name: str) -> None:
@@ -45,8 +48,10 @@ def run(workspace: Workspace, name: str) -> None:
     thresholds = _thresholds(
         {**calibrated, "hybrid": hybrid}, normal, settings, _map_peaks(maps, map_scales, shown)
     )
-    if coarse := coarse_promise(thresholds["calibration_normals"], settings.alpha):
-        print(f"thresholds of {name}: {coarse}", file=sys.stderr)
+    check = _check(hybrid[((scores["split"] == "tuning") & (scores["label"] == 0)).to_numpy()], thresholds)
+    coarse = coarse_promise(thresholds["calibration_normals"], settings.alpha)
+    for warning in filter(None, (coarse, broken_promise(check))):
+        print(f"thresholds of {name}: {warning}", file=sys.stderr)
     with stage_output(workspace, name, STAGE) as folder:
         write_json(
             folder / "fusion.json",
@@ -61,9 +66,32 @@ def run(workspace: Workspace, name: str) -> None:
                     **{f"{kind}_map": asdict(scale) for kind, scale in map_scales.items()},
                 },
                 "thresholds": thresholds,
+                "tuning_check": check,
                 "normal_scores": np.sort(hybrid[normal]).tolist(),
             },
         )
+
+
+def broken_promise(check: dict[str, Any]) -> str | None:
+    """What good parts of the tuning split say against the threshold, in words; None where they bear it out.
+
+    Args:
+        check: ``tuning_check`` of ``fusion.json``.
+    """
+    if check["p_value"] >= UNLIKELY:
+        return None
+    return (
+        f"{check['failed']} of {check['normals']} good parts of the tuning split fail, more than promised "
+        f"(chance {check['p_value']:.1g}): they do not look as those that the line learned from do; add good "
+        "parts of their kind to the training images"
+    )
+
+
+def _check(good: Floats, thresholds: dict[str, Any]) -> dict[str, Any]:
+    """How many good parts that set no threshold exceed it, and the chance of that by accident."""
+    failed = int((good > thresholds["fail"]).sum())
+    chance = surplus_p_value(failed, len(good), thresholds["calibration_normals"], thresholds["alpha"])
+    return {"normals": len(good), "failed": failed, "p_value": chance}
 
 
 def _map_weight(kept: dict[str, Tensor], scales: dict[str, MapScale], weight: float) -> float:
