@@ -11,7 +11,8 @@ every vector they add was farther than r from all before it. What a rebuild coul
   distances to two banks of radii r and s over the same patches differ by at most max(r, s) for any query.
 
 Whitening is kept: mean and covariance still hold a removed image as one of many. Only a rebuild frees it of
-them.
+them. Companions of a bank are banks of their own and are not carried over, nor is what was measured of its
+images: scale, displacement and appearance.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
