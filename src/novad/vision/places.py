@@ -65,7 +65,7 @@ def moved_back(maps: Tensor, by: Tensor) -> Tensor:
         maps: as the features lie.
         by: from ``displacement``.
     """
-    down, right = (2 * by).tolist()
-    turned = torch.tensor([[[1, 0, right], [0, 1, down]]], dtype=maps.dtype, device=maps.device)
+    # Columns come first in torch's coordinates, which run from -1 to 1.
+    turned = torch.cat([torch.eye(2, device=by.device), 2 * by.flip(0)[:, None]], dim=1)[None].to(maps)
     grid = F.affine_grid(turned.expand(len(maps), 2, 3), [len(maps), 1, *maps.shape[1:]], align_corners=False)
     return F.grid_sample(maps[:, None], grid, "bilinear", "border", align_corners=False)[:, 0]

@@ -62,13 +62,21 @@ def test_a_gpus_sort_gives_the_means_of_the_processors() -> None:
 def test_every_step_of_scoring_stays_on_the_device(saved: Path, pictures: Any) -> None:
     """On tensors that have shapes and a device and no values: torch refuses what lies on two devices."""
     detector = _reading_everything(Detector.load(saved), pictures)
+    detector.familiarity.bank.displacement = torch.zeros(2)
     with _no_values(), _no_gradients():
         there = _moved(detector)
-        images = torch.empty(2, 3, detector.image_size, detector.image_size, device="cuda")
+        images = torch.empty(2, 3, *detector.image_size, device="cuda")
         for novelty in _novelties(there.novelty, there.familiarity.bank.vectors.shape[1]):
             found = raw_scores(there.familiarity, novelty, images)
             first = found.familiarity
-            tensors = [first.scores, first.distances, first.nearest, found.novelty, found.novelty_maps]
+            tensors = [
+                first.scores,
+                first.distances,
+                first.maps,
+                first.nearest,
+                found.novelty,
+                found.novelty_maps,
+            ]
             assert {str(each.device) for each in tensors} == {"cuda:0"}
         with pytest.raises(RuntimeError, match="device"):
             raw_scores(there.familiarity, replace(there.novelty, normal=detector.novelty.normal), images)
