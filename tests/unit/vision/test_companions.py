@@ -13,6 +13,7 @@ from novad.vision.explainers import BcosExplainer, Memory
 from novad.vision.familiarity import FamiliarityScores, familiarity_scores, joined
 from novad.vision.memory_bank import MemoryBank, fit_memory_bank, load_bank, save_bank
 from novad.vision.models import FamiliarityModel
+from novad.vision.places import moved_back
 from novad.vision.pooling import resize_maps
 
 SHAPES = ((4, 6), (8, 12), (2, 3))
@@ -63,6 +64,27 @@ def test_on_the_scale_of_its_bank_a_distance_is_in_standard_deviations_of_its_pl
     assert usual is not None
     raw, _ = banks[0].search(banks[0].patches(grids))
     torch.testing.assert_close(usual.deviations(usual(raw)), (raw - usual.mean) / usual.spread)
+
+
+def test_each_bank_draws_its_map_where_its_own_features_look(banks: list[MemoryBank]) -> None:
+    layers = drawn(3, 1)
+    before = joined(banks, ask(banks, layers))
+    by = [torch.tensor(each) for each in ([0.1, 0.0], [0.0, 0.2], [-0.1, 0.1])]
+    moved = []
+    for bank, each in zip(banks, by, strict=True):
+        other = MemoryBank(bank.whitening, bank.vectors, bank.origins, bank.usual)
+        other.scale, other.displacement = bank.scale, each
+        moved.append(other)
+    found = ask(moved, layers)
+    after = joined(moved, found)
+    maps = []
+    for bank, each, shift in zip(moved, found, by, strict=True):
+        assert bank.usual is not None
+        drawn_there = moved_back(each.distances, shift)
+        maps.append(resize_maps(bank.usual.deviations(drawn_there), SHAPES[0]))
+    torch.testing.assert_close(after.maps, sum(maps) / 3)
+    assert torch.equal(after.distances, before.distances)
+    assert torch.equal(after.scores, before.scores)
 
 
 @pytest.mark.parametrize("layer", range(len(SHAPES)))

@@ -33,6 +33,7 @@ from novad.vision.patch_evidence import (
     patch_candidate,
     patch_deviations,
 )
+from novad.vision.places import moved_back
 from novad.vision.pooling import top_means
 from novad.vision.preprocess import to_batch
 from novad.vision.residuals import FIGURES, residual_deviations
@@ -48,6 +49,21 @@ def test_scores_do_not_depend_on_the_batch(saved: Path, pictures: Any) -> None:
     for first, second in zip(whole, single, strict=True):
         assert first.hybrid == pytest.approx(second.hybrid, abs=1e-3)
         assert first.nearest.image == second.nearest.image
+
+
+def test_a_displaced_network_changes_where_familiarity_is_drawn_and_nothing_else(
+    saved: Path, pictures: Any
+) -> None:
+    plain, displaced = Detector.load(saved), Detector.load(saved)
+    by = torch.tensor([0.1, -0.2])
+    displaced.familiarity.bank.displacement = by
+    for before, after in zip(plain.score(pictures), displaced.score(pictures), strict=True):
+        assert (before.hybrid, before.nearest) == (after.hybrid, after.nearest)
+        old, new = (each.coarse_maps["familiarity"] for each in (before, after))
+        expected = moved_back(torch.from_numpy(old)[None], by)[0].numpy()
+        # Moved on its own grid and then laid on the finer one of both maps: nearly the same.
+        assert np.abs(new - expected).mean() < 0.2 * np.abs(new - old).mean()
+        np.testing.assert_array_equal(after.coarse_maps["novelty"], before.coarse_maps["novelty"])
 
 
 def test_hybrid_is_the_weighted_sum_and_decides(saved: Path, pictures: Any) -> None:
