@@ -1,6 +1,6 @@
 """Maps of defects that nobody learned from: of the memory, of appearance, and learned from other masks."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,7 @@ from novad.stages.masked_images import MaskedImages, masked_images, sound_images
 from novad.stages.patch_lessons import LearnedMap, learn_maps
 from novad.vision import Detector
 from novad.vision.maps import fit_map_scale, fuse_maps
-from novad.vision.models import FamiliarityModel, deviations_of_patches
+from novad.vision.models import deviations_of_patches
 from novad.vision.patch_evidence import LOOKS
 from novad.vision.pooling import resize_maps
 
@@ -49,11 +49,12 @@ def _rows(line: Line) -> Iterator[dict[str, Any]]:
     if masked is None or appearance is None or not sound:
         return
     look = partial(deviations_of_patches, familiarity, appearance)
-    seen, usual = (torch.cat([look(each) for each in some]) for some in (masked.images.split(1), sound))
+    (drawn, seen), (usually, usual) = (
+        map(torch.cat, zip(*map(look, some), strict=True)) for some in (masked.images.split(1), sound)
+    )
     maps = {"appearance": (seen[:, LOOKS], usual[:, LOOKS])}
     for learned in learn_maps(list(seen.half()), masked, list(usual.half()), 1):
         maps |= _learned(learned, usual, len(masked.images))
-    drawn, usually = (_drawn(familiarity, some) for some in (masked.images.split(1), sound))
     known = fit_map_scale(usually)(drawn)
     yield {"line": line.name, "map": "familiarity", "hybrid": False, **_figures(known, masked)}
     for name, (novel, normal) in maps.items():
@@ -61,12 +62,6 @@ def _rows(line: Line) -> Iterator[dict[str, Any]]:
         yield {"line": line.name, "map": name, "hybrid": False, **_figures(calibrated, masked)}
         fused = fuse_maps(known, calibrated, map_weight(known, calibrated, masked.masks))["hybrid"]
         yield {"line": line.name, "map": name, "hybrid": True, **_figures(fused, masked)}
-
-
-def _drawn(familiarity: FamiliarityModel, images: Iterable[Tensor]) -> Tensor:
-    """(N, h, w) maps of familiarity, where in the images they are."""
-    with torch.inference_mode():
-        return torch.cat([familiarity.score(familiarity.backbone(each)).maps for each in images])
 
 
 def _learned(learned: LearnedMap, usual: Tensor, images: int) -> dict[str, tuple[Tensor, Tensor]]:

@@ -27,7 +27,9 @@ __all__ = [
 
 BUNDLED_ARCHITECTURE = "novad-bcos"
 BUNDLED_CHECKPOINT = "src/novad/vision/weights/novad-bcos.safetensors"
+# Of the network's input, in pixels; sides are whole steps, larger ones where it goes through in tiles.
 SMALLEST_SIDE, LARGEST_SIDE = 32, 4096
+SIDE_STEP, TILE_STEP = 8, 32
 LINE_NAME = r"^[a-z0-9][a-z0-9-]{0,62}$"
 
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -114,15 +116,17 @@ class BackboneSettings(Section):
     checkpoint: str = BUNDLED_CHECKPOINT
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     image_size: int | str = 224
-    tile: Annotated[int, Field(ge=0, multiple_of=32)] = 0
+    tile: Annotated[int, Field(ge=0, multiple_of=TILE_STEP)] = 0
     layers: tuple[str, ...] = ()
 
     @field_validator("image_size", mode="before")
     @classmethod
     def _fits_the_network(cls, told: Any) -> int | str:
         sides = _sides(told)
-        if any(side % 8 or not SMALLEST_SIDE <= side <= LARGEST_SIDE for side in sides):
-            raise ValueError(f"{told}: sides must be multiples of 8 from {SMALLEST_SIDE} to {LARGEST_SIDE}")
+        if any(side % SIDE_STEP or not SMALLEST_SIDE <= side <= LARGEST_SIDE for side in sides):
+            raise ValueError(
+                f"{told}: sides must be multiples of {SIDE_STEP} from {SMALLEST_SIDE} to {LARGEST_SIDE}"
+            )
         width, height = sides
         return width if width == height else f"{width}x{height}"
 
@@ -131,8 +135,8 @@ class BackboneSettings(Section):
     def _cuts_the_image(cls, tile: int, told: ValidationInfo) -> int:
         size = told.data.get("image_size", SMALLEST_SIDE)
         sides = _sides(size)
-        if tile and (tile > max(sides) or any(side % 32 for side in sides)):
-            raise ValueError(f"must be at most image_size ({size}), and that a multiple of 32")
+        if tile and (tile > max(sides) or any(side % TILE_STEP for side in sides)):
+            raise ValueError(f"must be at most image_size ({size}), and that a multiple of {TILE_STEP}")
         return tile
 
     @property

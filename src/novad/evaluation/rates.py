@@ -1,7 +1,8 @@
 """How often something happens, with the interval that so few images leave open."""
 
 from dataclasses import dataclass
-from math import ceil
+
+from novad.vision.calibration import conformal_rank
 
 __all__ = ["Rate", "surplus_p_value"]
 
@@ -42,5 +43,5 @@ def surplus_p_value(failed: int, asked: int, calibrated: int, alpha: float) -> f
     """
     from scipy.stats import betabinom  # takes half a second to load
 
-    rank = max(1, ceil((calibrated + 1) * (1 - alpha) - 1e-9))
+    rank = conformal_rank(calibrated, alpha)
     return float(betabinom.sf(failed - 1, asked, calibrated + 1 - rank, rank))

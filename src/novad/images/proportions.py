@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from novad.config.settings import LARGEST_SIDE, SIDE_STEP, SMALLEST_SIDE, TILE_STEP
 from novad.errors import ImageError
 from novad.images.decode import upright_size
 from novad.images.layouts import Sample
@@ -15,8 +16,6 @@ __all__ = ["in_proportion"]
 MOST_ASKED = 50
 # Networks forgive this much; what a factor of 2.5 costs is in docs/research/familiarity.md.
 NEARLY_SQUARE = 1.25
-STEP, TILED_STEP = 8, 32
-LEAST, MOST = 32, 4096
 
 
 def in_proportion(told: int | str, root: Path, samples: Sequence[Sample], *, tiled: bool) -> int | str:
@@ -33,14 +32,14 @@ def in_proportion(told: int | str, root: Path, samples: Sequence[Sample], *, til
     Returns:
         A number, or ``WIDTHxHEIGHT``.
     """
-    if not str(told).isdecimal() or int(told) not in range(LEAST, MOST + 1, STEP):
+    if not str(told).isdecimal() or int(told) not in range(SMALLEST_SIDE, LARGEST_SIDE + 1, SIDE_STEP):
         return told
     stretched = _width_by_height(root, samples)
     if stretched is None or 1 / NEARLY_SQUARE < stretched < NEARLY_SQUARE:
         return told
-    step = TILED_STEP if tiled else STEP
+    step = TILE_STEP if tiled else SIDE_STEP
     width, height = (
-        min(max(round(int(told) * share / step) * step, LEAST), MOST)
+        min(max(round(int(told) * share / step) * step, SMALLEST_SIDE), LARGEST_SIDE)
         for share in (math.sqrt(stretched), 1 / math.sqrt(stretched))
     )
     return f"{width}x{height}"

@@ -81,20 +81,20 @@ def _memory_maps(deviations: Deviations, masked: MaskedImages | None) -> tuple[T
     if masked is None:
         return None, [] if deviations.appearance is None else [ShownMap(deviations.look)]
     parts = torch.split(masked.images, images_at_once((masked.images.shape[-2], masked.images.shape[-1])))
-    known = torch.cat([deviations.remember(images).found.maps for images in parts])
     if deviations.appearance is None:
-        return known, []
+        return torch.cat([deviations.remember(images).found.maps for images in parts]), []
     look = partial(deviations_of_patches, deviations.familiarity, deviations.appearance)
-    looks, seen = list[Tensor](), list[Tensor]()
-    for patches in map(look, parts):
+    known, looks, seen = list[Tensor](), list[Tensor](), list[Tensor]()
+    for maps, patches in map(look, parts):
+        known.append(maps)
         looks.append(patches[:, LOOKS].clone())
         seen += patches.half()  # fine grids of many images take memory
     told = deviations.line.settings
-    sound = (each for images in sound_images(deviations.line) for each in look(images).half())
+    sound = (each for images in sound_images(deviations.line) for each in look(images)[1].half())
     learned = learn_maps(seen, masked, sound, told.calibrate_explainer.evidence_anomalies)
     taught = patch_candidate(told.memory_bank.top_share)
     shown = [ShownMap(taught, each.maps, each) for each in learned]
-    return known, [ShownMap(deviations.look, torch.cat(looks)), *shown]
+    return torch.cat(known), [ShownMap(deviations.look, torch.cat(looks)), *shown]
 
 
 def _novelty(

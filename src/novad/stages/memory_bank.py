@@ -50,12 +50,11 @@ def run(workspace: Workspace, name: str) -> None:
     kept = rows[~excluded]
     looked_at = _images(line, kept)
     bank.appearance = vector_appearance(looked_at, bank.origins, shape, reading.neighbourhood)
-    if reading.companions:
-        bank.companions = tuple(_companion(line, backbone, each, kept) for each in reading.beside)
-        for each, by in zip((bank, *bank.companions), (reading, *reading.beside), strict=True):
+    bank.companions = tuple(_companion(line, backbone, each, kept) for each in reading.beside)
+    for each, by in zip((bank, *bank.companions), (reading, *reading.beside), strict=True):
+        if reading.companions:
             each.scale = _scale(line, backbone, each, by, kept)
-    if settings.anomaly_type == "sensory":
-        for each, by in zip((bank, *bank.companions), (reading, *reading.beside), strict=True):
+        if settings.anomaly_type == "sensory":
             each.displacement = _displacement(line, backbone, by, kept)
     with stage_output(workspace, name, STAGE) as folder:
         save_bank(bank, folder / "bank.safetensors")

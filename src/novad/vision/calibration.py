@@ -12,6 +12,7 @@ __all__ = [
     "NormalScale",
     "coarse_promise",
     "conformal_p_values",
+    "conformal_rank",
     "conformal_threshold",
     "fit_normal_scale",
     "normal_scales",
@@ -77,9 +78,14 @@ def conformal_threshold(normal_scores: NDArray[np.floating], alpha: float) -> fl
     scores = np.sort(_checked(normal_scores))
     if not 0 < alpha < 1:
         raise CalibrationError(f"alpha must lie between 0 and 1, got {alpha}")
+    rank = conformal_rank(len(scores), alpha)
+    return float("inf") if rank > len(scores) else float(scores[rank - 1])
+
+
+def conformal_rank(count: int, alpha: float) -> int:
+    """Which of ``count`` scores, counted from the smallest, is the threshold; ``count`` + 1 where none is."""
     # The tiny step keeps (n + 1)(1 - alpha) from being lifted over an integer by rounding.
-    rank = int(np.ceil((len(scores) + 1) * (1 - alpha) - 1e-9))
-    return float("inf") if rank > len(scores) else float(scores[max(rank, 1) - 1])
+    return max(1, ceil((count + 1) * (1 - alpha) - 1e-9))
 
 
 def promised_alpha(count: int, alpha: float) -> float:

@@ -38,7 +38,10 @@ class FamiliarityScores:
 
 
 def feature_grids(
-    features: Mapping[str, Tensor], anomaly_type: str, neighbourhood: int = NEIGHBOURHOOD
+    features: Mapping[str, Tensor],
+    anomaly_type: str,
+    neighbourhood: int = NEIGHBOURHOOD,
+    layers: Sequence[str] = (),
 ) -> Tensor:
     """What is compared: patches for sensory anomalies, one embedding per image for semantic ones.
 
@@ -46,11 +49,13 @@ def feature_grids(
         features: (N, C_l, H_l, W_l) per layer.
         anomaly_type: ``sensory``, ``semantic_near`` or ``semantic_far``.
         neighbourhood: see ``patch_features``.
+        layers: which of the features; by default all.
 
     Returns:
         (N, C, h, w); h = w = 1 for semantic anomalies.
     """
-    return patch_features(features, neighbourhood) if anomaly_type == "sensory" else global_features(features)
+    named = {name: features[name] for name in layers or features}
+    return patch_features(named, neighbourhood) if anomaly_type == "sensory" else global_features(named)
 
 
 def familiarity_scores(

@@ -78,14 +78,13 @@ class FamiliarityModel:
         self, features: Mapping[str, Tensor], own: NDArray[np.int32] | None = None
     ) -> FamiliarityScores:
         """Score the backbone's feature maps; ``own`` numbers bank images, which must not find themselves."""
-        named = {name: features[name] for name in self.layers or features}
-        grids = feature_grids(named, self.anomaly_type, self.neighbourhood)
+        grids = feature_grids(features, self.anomaly_type, self.neighbourhood, self.layers)
         found = familiarity_scores(self.bank, grids, self.neighbours, self.top_share, self.smoothing, own)
         if not self.companions:
             return found
         beside = []
         for layer, bank in zip(self.companions, self.bank.companions, strict=True):
-            grids = feature_grids({layer: features[layer]}, self.anomaly_type, neighbourhood=1)
+            grids = feature_grids(features, self.anomaly_type, 1, (layer,))
             beside.append(familiarity_scores(bank, grids, self.neighbours, self.top_share, own=own))
         return joined([self.bank, *self.bank.companions], [found, *beside])
 
@@ -269,8 +268,10 @@ def raw_scores(familiarity: FamiliarityModel, novelty: NoveltyModel, images: Ten
 
 def deviations_of_patches(
     familiarity: FamiliarityModel, appearance: AppearanceNovelty, images: Tensor
-) -> Tensor:
-    """(N, C, h, w) deviations of the patches of images (N, 3, H, W), see ``patch_deviations``.
+) -> tuple[Tensor, Tensor]:
+    """Maps of familiarity (N, h, w) of images (N, 3, H, W), and deviations (N, C, h, w) of their patches.
+
+    See ``patch_deviations``.
 
     Raises:
         CalibrationError: the bank does not know what its patches looked like.
@@ -281,4 +282,4 @@ def deviations_of_patches(
         if differences is None:
             raise CalibrationError(_NO_APPEARANCE)
         left = familiarity.residuals(found, differences)
-        return patch_deviations(found.distances, appearance(differences), left)
+        return found.maps, patch_deviations(found.distances, appearance(differences), left)

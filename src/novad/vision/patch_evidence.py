@@ -16,7 +16,6 @@ from novad.vision.pooling import smooth
 
 __all__ = [
     "BLURS",
-    "DISTANCES",
     "LOOKS",
     "Discriminant",
     "PatchEvidence",
@@ -32,8 +31,8 @@ BLURS = (0.0, 1.5, 4.0)
 DIRECTIONS = 64
 # Share of the map that appearance keeps, whatever labels teach (docs/research/maps.md).
 UNTAUGHT = 0.2
-# Channels of familiarity and of the novelty of appearance.
-DISTANCES, LOOKS = 0, 1
+# Channel of the novelty of appearance, after that of familiarity.
+LOOKS = 1
 _REACH = 4.0
 
 

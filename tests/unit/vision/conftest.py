@@ -14,9 +14,10 @@ from novad.vision.bcos_network import build_bcos_network
 from novad.vision.detector_files import Calibration, save_detector, save_novelty
 from novad.vision.explainers import BcosExplainer
 from novad.vision.familiarity import feature_grids
-from novad.vision.memory_bank import fit_memory_bank, save_bank
+from novad.vision.memory_bank import save_bank
 from novad.vision.novelty import Candidate, StatisticMoments, map_step, statistic_maps
 from novad.vision.preprocess import to_batch
+from small_bank import small_bank
 
 ROOT = Path(__file__).parents[3]
 SIZE = 64
@@ -79,15 +80,7 @@ def saved(
     batch = to_batch(pictures, SIZE)
     with torch.inference_mode():
         grids = feature_grids(random_backbone(batch), "sensory")
-        bank = fit_memory_bank(
-            iter(grids),
-            len(grids),
-            coreset_share=0.2,
-            min_vectors=10,
-            max_vectors=500,
-            dimensions=16,
-            whiten=True,
-        )
+        bank = small_bank(grids, share=0.2, least=10)
     save_bank(bank, folder / "bank")
     explainer, moments = BcosExplainer(random_backbone), StatisticMoments()
     names = tuple(name for name in explainer.statistics if name != "joint")

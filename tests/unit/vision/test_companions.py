@@ -11,18 +11,17 @@ from novad.errors import CalibrationError
 from novad.vision.backbones import BcosBackbone
 from novad.vision.explainers import BcosExplainer, Memory
 from novad.vision.familiarity import FamiliarityScores, familiarity_scores, joined
-from novad.vision.memory_bank import MemoryBank, fit_memory_bank, load_bank, save_bank
+from novad.vision.memory_bank import MemoryBank, load_bank, save_bank
 from novad.vision.models import FamiliarityModel
 from novad.vision.places import moved_back
 from novad.vision.pooling import resize_maps
+from small_bank import small_bank
 
 SHAPES = ((4, 6), (8, 12), (2, 3))
 
 
 def bank_of(grids: Tensor) -> MemoryBank:
-    made = fit_memory_bank(
-        iter(grids), len(grids), coreset_share=0.5, min_vectors=5, max_vectors=400, dimensions=0, whiten=False
-    )
+    made = small_bank(grids, share=0.5, least=5, dimensions=0, whiten=False)
     made.scale = torch.tensor([2.0, 0.5])
     return made
 

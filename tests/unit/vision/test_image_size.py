@@ -12,9 +12,9 @@ from novad.vision import Detector
 from novad.vision.backbones import BcosBackbone
 from novad.vision.explainers import BcosExplainer, build_explainer
 from novad.vision.familiarity import familiarity_scores, feature_grids
-from novad.vision.memory_bank import fit_memory_bank
 from novad.vision.novelty import map_step, statistic_maps
 from novad.vision.preprocess import to_batch
+from small_bank import small_bank
 
 HEIGHT, WIDTH = 48, 128
 
@@ -41,15 +41,7 @@ def test_a_defect_lies_where_it_is_in_a_long_image(
 ) -> None:
     with torch.inference_mode():
         normals = to_batch([strip(seed) for seed in range(6)], (HEIGHT, WIDTH))
-        bank = fit_memory_bank(
-            iter(feature_grids(bundled_backbone(normals), "sensory")),
-            len(normals),
-            coreset_share=0.5,
-            min_vectors=50,
-            max_vectors=500,
-            dimensions=16,
-            whiten=True,
-        )
+        bank = small_bank(feature_grids(bundled_backbone(normals), "sensory"), share=0.5, least=50)
         asked = feature_grids(bundled_backbone(to_batch([strip(99, blot)], (HEIGHT, WIDTH))), "sensory")
         found = familiarity_scores(bank, asked, neighbours=1, top_share=0.01)
     distances = found.maps[0]

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from novad.vision.backbones import BcosBackbone
 from novad.vision.familiarity import familiarity_scores, feature_grids
-from novad.vision.memory_bank import MemoryBank, fit_memory_bank, load_bank, save_bank
+from novad.vision.memory_bank import MemoryBank, load_bank, save_bank
 from novad.vision.places import displacement, moved_back
+from small_bank import small_bank
 
 HEIGHT, WIDTH = 112, 168
 
@@ -71,15 +72,7 @@ def bank(bundled_backbone: BcosBackbone) -> MemoryBank:
 
     with torch.inference_mode():
         images = noise(8, 2)
-        made = fit_memory_bank(
-            iter(grids(images)),
-            8,
-            coreset_share=0.3,
-            min_vectors=50,
-            max_vectors=500,
-            dimensions=16,
-            whiten=True,
-        )
+        made = small_bank(grids(images), share=0.3, least=50)
         made.displacement = displacement(grids, images, seed=0)
     return made
 

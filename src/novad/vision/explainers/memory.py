@@ -46,8 +46,7 @@ class Memory:
         Returns:
             (N, h w, D) patches, linear in the features and not centred, and (N, h w, D) gaps, detached.
         """
-        named = {name: features[name] for name in self.layers or features}
-        grids = feature_grids(named, self.anomaly_type, self.neighbourhood)
+        grids = feature_grids(features, self.anomaly_type, self.neighbourhood, self.layers)
         whitening = self.bank.whitening
         patches = grids.flatten(2).transpose(1, 2) @ whitening.matrix
         seen = (patches.detach() - whitening.mean @ whitening.matrix).flatten(0, 1)
