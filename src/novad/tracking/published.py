@@ -91,7 +91,11 @@ class PublishedRun:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        return pq.read_table(pa.BufferReader(self.read(name)), columns=columns, filters=filters)
+        # A copy in Arrow's memory: its threads may let go of a file when the interpreter ends, and one that
+        # lets go of bytes of Python's then brings the process down (apache/arrow issue 34314).
+        stream = pa.BufferOutputStream()
+        stream.write(self.read(name))
+        return pq.read_table(pa.BufferReader(stream.getvalue()), columns=columns, filters=filters)
 
     def image(self, sha256: str) -> bytes | None:
         """An image that this version was made or judged with, if its file is still where it was.

@@ -1,8 +1,11 @@
 """Files of a version's run: handed out only while they are what was published."""
 
 import json
+import weakref
 from pathlib import Path
+from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from novad.config import Workspace
@@ -54,3 +57,28 @@ def test_an_image_is_found_by_its_digest_while_its_file_is_the_same(run: Publish
 def test_lines_that_left_the_settings_have_no_images(run: PublishedRun) -> None:
     Path(run.workspace.params).write_text(json.dumps({"lines": {}}))
     assert run.image("0" * 64) is None
+
+
+def test_threads_of_the_table_reader_hold_nothing_of_pythons(
+    run: PublishedRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that let go of it while the interpreter ends brought a whole `novad score` down, now and then."""
+
+    class Content(bytearray):
+        """Can be watched, as bytes cannot."""
+
+    read, rows, watched = PublishedRun.read, pq.read_table, list[Any]()
+
+    def reads(self: PublishedRun, name: str) -> bytes:
+        content = Content(read(self, name))
+        watched.append(weakref.ref(content))
+        return content
+
+    def reads_rows(source: Any, **options: Any) -> Any:
+        assert watched[0]() is None
+        return rows(source, **options)
+
+    monkeypatch.setattr(PublishedRun, "read", reads)
+    monkeypatch.setattr(pq, "read_table", reads_rows)
+    assert run.table("validate/manifest.parquet", ["sha256"]).column("sha256").to_pylist() == ["0" * 64]
+    assert len(watched) == 1
