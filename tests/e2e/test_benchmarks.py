@@ -21,13 +21,11 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., int]]:
+def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """``python -m benchmarks`` without a process of its own; gives the exit status."""
     monkeypatch.syspath_prepend(ROOT)
     main = importlib.import_module("benchmarks.__main__").main
-    threads = torch.get_num_threads()
-    yield lambda *arguments: main(["--threads", "1", *map(str, arguments)])
-    torch.set_num_threads(threads)
+    return lambda *arguments: main(["--threads", "1", *map(str, arguments)])
 
 
 def figures(auroc: float) -> dict:
