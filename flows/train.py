@@ -12,7 +12,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from novad.config import Workspace
 from novad.errors import ServiceError
-from novad.pipeline.graph import PipelineStage, line_stages, stale_stages
+from novad.pipeline.graph import PipelineStage, line_stages, recorded_digests, stale_stages
 from novad.pipeline.reproduce import STAGE_THREADS, reproduce
 from novad.pipeline.retraining import RETRAIN_FLOW, retrain_line
 from novad.pipeline.train import TrainingFailed
@@ -53,7 +53,8 @@ def publish_line(root: Path, line: str, flow_run_id: str | None, reason: str) ->
     """Record the line's results in MLflow and register its detector, once per result."""
     workspace = Workspace(root)
     close_stale_runs(workspace, line)
-    return publish(workspace, line, flow_run_id, reason, fresh_page)
+    stages = recorded_digests(workspace, line)
+    return publish(workspace, line, flow_run_id, reason, fresh_page, stages)
 
 
 @flow(name="novad-train", task_runner=RUNNER, persist_result=False)

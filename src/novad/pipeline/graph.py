@@ -9,8 +9,9 @@ from typing import Any
 
 from novad.config import Workspace, line_settings
 from novad.errors import ConfigError, ServiceError
+from novad.tracking.lineage import Stages, dvc_digests
 
-__all__ = ["PipelineStage", "line_stages", "open_repository", "stale_stages"]
+__all__ = ["PipelineStage", "line_stages", "open_repository", "recorded_digests", "stale_stages"]
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,17 @@ def _line_of(stage: Any) -> str:
 
 def _upstream(graph: Any, stage: Any, line: str) -> tuple[str, ...]:
     return tuple(sorted(other.name for other in graph.successors(stage) if _line_of(other) == line))
+
+
+def recorded_digests(workspace: Workspace, line: str) -> Stages:
+    """What DVC recorded of a line's stages, while nobody writes it: other lines may be in training.
+
+    Raises:
+        ConfigError: see ``open_repository``; or what is recorded is not readable.
+        ServiceError: DVC failed.
+    """
+    with open_repository(workspace):
+        return dvc_digests(workspace, line)
 
 
 @contextmanager

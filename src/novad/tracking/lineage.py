@@ -14,7 +14,10 @@ from novad.config import Workspace
 from novad.errors import ConfigError
 from novad.tracking.digests import STAGES, file_digest
 
-__all__ = ["GitState", "dvc_digests", "git_state", "lineage_tags"]
+__all__ = ["GitState", "Lineage", "Stages", "dvc_digests", "git_state", "lineage_tags"]
+
+# Per stage the digests of its "deps" and "outs", by path.
+Stages = dict[str, dict[str, dict[str, str]]]
 
 _GIT_SECONDS = 30
 # MLflow refuses longer tag values; the whole record is in the run's lineage.json.
@@ -31,12 +34,17 @@ class GitState:
     """True when tracked files differ from the commit; None when nothing is known."""
 
 
-def lineage_tags(workspace: Workspace, line: str, flow_run_id: str | None = None) -> dict[str, str]:
-    """Tags of a run: git commit, DVC digests of every input and output, lock file, flow run, version.
+@dataclass(frozen=True)
+class Lineage:
+    """What a run is told about where it comes from."""
 
-    Raises:
-        ConfigError: ``dvc.lock`` is not readable.
-    """
+    tags: dict[str, str]
+    """From ``lineage_tags``, and why the line was trained."""
+    stages: Stages
+
+
+def lineage_tags(workspace: Workspace, stages: Stages, flow_run_id: str | None = None) -> dict[str, str]:
+    """Tags of a run: git commit, DVC digests of every input and output, lock file, flow run, version."""
     git = git_state(workspace)
     tags = {
         "novad.version": novad.__version__,
@@ -49,16 +57,17 @@ def lineage_tags(workspace: Workspace, line: str, flow_run_id: str | None = None
     tags["novad.requirements_lock"] = file_digest(lock) if lock.is_file() else "none"
     if flow_run_id is not None:
         tags["novad.prefect_flow_run"] = flow_run_id
-    for stage, record in dvc_digests(workspace, line).items():
+    for stage, record in stages.items():
         text = json.dumps(record, sort_keys=True, separators=(",", ":"))
         tags[f"novad.dvc.{stage}"] = text if len(text) <= _TAG_CHARACTERS else "see lineage.json"
     return tags
 
 
-def dvc_digests(workspace: Workspace, line: str) -> dict[str, dict[str, dict[str, str]]]:
+def dvc_digests(workspace: Workspace, line: str) -> Stages:
     """For every stage of ``line``: ``{"deps": {path: digest}, "outs": {path: digest}}`` from ``dvc.lock``.
 
-    Empty where nothing was reproduced by DVC.
+    Empty where nothing was reproduced by DVC, which writes the file in place: who reads it while other lines
+    are trained holds DVC's lock.
 
     Raises:
         ConfigError: ``dvc.lock`` is not readable.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from novad.config import LineSettings, Workspace, line_settings
 from novad.tracking.digests import STAGES, combined, file_digest, folder_files, output_manifest, read_metrics
 from novad.tracking.evidence import DIGEST_TAGS
-from novad.tracking.lineage import dvc_digests, lineage_tags
+from novad.tracking.lineage import Lineage, Stages, dvc_digests, lineage_tags
 from novad.tracking.model import DETECTOR_FOLDER, detector_digest, kept_files, model_digest, save_model
 from novad.tracking.publications import publications, published_version, record_publication
 from novad.tracking.published import PublishedRun
@@ -55,6 +55,7 @@ def publish(
     flow_run_id: str | None = None,
     reason: str = "by hand",
     page: Callable[[PublishedRun], str] | None = None,
+    stages: Stages | None = None,
 ) -> Published:
     """Register what ``artifacts/LINE`` holds, or find it registered; the caller holds the line's lock.
 
@@ -66,6 +67,7 @@ def publish(
         flow_run_id: the Prefect flow run that asks for it.
         reason: why the line was trained.
         page: tells people about a run before it is logged; the run keeps what it returns as `report.html`.
+        stages: from ``dvc_digests``; read here when omitted.
     Raises:
         ConfigError: the line is unknown or not trained.
         IntegrityError: an output is damaged.
@@ -86,7 +88,9 @@ def publish(
         _close_runs(client, experiment)
         run = _finished_run(client, experiment, digest)
         if run is None:
-            lineage = lineage_tags(workspace, line, flow_run_id) | {"novad.reason": reason}
+            stages = dvc_digests(workspace, line) if stages is None else stages
+            tags = lineage_tags(workspace, stages, flow_run_id) | {"novad.reason": reason}
+            lineage = Lineage(tags, stages)
             run = _log_run(client, workspace, line, settings, experiment, manifest, lineage, page)
         found = _registered(client, line, run.info.run_id)
         version = found or _register(client, line, run)
@@ -157,12 +161,12 @@ def _log_run(
     settings: LineSettings,
     experiment: str,
     manifest: dict[str, str],
-    lineage: dict[str, str],
+    lineage: Lineage,
     page: Callable[[PublishedRun], str] | None,
 ) -> "Run":
     probe_artifacts(client.get_experiment(experiment).artifact_location)
     digest = combined(manifest)
-    tags = lineage | {
+    tags = lineage.tags | {
         "novad.line": line,
         "novad.output_digest": digest,
         "mlflow.source.name": "novad train",
@@ -242,7 +246,7 @@ def _dataset(workspace: Workspace, line: str, data: str) -> "DatasetInput":
 
 
 def _evidence(
-    workspace: Workspace, line: str, manifest: dict[str, str], lineage: dict[str, str], target: Path
+    workspace: Workspace, line: str, manifest: dict[str, str], lineage: Lineage, target: Path
 ) -> Path:
     """One folder with everything that the run keeps: outputs, Data Docs, digests, lineage.
 
@@ -254,10 +258,10 @@ def _evidence(
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, copy)
     # Once more in a file that has a digest: tags of a run can be changed by anybody.
-    tags = {name: value for name, value in lineage.items() if not name.startswith("novad.dvc.")}
+    tags = {name: value for name, value in lineage.tags.items() if not name.startswith("novad.dvc.")}
     documents = {
         "manifest.json": manifest,
-        "lineage.json": {"tags": tags, "stages": dvc_digests(workspace, line)},
+        "lineage.json": {"tags": tags, "stages": lineage.stages},
     }
     for name, document in documents.items():
         (target / name).write_text(json.dumps(document, indent=2, sort_keys=True) + "\n", "utf-8")

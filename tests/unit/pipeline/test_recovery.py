@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from novad.config import Workspace
-from novad.pipeline.graph import stale_stages
+from novad.pipeline.graph import recorded_digests, stale_stages
 from novad.pipeline.recovery import mend
 from novad.pipeline.reproduce import reproduce
 from tiny_pipeline import MakeTiny
@@ -77,3 +77,31 @@ def test_a_sound_workspace_is_left_as_it_is(tiny: Workspace) -> None:
     before = (tiny.root / "dvc.lock").read_bytes(), (tiny.root / ".dvc/tmp/rwlock").read_bytes()
     assert mend(tiny) == []
     assert before == ((tiny.root / "dvc.lock").read_bytes(), (tiny.root / ".dvc/tmp/rwlock").read_bytes())
+
+
+WRITES_IN_PLACE = """
+import sys, time
+from pathlib import Path
+from novad.config import Workspace
+from novad.pipeline.graph import open_repository
+workspace = Workspace(Path(sys.argv[1]))
+path = workspace.root / "dvc.lock"
+with open_repository(workspace):
+    whole = path.read_text()
+    path.write_text(whole[: len(whole) // 2])
+    print("half", flush=True)
+    time.sleep(2)
+    path.write_text(whole)
+"""
+
+
+def test_what_is_recorded_is_read_whole_while_another_line_writes_it(tiny: Workspace) -> None:
+    assert reproduce(tiny, "validate@metal")
+    whole = recorded_digests(tiny, "metal")
+    assert set(whole) == {"validate"}
+    program = [sys.executable, "-c", WRITES_IN_PLACE, str(tiny.root)]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "half\n"
+        assert recorded_digests(tiny, "metal") == whole
+    assert writer.returncode == 0

@@ -272,14 +272,14 @@ def test_lineage_knows_the_commit_of_a_clean_and_of_a_changed_repository(tracked
     assert git_state(tracked).commit == git("rev-parse", "HEAD")
     assert git_state(tracked).dirty is False
     (tracked.root / "params.yaml").write_text("lines: {}\n")
-    assert lineage_tags(tracked, "metal")["novad.git_dirty"] == "true"
+    assert lineage_tags(tracked, {})["novad.git_dirty"] == "true"
 
 
 def test_a_machine_without_git_says_that_nothing_is_known(
     tracked: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", "")
-    tags = lineage_tags(tracked, "metal")
+    tags = lineage_tags(tracked, {})
     assert (tags["novad.git_commit"], tags["novad.git_dirty"]) == ("none", "unknown")
 
 
