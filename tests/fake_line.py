@@ -23,7 +23,8 @@ lines:
 """
 
 THRESHOLDS = {
-    "fail": 1.5, "review": 1.25, "alpha": 0.05, "method": "conformal", "scores": {"hybrid": 1.5}
+    "fail": 1.5, "review": 1.25, "alpha": 0.05, "method": "conformal", "scores": {"hybrid": 1.5},
+    "normals": 15, "normals_of": ["calibration"],
 }  # fmt: skip
 
 LOCK = """\
@@ -88,7 +89,9 @@ def write_outputs(workspace: Workspace, line: str, *, auroc: float = 0.93, seed:
     _write(workspace, line, "validate", {"report.json": {"errors": [], "warnings": []}})
     _write(workspace, line, "memory_bank", {"bank.json": {"vectors": 50}, "suspicious.json": {"images": []}})
     _write(workspace, line, "calibrate_explainer", {"candidates.json": {"chosen": 0}})
-    _write(workspace, line, "tune_fusion", {"fusion.json": {"weight": 0.5, "thresholds": THRESHOLDS}})
+    check = {"normals": 10, "failed": 1, "p_value": 0.5}
+    fusion = {"weight": 0.5, "thresholds": THRESHOLDS, "tuning_check": check}
+    _write(workspace, line, "tune_fusion", {"fusion.json": fusion})
     _write(workspace, line, "evaluate", {"metrics.json": metrics})
     validate = workspace.artifacts(line, "validate")
     manifest = pd.DataFrame(

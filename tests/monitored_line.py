@@ -33,6 +33,7 @@ def make_champion(workspace: Workspace, line: str = "metal") -> None:
         **scores.iloc[0].to_dict(),
         "path": "bad/0.png",
         "split": "tuning",
+        "label": 1,
         "familiarity": 99,
     }
     scores.to_parquet(workspace.artifacts(line, "calibrate_explainer") / "scores.parquet")

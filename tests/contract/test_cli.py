@@ -382,8 +382,8 @@ def test_training_tells_what_ran_and_then_that_nothing_did(
     assert told[0] == 1
     document = _document(told)
     metal, fabric = document["lines"]
-    # The copied line has 15 calibration normals.
-    assert metal["warning"].startswith("15 calibration normals promise at most 0.062 ")
+    # As the copied line tells.
+    assert metal["warning"].startswith("15 good parts set the threshold and promise at most 0.062 ")
     assert (metal["line"], metal["version"], metal["error"], metal["unchanged"]) == ("metal", 1, None, False)
     assert len(metal["ran"]) == 5
     assert metal["left_out"] == [empty]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from sqlalchemy import delete
 
@@ -202,6 +203,25 @@ def test_another_threshold_decides_which_parts_pass(novad: Novad, line: Workspac
     kept = reference.normals["hybrid"] < limit
     for name, normals in reference.normals.items():
         np.testing.assert_array_equal(strict.normals[name], normals[kept])
+
+
+def test_good_parts_of_the_tuning_split_are_the_reference_where_they_set_the_threshold(
+    line: Workspace,
+) -> None:
+    from novad.tracking.reference import read_reference
+
+    artifacts = line.root / "artifacts/metal"
+    whole = read_reference(artifacts, 1).normals["hybrid"]
+    file = artifacts / "calibrate_explainer/scores.parquet"
+    scores = pd.read_parquet(file)
+    scores.loc[: NORMALS // 2, "split"] = "tuning"
+    scores.to_parquet(file)
+    assert len(read_reference(artifacts, 1).normals["hybrid"]) < len(whole)
+    told = artifacts / "tune_fusion/fusion.json"
+    fusion = json.loads(told.read_text())
+    fusion["thresholds"]["normals_of"] = ["calibration", "tuning"]
+    told.write_text(json.dumps(fusion))
+    np.testing.assert_array_equal(read_reference(artifacts, 1).normals["hybrid"], whole)
 
 
 @pytest.mark.parametrize(

@@ -380,6 +380,7 @@ def test_what_is_missing_is_said_and_skipped(
         "readings",
         "selection",
         "stem",
+        "thresholds",
         "usual_distances",
     )
     asked = ("--data", tmp_path / "nowhere", "--artifacts", tmp_path / "none", "--results", results)

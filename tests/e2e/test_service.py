@@ -869,7 +869,7 @@ def test_another_threshold_decides_at_once_and_until_the_next_promotion(served: 
     event = change_threshold(workspace, LINE, "ada", "a middle way", alpha=0.5)
     assert event.detail["fail"] == conformal_threshold(normal, 0.5)
     assert check(workspace, LINE).problems == ()
-    with pytest.raises(RefusedError, match=f"{len(normal)} calibration normals promise"):
+    with pytest.raises(RefusedError, match=f"{len(normal)} good parts promise"):
         change_threshold(workspace, LINE, "ada", "none must fail", alpha=0.5 / (len(normal) + 1))
     for wrong in ({"alpha": 1.0}, {"value": float("nan")}, {}, {"alpha": 0.1, "value": 1.0}):
         with pytest.raises(ConfigError, match="--"):

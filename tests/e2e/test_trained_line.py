@@ -297,6 +297,22 @@ def test_scoring_writes_overlays_and_names_what_it_cannot_read(trained: Workspac
             assert row["hybrid"] == pytest.approx(evaluated.loc[row["sha256"], "hybrid"], abs=1e-3)
 
 
+def test_thresholds_are_measured_on_images_that_had_no_say(
+    trained: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(REPOSITORY)
+    main = importlib.import_module("benchmarks.__main__").main
+    monkeypatch.setattr(importlib.import_module("benchmarks.thresholds"), "DRAWS", 3)
+    asked = ["--artifacts", str(trained.root / "artifacts"), "--results", str(tmp_path), "--threads", "1"]
+    assert main(["thresholds", *asked]) == 0
+    (row,) = json.loads((tmp_path / "thresholds.json").read_text())["rows"]
+    calibration = len(_rows(trained, 0).query("split == 'calibration'"))
+    assert (row["line"], row["calibration normals"]) == (LINE, calibration)
+    assert row["promised, calibration normals"] == pytest.approx(max(0.05, 1 / (calibration + 1)))
+    assert row["false alarms, novad"] <= row["false alarms, calibration normals"]
+    assert row["missed, novad"] >= row["missed, calibration normals"]
+
+
 def test_a_good_part_below_the_map_threshold_does_not_glow(trained: Workspace) -> None:
     detector = Detector.load(trained.artifacts(LINE, "evaluate") / "detector")
     images = [

@@ -36,10 +36,10 @@ def monitor(
     ] = None,
     as_json: bool = JSON,
 ) -> None:
-    """Tell whether the parts that pass still look as the calibration normals did; exits 1 on an alarm.
+    """Tell whether the parts that pass still look as the champion's normals did; exits 1 on an alarm.
 
-    Brightness, contrast, sharpness and scores of logged decisions are tested against the normals that the
-    champion was calibrated on. Nothing is stored: the same log gives the same verdict.
+    Brightness, contrast, sharpness and scores of logged decisions are tested against the normals that set
+    the champion's thresholds. Nothing is stored: the same log gives the same verdict.
     """
     workspace = Workspace.find()
     settings = line_settings(workspace.params, line).monitor

@@ -169,7 +169,7 @@ def _row(workspace: Workspace, result: Any, refused: RefusedError | None) -> dic
         metrics = _read(workspace, result.line, "evaluate", "metrics.json")
         row["scores"] = _scores(metrics["scores"])
         row["left_out"] = _read(workspace, result.line, "validate", "report.json").get("left_out", [])
-        row["warning"] = _warning(workspace, result.line, metrics["counts"]["calibration"])
+        row["warning"] = _warning(workspace, result.line)
     return row
 
 
@@ -182,14 +182,15 @@ def _read(workspace: Workspace, line: str, stage: str, name: str) -> dict[str, A
     return document
 
 
-def _warning(workspace: Workspace, line: str, calibration_normals: int) -> str | None:
-    """Whether the thresholds promise less than the settings ask for, or do not keep it, in words."""
-    from novad.stages.tune_fusion import broken_promise
+def _warning(workspace: Workspace, line: str) -> str | None:
+    """Whether the thresholds promise less than the settings ask for, or had to be raised, in words."""
+    from novad.stages.thresholds import broken_promise
     from novad.vision.calibration import coarse_promise
 
-    coarse = coarse_promise(calibration_normals, line_settings(workspace.params, line).tune_fusion.alpha)
-    check = _read(workspace, line, "tune_fusion", "fusion.json").get("tuning_check")
-    return "; ".join(filter(None, (coarse, check and broken_promise(check)))) or None
+    fusion = _read(workspace, line, "tune_fusion", "fusion.json")
+    alpha = line_settings(workspace.params, line).tune_fusion.alpha
+    told = coarse_promise(fusion["thresholds"]["normals"], alpha), broken_promise(fusion["tuning_check"])
+    return "; ".join(filter(None, told)) or None
 
 
 def _scores(found: dict[str, Any]) -> dict[str, dict[str, float | None]]:

@@ -24,7 +24,7 @@ class Stream:
 
     Attributes:
         name: of the figure.
-        reference: (m,) values of calibration normals.
+        reference: (m,) values of the normals that set thresholds.
         values: (n,) values of the parts in their order; NaN where a part has none.
     """
 

@@ -41,7 +41,9 @@ class Result(BaseModel):
     familiarity: float = Field(examples=[0.4])
     novelty: float = Field(examples=[-0.1])
     hybrid: float = Field(examples=[0.3])
-    p_value: float = Field(description="Share of calibration normals at least as anomalous.", examples=[0.31])
+    p_value: float = Field(
+        description="Share of the good parts that set the threshold at least as anomalous.", examples=[0.31]
+    )
     nearest: Nearest
     heatmap: str | None = Field(None, description="PNG as base64, when the query asked for a heatmap.")
 

@@ -2,7 +2,6 @@
 
 import sys
 from dataclasses import asdict
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,25 +10,22 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from novad.config import Workspace, line_settings
-from novad.config.settings import TuneFusionSettings
 from novad.errors import CalibrationError
-from novad.evaluation.rates import surplus_p_value
 from novad.stages.choosing import choose_weight, chosen_by
 from novad.stages.map_weight import map_weight
 from novad.stages.runner import main, stage_output, write_json
-from novad.vision.calibration import coarse_promise, conformal_threshold, fit_normal_scale, promised_alpha
+from novad.stages.thresholds import GoodParts, broken_promise, conformal_thresholds
+from novad.vision.calibration import coarse_promise, fit_normal_scale
 from novad.vision.fusion import Floats, hybrid_scores
 from novad.vision.maps import MapScale, fit_map_scale, fuse_maps
 
-__all__ = ["broken_promise", "run"]
+__all__ = ["run"]
 
 STAGE = "tune_fusion"
-# Chance that good parts of the tuning split fail so often by accident, from which on it is told.
-UNLIKELY = 0.01
 
 
 def run(workspace: Workspace, name: str) -> None:
-    """Tune the fusion of one line on its tuning split, its thresholds on calibration normals."""
+    """Tune the fusion of one line on its tuning split, its thresholds on good parts that taught nothing."""
     settings = line_settings(workspace.params, name).tune_fusion
     before = workspace.artifacts(name, "calibrate_explainer")
     scores = pd.read_parquet(before / "scores.parquet")
@@ -42,14 +38,13 @@ def run(workspace: Workspace, name: str) -> None:
     calibrated = {kind: scale(scores[kind].to_numpy()) for kind, scale in scales.items()}
     choice = choose_weight(scores, calibrated["familiarity"], calibrated["novelty"], settings)
     hybrid = hybrid_scores(calibrated["familiarity"], calibrated["novelty"], choice.weight)
-    normal = (scores["split"] == "calibration").to_numpy()
     map_scales = {kind: fit_map_scale(each) for kind, each in maps.items()}
     shown = _map_weight(kept, map_scales, choice.weight)
-    thresholds = _thresholds(
-        {**calibrated, "hybrid": hybrid}, normal, settings, _map_peaks(maps, map_scales, shown)
-    )
-    check = _check(hybrid[((scores["split"] == "tuning") & (scores["label"] == 0)).to_numpy()], thresholds)
-    coarse = coarse_promise(thresholds["calibration_normals"], settings.alpha)
+    parts = GoodParts.of(scores, hybrid, settings.alpha)
+    peaks = _map_peaks(maps, map_scales, shown)
+    thresholds = conformal_thresholds(parts, {**calibrated, "hybrid": hybrid}, peaks, settings)
+    check = parts.check()
+    coarse = coarse_promise(thresholds["normals"], settings.alpha)
     for warning in filter(None, (coarse, broken_promise(check))):
         print(f"thresholds of {name}: {warning}", file=sys.stderr)
     with stage_output(workspace, name, STAGE) as folder:
@@ -67,31 +62,9 @@ def run(workspace: Workspace, name: str) -> None:
                 },
                 "thresholds": thresholds,
                 "tuning_check": check,
-                "normal_scores": np.sort(hybrid[normal]).tolist(),
+                "normal_scores": np.sort(hybrid[parts.setters]).tolist(),
             },
         )
-
-
-def broken_promise(check: dict[str, Any]) -> str | None:
-    """What good parts of the tuning split say against the threshold, in words; None where they bear it out.
-
-    Args:
-        check: ``tuning_check`` of ``fusion.json``.
-    """
-    if check["p_value"] >= UNLIKELY:
-        return None
-    return (
-        f"{check['failed']} of {check['normals']} good parts of the tuning split fail, more than promised "
-        f"(chance {check['p_value']:.1g}): they do not look as those that the line learned from do; add good "
-        "parts of their kind to the training images"
-    )
-
-
-def _check(good: Floats, thresholds: dict[str, Any]) -> dict[str, Any]:
-    """How many good parts that set no threshold exceed it, and the chance of that by accident."""
-    failed = int((good > thresholds["fail"]).sum())
-    chance = surplus_p_value(failed, len(good), thresholds["calibration_normals"], thresholds["alpha"])
-    return {"normals": len(good), "failed": failed, "p_value": chance}
 
 
 def _map_weight(kept: dict[str, Tensor], scales: dict[str, MapScale], weight: float) -> float:
@@ -107,27 +80,6 @@ def _map_peaks(maps: dict[str, Tensor], scales: dict[str, MapScale], weight: flo
     calibrated = {kind: scales[kind](each) for kind, each in maps.items()}
     fused = fuse_maps(calibrated["familiarity"], calibrated["novelty"], weight)
     return {kind: torch.amax(each, dim=(1, 2)).double().numpy() for kind, each in fused.items()}
-
-
-def _thresholds(
-    calibrated: dict[str, Floats], normal: Any, settings: TuneFusionSettings, peaks: dict[str, Floats]
-) -> dict[str, Any]:
-    """Conformal thresholds of scores and maps; with few normals, at the rate that they can promise."""
-    count = int(normal.sum())
-    alpha = promised_alpha(count, settings.alpha)
-    review = promised_alpha(count, settings.review_alpha)
-    map_alpha = promised_alpha(len(peaks["hybrid"]), settings.alpha)
-    hybrid = calibrated["hybrid"][normal]
-    return {
-        "method": "split conformal",
-        "calibration_normals": count,
-        "alpha": alpha,
-        "review_alpha": review,
-        "fail": conformal_threshold(hybrid, alpha),
-        "review": conformal_threshold(hybrid, review),
-        "scores": {kind: conformal_threshold(each[normal], alpha) for kind, each in calibrated.items()},
-        "map": {kind: conformal_threshold(each, map_alpha) for kind, each in peaks.items()},
-    }
 
 
 if __name__ == "__main__":

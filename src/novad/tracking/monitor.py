@@ -127,7 +127,7 @@ def monitor(
 def drift_of(decisions: Sequence[LoggedDecision], reference: Reference, window: int = WINDOW) -> Drift:
     """Drift of usable decisions, oldest first.
 
-    Figures are watched over parts that pass, against calibration normals below the threshold: so they are
+    Figures are watched over parts that pass, against the normals below the threshold that set it: so they are
     alike while good parts are, whatever share of the others is defective.
     """
     hybrid = _column(decisions, "hybrid")

@@ -1,4 +1,4 @@
-"""What a champion was calibrated on: the normals that its judgements of today are held against."""
+"""What set a champion's thresholds: the normals that its judgements of today are held against."""
 
 import json
 from collections.abc import Mapping
@@ -26,13 +26,13 @@ _FUSION = "tune_fusion/fusion.json"
 
 @dataclass(frozen=True)
 class Reference:
-    """Normals that a version was calibrated on, and where it begins to refuse."""
+    """Normals that set a version's thresholds, and where it begins to refuse."""
 
     version: int
     review: float
     """A part whose hybrid score lies above it does not pass."""
     normals: Mapping[str, NDArray[np.float64]]
-    """(m,) of each figure, over the calibration normals below that."""
+    """(m,) of each figure, over the good parts below that which set its thresholds."""
     own: frozenset[str]
     """Digests of the images of the line's own data."""
 
@@ -79,7 +79,10 @@ def read_reference(folder: Path, version: int, review: float | None = None) -> R
     scores = pd.read_parquet(folder / _SCORES)
     columns = ["path", "sha256", "brightness", "contrast", "sharpness"]
     manifest = pd.read_parquet(folder / _MANIFEST, columns=columns)
-    normals = scores[scores["split"] == "calibration"].drop(columns="sha256").merge(manifest, on="path")
+    # Versions of before name none: calibration normals alone set thresholds.
+    setters = fusion["thresholds"].get("normals_of", ["calibration"])
+    normals = scores[scores["split"].isin(setters) & (scores["label"] == 0)]
+    normals = normals.drop(columns="sha256").merge(manifest, on="path")
     for kind in ("familiarity", "novelty"):
         normals[kind] = NormalScale(**fusion["scales"][kind])(normals[kind].to_numpy())
     normals["hybrid"] = hybrid_scores(

@@ -30,13 +30,13 @@ def change_threshold(
     REVIEW begins where the version's own begins, but never above FAIL.
 
     Args:
-        alpha: false-alarm rate; the threshold follows from the calibration normals (split conformal).
+        alpha: false-alarm rate; the threshold follows from the good parts that set the version's own.
         value: the threshold itself, in units of the hybrid score.
         approver: the person who answers for it.
         reason: why, in their words.
     Raises:
         ConfigError: not exactly one of ``alpha`` and ``value``, one that cannot be, no approver or no reason.
-        RefusedError: no champion, too few calibration normals for ``alpha``, or somebody else decided first.
+        RefusedError: no champion, too few good parts for ``alpha``, or somebody else decided first.
         IntegrityError: the event log, the alias or a file of the model was changed.
         ServiceError: the store cannot be reached.
     """
@@ -62,7 +62,7 @@ def change_threshold(
 
 
 def _by_value(detector: "Detector", value: float) -> tuple[float, float]:
-    """The threshold, and the false-alarm rate that the calibration normals promise for it."""
+    """The threshold, and the false-alarm rate that good parts promise for it."""
     if not math.isfinite(value):
         raise ConfigError(f"--value: must be a finite number, got {value}")
     above = int((detector.fusion.normal_scores > value).sum())
@@ -78,7 +78,7 @@ def _by_alpha(detector: "Detector", alpha: float) -> tuple[float, float]:
     least = promised_alpha(len(normal), alpha)
     if least > alpha:
         raise RefusedError(
-            f"--alpha: {len(normal)} calibration normals promise a false-alarm rate of {least:.4g} at best"
+            f"--alpha: {len(normal)} good parts promise a false-alarm rate of {least:.4g} at best"
         )
     return conformal_threshold(normal, alpha), alpha
 

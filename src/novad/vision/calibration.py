@@ -68,7 +68,7 @@ def conformal_threshold(normal_scores: NDArray[np.floating], alpha: float) -> fl
     Split conformal prediction (Vovk et al. 2005): the ceil((n + 1)(1 - alpha))-th smallest of n scores.
 
     Args:
-        normal_scores: (n,) scores of calibration normals, unseen by the bank.
+        normal_scores: (n,) scores of normals that were not learned from.
         alpha: allowed false-positive rate, 0 < alpha < 1.
     Returns:
         Threshold in score units; infinity when n is too small to promise ``alpha``.
@@ -100,17 +100,17 @@ def coarse_promise(count: int, alpha: float) -> str | None:
         return None
     kept = promised_alpha(count, alpha)
     return (
-        f"{count} calibration normals promise at most {kept:.2g} false alarms per good part, not the "
-        f"{alpha:.2g} of tune_fusion.alpha: {enough} would"
+        f"{count} good parts set the threshold and promise at most {kept:.2g} false alarms per good part, "
+        f"not the {alpha:.2g} of tune_fusion.alpha: {enough} would"
     )
 
 
 def conformal_p_values(scores: NDArray[np.floating], normal_scores: NDArray[np.floating]) -> Floats:
-    """Share of calibration normals at least as anomalous, counting the image itself.
+    """Share of the normals that set the threshold at least as anomalous, counting the image itself.
 
     Args:
         scores: (m,) hybrid scores.
-        normal_scores: (n,) hybrid scores of calibration normals.
+        normal_scores: (n,) hybrid scores of these normals.
     Returns:
         (m,) (1 + #{normal >= score}) / (n + 1).
     """

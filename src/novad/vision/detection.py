@@ -70,7 +70,7 @@ class Detection:
         familiarity: calibrated distance to the memory bank; 0 is the median normal image.
         novelty: calibrated deviation of the explanation.
         hybrid: both, fused.
-        p_value: share of calibration normals at least as anomalous.
+        p_value: share of the normals that set the threshold at least as anomalous.
         decision: PASS, REVIEW or FAIL.
         nearest: normal patch nearest to the least familiar one.
         size: (height, width) of the image.

@@ -217,7 +217,7 @@ class FusionModel:
         weight: share of novelty in the hybrid score.
         map_weight: share of novelty in the hybrid map.
         thresholds: of the decision and the maps.
-        normal_scores: (n,) hybrid scores of calibration normals.
+        normal_scores: (n,) hybrid scores of the normals that set the thresholds.
     """
 
     familiarity: NormalScale

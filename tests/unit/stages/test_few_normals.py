@@ -74,9 +74,10 @@ def test_five_normals_and_a_handful_of_defects_train_to_figures(
     metrics = _trained(tmp_path)
     assert (metrics["counts"]["train"], metrics["counts"]["calibration"]) == (3, 2)
     assert all(0 <= each["image_auroc"] <= 1 for each in metrics["scores"].values())
-    assert metrics["threshold"]["alpha"] == pytest.approx(1 / 3)
+    assert metrics["threshold"]["alpha"] == pytest.approx(1 / 4)
     told = capsys.readouterr().err
-    assert "2 calibration normals promise at most 0.33 false alarms per good part, not the 0.05" in told
+    # Two for calibration, and one of the tuning split.
+    assert "3 good parts set the threshold and promise at most 0.25 false alarms per good part" in told
     assert "19 would" in told
     scores = pd.read_parquet(Workspace(tmp_path).artifacts(LINE, "evaluate") / "scores.parquet")
     # One calibration score has no spread, and would put scores in the millions.

@@ -96,7 +96,7 @@ def test_a_coarser_promise_is_told_exactly_where_normals_are_too_few(count: int,
     told = coarse_promise(count, alpha)
     assert (told is None) == np.isfinite(conformal_threshold(np.arange(float(count)), alpha))
     if told is not None:
-        assert told.startswith(f"{count} calibration normals")
+        assert told.startswith(f"{count} good parts set the threshold")
         enough = int(told.rpartition(": ")[2].split()[0])
         assert coarse_promise(enough, alpha) is None
         assert coarse_promise(enough - 1, alpha) is not None
