@@ -151,13 +151,15 @@ def tuning_images(line: Line) -> tuple[pd.DataFrame, Iterator[Any]]:
 
 
 def _normal_maps(line: Line, familiarity: FamiliarityModel, novelty: NoveltyModel) -> dict[str, Tensor]:
-    """Raw maps of calibration normals: what maps of good parts look like."""
-    rows = line.rows("calibration").head(MOST_NORMAL_MAPS)
-    raw = [raw_scores(familiarity, novelty, batch) for batch in image_tensors(line, line.images(rows))]
-    return {
-        "normal.familiarity": torch.cat([each.familiarity.maps for each in raw]).contiguous(),
-        "normal.novelty": torch.cat([each.novelty_maps for each in raw]).contiguous(),
-    }
+    """Raw maps of calibration normals and of good tuning images: what maps of good parts look like."""
+    kept = dict[str, Tensor]()
+    for name, split in (("normal", "calibration"), ("tuning", "tuning")):
+        rows = line.rows(split)
+        images = line.images(rows[rows["label"] == 0].head(MOST_NORMAL_MAPS))
+        if raw := [raw_scores(familiarity, novelty, batch) for batch in image_tensors(line, images)]:
+            kept[f"{name}.familiarity"] = torch.cat([each.familiarity.maps for each in raw]).contiguous()
+            kept[f"{name}.novelty"] = torch.cat([each.novelty_maps for each in raw]).contiguous()
+    return kept
 
 
 def _report(

@@ -67,21 +67,24 @@ class GoodParts:
 
 
 def conformal_thresholds(
-    parts: GoodParts, calibrated: dict[str, Floats], peaks: dict[str, Floats], settings: TuneFusionSettings
+    parts: GoodParts,
+    calibrated: dict[str, Floats],
+    peaks: list[dict[str, Floats]],
+    settings: TuneFusionSettings,
 ) -> dict[str, Any]:
     """Thresholds of scores and maps; with few normals, at the rate that they can promise.
 
     Args:
         parts: good ones.
         calibrated: (k,) scores of each kind.
-        peaks: (c,) highest values of each kind of map, of calibration normals.
+        peaks: (c,) highest values of each kind of map, of calibration normals, then of good tuning images if
+            there are any; these raise its threshold, too, though masks may have been taught beside them.
         settings: of the line's fusion.
     """
     setters = parts.setters
     count = int(setters.sum())
     alpha = promised_alpha(count, settings.alpha)
     review = promised_alpha(count, settings.review_alpha)
-    map_alpha = promised_alpha(len(peaks["hybrid"]), settings.alpha)
     return {
         "method": "split conformal",
         "normals": count,
@@ -91,8 +94,14 @@ def conformal_thresholds(
         "fail": conformal_threshold(parts.hybrid[setters], alpha),
         "review": conformal_threshold(parts.hybrid[setters], review),
         "scores": {kind: conformal_threshold(each[setters], alpha) for kind, each in calibrated.items()},
-        "map": {kind: conformal_threshold(each, map_alpha) for kind, each in peaks.items()},
+        "map": {kind: _highest([each[kind] for each in peaks], settings.alpha) for kind in peaks[0]},
     }
+
+
+def _highest(peaks: list[Floats], alpha: float) -> float:
+    """The threshold that calibration normals ask for, or all together where that is higher."""
+    asked = [peaks[0], np.concatenate(peaks)]
+    return max(conformal_threshold(each, promised_alpha(len(each), alpha)) for each in asked)
 
 
 def broken_promise(check: dict[str, Any]) -> str | None:

@@ -30,7 +30,7 @@ def run(workspace: Workspace, name: str) -> None:
     before = workspace.artifacts(name, "calibrate_explainer")
     scores = pd.read_parquet(before / "scores.parquet")
     kept = load_file(before / "maps.safetensors")
-    maps = {kind: kept[f"normal.{kind}"] for kind in ("familiarity", "novelty")}
+    maps = _maps(kept, "normal")
     calibration = scores[scores["split"] == "calibration"]
     if calibration.empty:
         raise CalibrationError(f"{name}: no calibration normal; add normal images")
@@ -41,7 +41,7 @@ def run(workspace: Workspace, name: str) -> None:
     map_scales = {kind: fit_map_scale(each) for kind, each in maps.items()}
     shown = _map_weight(kept, map_scales, choice.weight)
     parts = GoodParts.of(scores, hybrid, settings.alpha)
-    peaks = _map_peaks(maps, map_scales, shown)
+    peaks = [_map_peaks(each, map_scales, shown) for each in (maps, _maps(kept, "tuning")) if each]
     thresholds = conformal_thresholds(parts, {**calibrated, "hybrid": hybrid}, peaks, settings)
     check = parts.check()
     coarse = coarse_promise(thresholds["normals"], settings.alpha)
@@ -75,8 +75,14 @@ def _map_weight(kept: dict[str, Tensor], scales: dict[str, MapScale], weight: fl
     return map_weight(calibrated["familiarity"], calibrated["novelty"], kept["masked.truth"].bool())
 
 
+def _maps(kept: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    """Maps (n, h, w) of both kinds; nothing where there are none of that name."""
+    kinds = ("familiarity", "novelty")
+    return {kind: kept[f"{name}.{kind}"] for kind in kinds if f"{name}.{kind}" in kept}
+
+
 def _map_peaks(maps: dict[str, Tensor], scales: dict[str, MapScale], weight: float) -> dict[str, Floats]:
-    """Highest value of each kind of map on every calibration normal."""
+    """Highest value of each kind of map on every image."""
     calibrated = {kind: scales[kind](each) for kind, each in maps.items()}
     fused = fuse_maps(calibrated["familiarity"], calibrated["novelty"], weight)
     return {kind: torch.amax(each, dim=(1, 2)).double().numpy() for kind, each in fused.items()}

@@ -99,10 +99,10 @@ def parts(calibration: Floats, tuning: Floats, alpha: float = 0.05) -> GoodParts
 
 
 def threshold(good: GoodParts, alpha: float = 0.05) -> float:
-    peaks = {kind: np.zeros(3) for kind in ("familiarity", "novelty", "hybrid")}
+    peaks = [dict.fromkeys(("hybrid",), good.hybrid[which]) for which in (good.calibration, good.tuning)]
     settings = TuneFusionSettings(alpha=alpha, review_alpha=0.2)
     told = conformal_thresholds(good, {"hybrid": good.hybrid}, peaks, settings)
-    assert told["fail"] == told["scores"]["hybrid"]
+    assert told["fail"] == told["scores"]["hybrid"] == told["map"]["hybrid"]
     assert told["alpha"] == max(alpha, 1 / (told["normals"] + 1))
     return float(told["fail"])
 
