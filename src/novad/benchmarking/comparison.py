@@ -1,7 +1,7 @@
 """One table of all methods: the same test images, the same figures."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,10 @@ from novad.evaluation.intervals import bootstrap_intervals, paired_comparison
 from novad.evaluation.pixels import PixelFigures
 from novad.evaluation.summary import KINDS, image_figures
 from novad.images import decode_mask
+from novad.images.report import Finding
 from novad.stages.line import Line
 from novad.stages.runner import read_json
+from novad.stages.thresholds import threshold_warnings
 from novad.vision.pooling import resize_maps
 
 __all__ = ["Benchmark", "Comparison", "compare"]
@@ -71,6 +73,7 @@ def compare(asked: Benchmark, folder: Path, step: Callable[[str], object]) -> Co
     line = train_temporary_line(folder, asked.settings, step)
     metrics = read_json(line.output("evaluate", "metrics.json"))
     gate = read_json(line.output("validate", "report.json"))
+    fusion = read_json(line.output("tune_fusion", "fusion.json"))
     costs = novad_costs(line, step)
     scores = pd.read_parquet(line.output("evaluate", "scores.parquet"))
     weights = asked.weights or own_weights(line)
@@ -86,7 +89,7 @@ def compare(asked: Benchmark, folder: Path, step: Callable[[str], object]) -> Co
         "conditions": _conditions(line, asked, weights),
         "counts": metrics["counts"],
         "left_out": gate.get("left_out", []),
-        "warnings": gate["warnings"],
+        "warnings": [*gate["warnings"], *_threshold_findings(fusion, asked.settings.tune_fusion.alpha)],
         "methods": rows,
         "hybrid_vs_familiarity": metrics["hybrid_vs_familiarity"],
         "false_negative_reduction": metrics["false_negative_reduction"],
@@ -97,8 +100,13 @@ def compare(asked: Benchmark, folder: Path, step: Callable[[str], object]) -> Co
             "cost": metrics["cost"],
         },
     }
-    thresholds = read_json(line.output("tune_fusion", "fusion.json"))["thresholds"]["scores"]
-    return Comparison(document, scores, thresholds)
+    return Comparison(document, scores, fusion["thresholds"]["scores"])
+
+
+def _threshold_findings(fusion: dict[str, Any], alpha: float) -> list[dict[str, Any]]:
+    """Warnings about the thresholds, told as those of the data gate are."""
+    told = threshold_warnings(fusion, alpha)
+    return [asdict(Finding("thresholds", "warning", (), warning)) for warning in told]
 
 
 def own_weights(line: Line) -> dict[str, Any] | None:

@@ -82,7 +82,7 @@ def markdown(document: dict[str, Any], plots: dict[str, str]) -> str:
 
 
 def data_gate(document: dict[str, Any], before: str = "") -> list[str]:
-    """What the data gate left out of the images and what it warns of, as lines for people."""
+    """What the data gate left out of the images, and what it and the thresholds warn of, for people."""
     return [f"{before}{line}" for part in ("left_out", "warnings") for line in told(document[part])]
 
 

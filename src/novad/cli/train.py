@@ -184,13 +184,11 @@ def _read(workspace: Workspace, line: str, stage: str, name: str) -> dict[str, A
 
 def _warning(workspace: Workspace, line: str) -> str | None:
     """Whether the thresholds promise less than the settings ask for, or had to be raised, in words."""
-    from novad.stages.thresholds import broken_promise
-    from novad.vision.calibration import coarse_promise
+    from novad.stages.thresholds import threshold_warnings
 
     fusion = _read(workspace, line, "tune_fusion", "fusion.json")
     alpha = line_settings(workspace.params, line).tune_fusion.alpha
-    told = coarse_promise(fusion["thresholds"]["normals"], alpha), broken_promise(fusion["tuning_check"])
-    return "; ".join(filter(None, told)) or None
+    return "; ".join(threshold_warnings(fusion, alpha)) or None
 
 
 def _scores(found: dict[str, Any]) -> dict[str, dict[str, float | None]]:

@@ -24,7 +24,8 @@ class Finding:
         """The finding in one line that names at most so many images."""
         shown = self.images[:most]
         more = f" and {len(self.images) - len(shown)} more" if len(shown) < len(self.images) else ""
-        return f"{self.severity} {self.check}: {', '.join(shown)}{more}: {self.message}"
+        named = f"{', '.join(shown)}{more}: " if shown else ""
+        return f"{self.severity} {self.check}: {named}{self.message}"
 
 
 @dataclass(frozen=True)

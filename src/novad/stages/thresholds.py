@@ -1,5 +1,6 @@
 """Thresholds of the decision, and which good parts set them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,10 +10,10 @@ from numpy.typing import NDArray
 
 from novad.config.settings import TuneFusionSettings
 from novad.evaluation.rates import surplus_p_value
-from novad.vision.calibration import conformal_threshold, promised_alpha
+from novad.vision.calibration import coarse_promise, conformal_threshold, promised_alpha
 from novad.vision.fusion import Floats
 
-__all__ = ["UNLIKELY", "GoodParts", "broken_promise", "conformal_thresholds"]
+__all__ = ["UNLIKELY", "GoodParts", "conformal_thresholds", "threshold_warnings"]
 
 # Chance that good parts of the tuning split fail so often by accident, from which on it is told.
 UNLIKELY = 0.01
@@ -104,12 +105,19 @@ def _highest(peaks: list[Floats], alpha: float) -> float:
     return max(conformal_threshold(each, promised_alpha(len(each), alpha)) for each in asked)
 
 
-def broken_promise(check: dict[str, Any]) -> str | None:
-    """What good parts of the tuning split say against calibration normals, in words; None where they agree.
+def threshold_warnings(fusion: Mapping[str, Any], alpha: float) -> list[str]:
+    """What people must know of the thresholds: that they promise less than ``alpha``, or had to be raised.
 
     Args:
-        check: ``tuning_check`` of ``fusion.json``.
+        fusion: ``fusion.json``, or as much of it as tells of thresholds.
+        alpha: wanted false-alarm rate.
     """
+    told = coarse_promise(fusion["thresholds"]["normals"], alpha), _contradiction(fusion["tuning_check"])
+    return [warning for warning in told if warning]
+
+
+def _contradiction(check: Mapping[str, Any]) -> str | None:
+    """What good parts of the tuning split say against calibration normals; None where they agree."""
     if check["p_value"] >= UNLIKELY:
         return None
     return (

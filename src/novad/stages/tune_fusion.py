@@ -14,8 +14,8 @@ from novad.errors import CalibrationError
 from novad.stages.choosing import choose_weight, chosen_by
 from novad.stages.map_weight import map_weight
 from novad.stages.runner import main, stage_output, write_json
-from novad.stages.thresholds import GoodParts, broken_promise, conformal_thresholds
-from novad.vision.calibration import coarse_promise, fit_normal_scale
+from novad.stages.thresholds import GoodParts, conformal_thresholds, threshold_warnings
+from novad.vision.calibration import fit_normal_scale
 from novad.vision.fusion import Floats, hybrid_scores
 from novad.vision.maps import MapScale, fit_map_scale, fuse_maps
 
@@ -43,9 +43,8 @@ def run(workspace: Workspace, name: str) -> None:
     parts = GoodParts.of(scores, hybrid, settings.alpha)
     peaks = [_map_peaks(each, map_scales, shown) for each in (maps, _maps(kept, "tuning")) if each]
     thresholds = conformal_thresholds(parts, {**calibrated, "hybrid": hybrid}, peaks, settings)
-    check = parts.check()
-    coarse = coarse_promise(thresholds["normals"], settings.alpha)
-    for warning in filter(None, (coarse, broken_promise(check))):
+    told = {"thresholds": thresholds, "tuning_check": parts.check()}
+    for warning in threshold_warnings(told, settings.alpha):
         print(f"thresholds of {name}: {warning}", file=sys.stderr)
     with stage_output(workspace, name, STAGE) as folder:
         write_json(
@@ -60,8 +59,7 @@ def run(workspace: Workspace, name: str) -> None:
                     **{kind: asdict(scale) for kind, scale in scales.items()},
                     **{f"{kind}_map": asdict(scale) for kind, scale in map_scales.items()},
                 },
-                "thresholds": thresholds,
-                "tuning_check": check,
+                **told,
                 "normal_scores": np.sort(hybrid[parts.setters]).tolist(),
             },
         )
