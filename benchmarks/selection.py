@@ -186,7 +186,7 @@ POLICIES: dict[str, Callable[[_Case], tuple[Option, float]]] = {
     "best alone, tuned weight": _tuned(_best_alone),
     "evidence without an explanation, tuned weight": _tuned(_evidence_from_last(1)),
     "evidence of all layers, tuned weight": _tuned(_evidence_from_last(2)),
-    "evidence of the finest layer, tuned weight": _tuned(_evidence(np.inf)),
+    "evidence of the finest layer, tuned weight": _tuned(_evidence(1e9)),  # no gain is as sure as that
     "evidence of the finest layer unless another is surely better (novad)": _tuned(_evidence(1.0)),
     "evidence, best layers, tuned weight": _tuned(_evidence(0.0)),
 }
