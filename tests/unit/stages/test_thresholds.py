@@ -128,7 +128,7 @@ def test_the_threshold_is_the_higher_one_of_calibration_normals_and_of_all(
 def test_what_is_promised_holds_for_parts_like_either_split(shift: float) -> None:
     random, calibrated, tuned_on = np.random.default_rng(1), 20, 15
     alarms = list[float]()
-    for _ in range(1500):
+    for _ in range(600):
         found = threshold(parts(random.normal(size=calibrated), random.normal(size=tuned_on) + shift))
         alarms.append(float(np.mean(random.normal(size=300) + shift > found)))
     promised = 0.05 if shift == 0 else 0.05 * (calibrated + tuned_on + 1) / (tuned_on + 1)
