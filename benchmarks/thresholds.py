@@ -13,7 +13,7 @@ from novad.stages.deviations import Deviations, learns
 from novad.stages.line import Line
 from novad.stages.options import Examples, Scored, best_option, offered_options
 from novad.stages.thresholds import GoodParts
-from novad.vision.calibration import conformal_threshold, fit_normal_scale, promised_alpha
+from novad.vision.calibration import fit_normal_scale, promised_alpha, promised_threshold
 from novad.vision.fusion import hybrid_scores
 
 __all__ = ["measure"]
@@ -69,10 +69,9 @@ def _figures(deviations: Deviations, scored: Scored, normal: Examples, fresh: Ma
     judged, bad = hybrid_scores(*seen, weight), scored.anomalous[fresh]
     parts, figures = GoodParts.of(told.rows, known, alpha), dict[str, float]()
     for name, setters in (("calibration normals", parts.calibration), ("novad", parts.setters)):
-        promised = promised_alpha(int(setters.sum()), alpha)
-        threshold = conformal_threshold(known[setters], promised)
+        threshold = promised_threshold(known[setters], alpha)
         figures |= {
-            f"promised, {name}": promised,
+            f"promised, {name}": promised_alpha(int(setters.sum()), alpha),
             f"false alarms, {name}": float(np.mean(judged[~bad] > threshold)),
             f"missed, {name}": float(np.mean(judged[bad] <= threshold)),
         }

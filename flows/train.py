@@ -53,8 +53,7 @@ def publish_line(root: Path, line: str, flow_run_id: str | None, reason: str) ->
     """Record the line's results in MLflow and register its detector, once per result."""
     workspace = Workspace(root)
     close_stale_runs(workspace, line)
-    stages = recorded_digests(workspace, line)
-    return publish(workspace, line, flow_run_id, reason, fresh_page, stages)
+    return publish(workspace, line, flow_run_id, reason, fresh_page, recorded_digests)
 
 
 @flow(name="novad-train", task_runner=RUNNER, persist_result=False)

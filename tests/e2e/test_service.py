@@ -839,7 +839,7 @@ def test_the_service_is_measured_beside_its_champion_without_a_trace_in_the_log(
     assert all(row["memory MB"] > 100 for row in rows.values())
     assert served.logged() == before
     empty = ["--data", root / "data" / LINE, "--artifacts", tmp_path, "--results", tmp_path / "none"]
-    assert measured(["service", *map(str, empty), "--threads", "1"]) == 0
+    assert measured(["service", *map(str, empty)]) == 0
     assert not (tmp_path / "none").exists()
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from novad.config.settings import TuneFusionSettings
 from novad.evaluation.rates import surplus_p_value
-from novad.vision.calibration import coarse_promise, conformal_threshold, promised_alpha
+from novad.vision.calibration import coarse_promise, promised_alpha, promised_threshold
 from novad.vision.fusion import Floats
 
 __all__ = ["UNLIKELY", "GoodParts", "conformal_thresholds", "threshold_warnings"]
@@ -54,17 +54,17 @@ class GoodParts:
     def setters(self) -> NDArray[np.bool_]:
         """(k,) which set thresholds."""
         both = self.calibration | self.tuning
-        return both if self._threshold(both) >= self._threshold(self.calibration) else self.calibration
+        return both if self._asks_for(both) >= self._asks_for(self.calibration) else self.calibration
 
     def check(self) -> dict[str, Any]:
         """How many tuning normals exceed what calibration normals ask for, and the chance of that."""
         scores, count = self.hybrid[self.tuning], int(self.calibration.sum())
-        failed = int((scores > self._threshold(self.calibration)).sum())
+        failed = int((scores > self._asks_for(self.calibration)).sum())
         chance = surplus_p_value(failed, len(scores), count, promised_alpha(count, self.alpha))
         return {"normals": len(scores), "failed": failed, "p_value": chance}
 
-    def _threshold(self, asked: NDArray[np.bool_]) -> float:
-        return conformal_threshold(self.hybrid[asked], promised_alpha(int(asked.sum()), self.alpha))
+    def _asks_for(self, normals: NDArray[np.bool_]) -> float:
+        return promised_threshold(self.hybrid[normals], self.alpha)
 
 
 def conformal_thresholds(
@@ -84,25 +84,24 @@ def conformal_thresholds(
     """
     setters = parts.setters
     count = int(setters.sum())
-    alpha = promised_alpha(count, settings.alpha)
-    review = promised_alpha(count, settings.review_alpha)
     return {
         "method": "split conformal",
         "normals": count,
         "normals_of": ["calibration", "tuning"] if (setters & parts.tuning).any() else ["calibration"],
-        "alpha": alpha,
-        "review_alpha": review,
-        "fail": conformal_threshold(parts.hybrid[setters], alpha),
-        "review": conformal_threshold(parts.hybrid[setters], review),
-        "scores": {kind: conformal_threshold(each[setters], alpha) for kind, each in calibrated.items()},
+        "alpha": promised_alpha(count, settings.alpha),
+        "review_alpha": promised_alpha(count, settings.review_alpha),
+        "fail": promised_threshold(parts.hybrid[setters], settings.alpha),
+        "review": promised_threshold(parts.hybrid[setters], settings.review_alpha),
+        "scores": {
+            kind: promised_threshold(each[setters], settings.alpha) for kind, each in calibrated.items()
+        },
         "map": {kind: _highest([each[kind] for each in peaks], settings.alpha) for kind in peaks[0]},
     }
 
 
 def _highest(peaks: list[Floats], alpha: float) -> float:
     """The threshold that calibration normals ask for, or all together where that is higher."""
-    asked = [peaks[0], np.concatenate(peaks)]
-    return max(conformal_threshold(each, promised_alpha(len(each), alpha)) for each in asked)
+    return max(promised_threshold(each, alpha) for each in (peaks[0], np.concatenate(peaks)))
 
 
 def threshold_warnings(fusion: Mapping[str, Any], alpha: float) -> list[str]:

@@ -25,7 +25,7 @@ STAGE = "tune_fusion"
 
 
 def run(workspace: Workspace, name: str) -> None:
-    """Tune the fusion of one line on its tuning split, its thresholds on good parts that taught nothing."""
+    """Tune the fusion of one line on its tuning split, its thresholds on good parts."""
     settings = line_settings(workspace.params, name).tune_fusion
     before = workspace.artifacts(name, "calibrate_explainer")
     scores = pd.read_parquet(before / "scores.parquet")

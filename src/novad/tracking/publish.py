@@ -55,7 +55,7 @@ def publish(
     flow_run_id: str | None = None,
     reason: str = "by hand",
     page: Callable[[PublishedRun], str] | None = None,
-    stages: Stages | None = None,
+    recorded: Callable[[Workspace, str], Stages] = dvc_digests,
 ) -> Published:
     """Register what ``artifacts/LINE`` holds, or find it registered; the caller holds the line's lock.
 
@@ -67,7 +67,7 @@ def publish(
         flow_run_id: the Prefect flow run that asks for it.
         reason: why the line was trained.
         page: tells people about a run before it is logged; the run keeps what it returns as `report.html`.
-        stages: from ``dvc_digests``; read here when omitted.
+        recorded: reads what DVC recorded of the line; by default while others may be writing it.
     Raises:
         ConfigError: the line is unknown or not trained.
         IntegrityError: an output is damaged.
@@ -88,7 +88,7 @@ def publish(
         _close_runs(client, experiment)
         run = _finished_run(client, experiment, digest)
         if run is None:
-            stages = dvc_digests(workspace, line) if stages is None else stages
+            stages = recorded(workspace, line)
             tags = lineage_tags(workspace, stages, flow_run_id) | {"novad.reason": reason}
             lineage = Lineage(tags, stages)
             run = _log_run(client, workspace, line, settings, experiment, manifest, lineage, page)

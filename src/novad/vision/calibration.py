@@ -17,6 +17,7 @@ __all__ = [
     "fit_normal_scale",
     "normal_scales",
     "promised_alpha",
+    "promised_threshold",
 ]
 
 Floats = NDArray[np.float64]
@@ -91,6 +92,18 @@ def conformal_rank(count: int, alpha: float) -> int:
 def promised_alpha(count: int, alpha: float) -> float:
     """The false-alarm rate that ``count`` normals can promise: ``alpha``, or 1/(n+1) where that is more."""
     return max(alpha, 1 / (count + 1))
+
+
+def promised_threshold(normal_scores: NDArray[np.floating], alpha: float) -> float:
+    """``conformal_threshold`` at the rate that so many normals can promise; never infinite.
+
+    Args:
+        normal_scores: (n,) scores of normals that were not learned from.
+        alpha: wanted false-alarm rate, 0 < alpha < 1.
+    Raises:
+        CalibrationError: empty or non-finite scores, or alpha outside (0, 1).
+    """
+    return conformal_threshold(normal_scores, promised_alpha(len(normal_scores), alpha))
 
 
 def coarse_promise(count: int, alpha: float) -> str | None:

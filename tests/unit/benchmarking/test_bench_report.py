@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from novad.benchmarking.comparison import Comparison
-from novad.benchmarking.report import COLUMNS, cells, markdown, write_report
+from novad.benchmarking.report import COLUMNS, cells, data_gate, markdown, write_report
 from novad.evaluation.summary import KINDS
 
 COST = {"fit_seconds": 12.34, "ms_per_image": 5.67, "peak_rss_mb": 890.1}
@@ -67,6 +67,11 @@ def test_every_method_has_a_row_of_all_columns(comparison: Comparison) -> None:
     assert rows[3][4] == "0.250 (0.200 to 0.300), 3 of 12"
     assert rows[3][7:] == ["-", "5.7", "12.3", "890"]
     assert rows[4][1:] == ["failed", *["-"] * (len(COLUMNS) - 2)]
+
+
+def test_a_warning_that_concerns_no_image_names_none() -> None:
+    few = {"check": "thresholds", "severity": "warning", "images": [], "message": "9 good parts set them"}
+    assert data_gate({"left_out": [], "warnings": [few]}) == ["warning thresholds: 9 good parts set them"]
 
 
 def test_figures_that_are_not_defined_are_dashes() -> None:
