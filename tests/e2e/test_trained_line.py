@@ -26,6 +26,7 @@ from novad.pipeline.graph import stale_stages
 from novad.stages.deviations import image_tensors
 from novad.stages.line import Line
 from novad.stages.map_weight import pixel_auroc
+from novad.stages.thresholds import GoodParts
 from novad.vision import Detector
 from novad.vision.backbones import file_sha256
 from novad.vision.models import raw_scores
@@ -311,6 +312,13 @@ def test_thresholds_are_measured_on_images_that_had_no_say(
     assert row["promised, calibration normals"] == pytest.approx(max(0.05, 1 / (calibration + 1)))
     assert row["false alarms, novad"] <= row["false alarms, calibration normals"]
     assert row["missed, novad"] >= row["missed, calibration normals"]
+    # Whoever sets thresholds, it is by them that the last columns judge.
+    monkeypatch.setattr(GoodParts, "setters", property(lambda parts: parts.tuning))
+    assert main(["thresholds", *asked]) == 0
+    (other,) = json.loads((tmp_path / "thresholds.json").read_text())["rows"]
+    assert other["promised, novad"] == pytest.approx(1 / (row["good of the tuning split"] + 1))
+    assert other["promised, calibration normals"] == row["promised, calibration normals"]
+    assert other["missed, novad"] != row["missed, novad"]
 
 
 def test_a_good_part_below_the_map_threshold_does_not_glow(trained: Workspace) -> None:
