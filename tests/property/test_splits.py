@@ -186,6 +186,29 @@ def test_repetitive_products_are_not_glued_together() -> None:
     assert near_duplicate_pairs(_pictures(*cells), 64) == []
 
 
+def _part(seed: int) -> np.ndarray:
+    """A bright plate on a dark background, as every other, with a fine structure of its own."""
+    plate = np.zeros((32, 32))
+    plate[6:26, 6:26] = 180 + np.random.default_rng(seed).normal(0, 8, (20, 20))
+    return np.rint(plate + 20).astype(np.int32)
+
+
+def test_parts_on_a_plain_background_are_not_glued_together_and_their_copies_are() -> None:
+    parts = [_part(seed) for seed in range(12)]
+    assert np.corrcoef(np.stack(parts).reshape(12, -1)).min() > 0.98
+    noisy = parts[0] + np.random.default_rng(99).normal(0, 0.5, (32, 32)).round().astype(np.int32)
+    assert near_duplicate_pairs(_pictures(*parts, noisy), 64) == [(0, 12)]
+
+
+def test_what_joins_a_line_does_not_glue_its_own_parts_together() -> None:
+    manifest = _pictures(*(_part(seed) for seed in range(12)), *(_picture(seed) for seed in range(60)))
+    alone = near_duplicate_pairs(manifest, 64)
+    assert any(i < j < 12 for i, j in alone), "sixty unlike pictures make twelve parts look like copies"
+    joined = [f"test/good/{accepted_stem(digest)}.png" for digest in manifest["sha256"][12:]]
+    manifest.loc[12:, "path"] = joined
+    assert near_duplicate_pairs(manifest, 64) == []
+
+
 def test_pictures_without_structure_are_no_near_duplicates() -> None:
     flat = np.full((32, 32), 128, np.int32)
     assert near_duplicate_pairs(_pictures(flat, flat + 1), 64) == []

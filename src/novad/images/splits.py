@@ -32,8 +32,13 @@ SPLITS = ("bank", "calibration", "tuning", "test")
 HELD_BACK_SHARE = 0.2
 # One score alone has no spread to scale others by.
 FEWEST_CALIBRATING = 2
-# Measured on solar cells, boards and the demo lines: see docs/decisions/data-gate-and-splits.md.
+# Measured on solar cells, boards, demo lines and drawn objects: see docs/decisions/data-gate-and-splits.md.
 NEAR_DUPLICATE_CORRELATION = 0.98
+# Parts that lie alike on one background correlate by more than that: a copy is nearer than this share of what
+# lies between two pictures of the line on average.
+NEAR_DUPLICATE_SHARE = 0.1
+# What compression and noise take from the correlation of a copy, however alike all pictures are.
+_COPY_DISTANCE = 0.0005
 
 _BLOCK_ROWS = 512
 _BLOCK_PAIRS = 8192
@@ -111,14 +116,21 @@ def near_duplicate_pairs(manifest: pd.DataFrame, bits: int) -> list[tuple[int, i
     """Positions of row pairs that show almost the same picture, i < j.
 
     Both must hold: the perceptual hashes differ in at most ``bits`` of 64 bits, and the 32 x 32 thumbnails
-    correlate to at least 0.98. The hash alone would glue repetitive products together (all solar cells have
-    the same grid). A thumbnail without structure says nothing and is no one's near-duplicate.
+    correlate to at least 0.98, and more where most pictures of the line do: a pair's distance, 1 less the
+    correlation, is at most a tenth of the mean distance. The hash alone would glue repetitive products
+    together (all solar cells have the same grid), 0.98 alone parts on a plain background. A thumbnail without
+    structure says nothing and is no one's near-duplicate.
     """
     usable = np.flatnonzero(manifest["phash"].notna().to_numpy())
     if len(usable) < 2:
         return []
     hashes = np.array([int(value, 16) for value in manifest["phash"].iloc[usable]], np.uint64)
     thumbnails = np.stack([np.frombuffer(value, np.uint8) for value in manifest["thumbnail"].iloc[usable]])
+    # What joins a line must not change which of its own images are alike.
+    own = thumbnails[~_joined(manifest.iloc[usable])]
+    limit = 1 - np.clip(
+        NEAR_DUPLICATE_SHARE * _mean_distance(own), _COPY_DISTANCE, 1 - NEAR_DUPLICATE_CORRELATION
+    )
     pairs: list[tuple[int, int]] = []
     for start in range(0, len(hashes), _BLOCK_ROWS):
         block = hashes[start : start + _BLOCK_ROWS]
@@ -126,13 +138,27 @@ def near_duplicate_pairs(manifest: pd.DataFrame, bits: int) -> list[tuple[int, i
         left, right = np.nonzero(np.triu(close, 1))
         for at in range(0, len(left), _BLOCK_PAIRS):
             i, j = left[at : at + _BLOCK_PAIRS] + start, right[at : at + _BLOCK_PAIRS] + start
-            alike = _correlated(thumbnails[i], thumbnails[j])
+            alike = _correlated(thumbnails[i], thumbnails[j], limit)
             pairs += zip(usable[i[alike]].tolist(), usable[j[alike]].tolist(), strict=True)
     return pairs
 
 
-def _correlated(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Whether rows correlate (Pearson) to at least the limit; sums are exact integers on any machine."""
+def _mean_distance(thumbnails: NDArray[np.uint8]) -> float:
+    """Mean of 1 less the correlation over all pairs of rows that have structure; 1 where there is no pair.
+
+    With each row itself, the mean correlation is the squared length of the mean of the standardised rows.
+    """
+    total, count = np.zeros(thumbnails.shape[1]), 0
+    for start in range(0, len(thumbnails), _BLOCK_ROWS):
+        rows = thumbnails[start : start + _BLOCK_ROWS].astype(float)
+        rows = rows[rows.var(axis=1) >= 1]
+        total += ((rows - rows.mean(axis=1, keepdims=True)) / rows.std(axis=1, keepdims=True)).sum(axis=0)
+        count += len(rows)
+    return (1 - float(np.square(total / count).mean())) * count / (count - 1) if count > 1 else 1.0
+
+
+def _correlated(a: NDArray[np.uint8], b: NDArray[np.uint8], limit: float) -> NDArray[np.bool_]:
+    """Whether rows correlate (Pearson) to at least ``limit``; sums are exact integers on any machine."""
     x, y = a.astype(np.int64), b.astype(np.int64)
     n = x.shape[1]
     covariance = n * (x * y).sum(1) - x.sum(1) * y.sum(1)
@@ -140,8 +166,8 @@ def _correlated(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> NDArray[np.bool_]
     spread_y = n * (y * y).sum(1) - y.sum(1) ** 2
     # One grey level of standard deviation: below that, correlation is that of noise.
     structured = (spread_x >= n * n) & (spread_y >= n * n)
-    limit = NEAR_DUPLICATE_CORRELATION * np.sqrt(spread_x.astype(float) * spread_y.astype(float))
-    alike: NDArray[np.bool_] = structured & (covariance >= limit)
+    least = limit * np.sqrt(spread_x.astype(float) * spread_y.astype(float))
+    alike: NDArray[np.bool_] = structured & (covariance >= least)
     return alike
 
 
