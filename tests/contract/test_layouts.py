@@ -145,9 +145,43 @@ def test_defects_in_the_training_folder_are_refused(tmp_path: Path) -> None:
 
 def test_a_normal_class_of_another_name_is_named(tmp_path: Path) -> None:
     _mvtec(tmp_path)
-    (tmp_path / "train/good").rename(tmp_path / "train/ok")
-    with pytest.raises(ConfigError, match=r"train/good: no such folder, but ok: call .* 'good', in train"):
+    (tmp_path / "train/good").rename(tmp_path / "train/fine")
+    with pytest.raises(ConfigError, match=r"train/good: no such folder, but fine: call .* in train"):
         discover(tmp_path, "mvtec")
+
+
+def test_btad_calls_normal_images_ok(tmp_path: Path) -> None:
+    for i in range(4):
+        _image(tmp_path / f"train/ok/000{i}.png", i)
+    _image(tmp_path / "test/ok/0000.png", 10)
+    _image(tmp_path / "test/ko/0000.png", 11)
+    _mask(tmp_path / "ground_truth/ko/0000.png")
+    found = {s.path: s for s in discover(tmp_path, "mvtec")}
+    assert {(s.source, s.label, s.defect_type) for s in found.values()} == {
+        ("train", 0, "good"),
+        ("test", 0, "good"),
+        ("test", 1, "ko"),
+    }
+    assert found["test/ko/0000.png"].mask_path == "ground_truth/ko/0000.png"
+    assert found["test/ok/0000.png"].mask_path is None
+    _image(tmp_path / "train/good/accepted-0.png", 20)
+    assert sum(s.source == "train" and not s.label for s in discover(tmp_path, "mvtec")) == 5
+
+
+def test_mvtec_ad_2_keeps_labelled_test_images_and_masks_in_test_public(tmp_path: Path) -> None:
+    for i in range(4):
+        _image(tmp_path / f"train/good/00{i}_regular.png", i)
+    _image(tmp_path / "validation/good/000_regular.png", 9)
+    _image(tmp_path / "test_public/good/000_regular.png", 10)
+    _image(tmp_path / "test_public/bad/000_overexposed.png", 11)
+    _mask(tmp_path / "test_public/ground_truth/bad/000_overexposed_mask.png")
+    _image(tmp_path / "test_private/000_regular.png", 12)
+    found = {s.path: s for s in discover(tmp_path, "mvtec")}
+    defect = found["test_public/bad/000_overexposed.png"]
+    assert (defect.source, defect.label, defect.defect_type) == ("test", 1, "bad")
+    assert defect.mask_path == "test_public/ground_truth/bad/000_overexposed_mask.png"
+    assert sorted(s.source for s in found.values()) == ["test"] * 2 + ["train"] * 5
+    assert not any(s.remark for s in found.values())
 
 
 def test_masks_named_like_their_image_are_found_too(tmp_path: Path) -> None:

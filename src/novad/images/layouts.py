@@ -10,9 +10,21 @@ from novad.errors import ConfigError, RefusedError
 from novad.images.folders import relative_files, stem_below
 from novad.images.mask_files import MaskFiles
 
-__all__ = ["GOOD", "LAYOUTS", "Sample", "accepted_sample", "accepted_stem", "discover", "keep_visa_split"]
+__all__ = [
+    "GOOD",
+    "LAYOUTS",
+    "Sample",
+    "accepted_sample",
+    "accepted_stem",
+    "discover",
+    "is_normal",
+    "keep_visa_split",
+]
 
 GOOD = "good"
+_NORMAL = (GOOD, "ok")  # BTAD's name
+_TESTS = ("test", "test_public")  # the part of MVTec AD 2 whose labels are published
+_MASKS = "ground_truth"
 _UNNAMED_DEFECT = "unspecified"
 _NAMES_TOLD = 5
 _VISA_SPLITS = ("split_csv/1cls.csv", "1cls.csv")
@@ -46,6 +58,11 @@ def discover(root: Path, layout: str) -> list[Sample]:
     return sorted(LAYOUTS[layout](root), key=lambda sample: sample.path)
 
 
+def is_normal(folder: str) -> bool:
+    """Whether images in a folder of this name are normal ones, as layouts see it."""
+    return folder.casefold() in _NORMAL
+
+
 def accepted_stem(sha256: str) -> str:
     """File name, without its ending, of an image that joins a line: no two images share one."""
     return f"accepted-{sha256[:16]}"
@@ -77,29 +94,29 @@ def accepted_sample(layout: str, file_name: str, defect_type: str | None, *, goo
 def _mvtec(root: Path) -> list[Sample]:
     """MVTec AD (Bergmann et al. 2019): train/good, test/TYPE, ground_truth/TYPE/NAME_mask.png.
 
-    Also fits VisA after its own preparation for PyTorch, whose masks are ground_truth/TYPE/NAME.png, and
-    MVTec LOCO (Bergmann et al. 2022), whose masks are ground_truth/TYPE/NAME/*.png. LOCO's validation/good
-    are training images here: splits hold back their own share of normals.
+    Also fits VisA after its own preparation for PyTorch, whose masks are ground_truth/TYPE/NAME.png, BTAD
+    (Mishra et al. 2021), whose normal images lie in ``ok``, MVTec LOCO (Bergmann et al. 2022), whose masks
+    are ground_truth/TYPE/NAME/*.png, and MVTec AD 2 (Heckler-Kram et al. 2025), whose labelled test images
+    and masks lie in ``test_public``. validation/good are training images here: splits hold back their own
+    share of normals.
     """
-    _require_good(root / "train")
-    _require(root, "test")
-    strangers = [folder.name for folder in _folders(root / "train") if folder.name != GOOD]
-    if strangers:
-        raise ConfigError(
-            f"{root / 'train'}: only 'good' belongs here, found {', '.join(strangers)}: the memory bank "
-            "must not see defects; move them to test"
-        )
+    normal = _normal_folders(root / "train")
+    test = next((name for name in _TESTS if (root / name).is_dir()), _TESTS[0])
+    _require(root, test)
     samples = [
         Sample(path, "train", 0, GOOD)
-        for folder in ("train/good", "validation/good")
+        for folder in (*(f"train/{name}" for name in normal), "validation/good")
         for path in relative_files(root, folder)
     ]
-    masks = MaskFiles(root, "ground_truth")
-    for folder in _folders(root / "test"):
-        label = int(folder.name != GOOD)
-        for path in relative_files(root, f"test/{folder.name}"):
+    inside = f"{test}/{_MASKS}"
+    masks = MaskFiles(root, inside if (root / inside).is_dir() else _MASKS)
+    for folder in _folders(root / test):
+        if folder.name == _MASKS:
+            continue
+        kind = GOOD if is_normal(folder.name) else folder.name
+        for path in relative_files(root, f"{test}/{folder.name}"):
             mask = masks.of(stem_below(path, 1))  # that of a normal image, all black, is not missed either
-            samples.append(Sample(path, "test", label, folder.name, mask if label else None))
+            samples.append(Sample(path, "test", int(kind != GOOD), kind, mask if kind != GOOD else None))
     return _with_unused_masks(samples, masks)
 
 
@@ -268,15 +285,27 @@ def _require(root: Path, *folders: str) -> None:
             raise ConfigError(f"{root / folder}: no such folder; see the layouts in the README")
 
 
-def _require_good(train: Path) -> None:
-    """The normal class may bear another name, as 'ok' in BTAD: name what is there."""
+def _normal_folders(train: Path) -> list[str]:
+    """Names of the folders of normal images, the only ones that belong here.
+
+    Raises:
+        ConfigError: there is none, or another one beside.
+    """
     found = [folder.name for folder in _folders(train)] if train.is_dir() else []
-    if found and GOOD not in found:
+    normal = [name for name in found if is_normal(name)]
+    strangers = ", ".join(name for name in found if not is_normal(name))
+    if strangers and not normal:
         raise ConfigError(
-            f"{train / GOOD}: no such folder, but {', '.join(found)}: call the folder of normal images "
-            f"'{GOOD}', in train and in test"
+            f"{train / GOOD}: no such folder, but {strangers}: call the folder of normal images '{GOOD}', "
+            "in train and in test"
         )
-    _require(train, GOOD)
+    if strangers:
+        raise ConfigError(
+            f"{train}: only '{GOOD}' belongs here, found {strangers}: the memory bank must not see defects; "
+            "move them to test"
+        )
+    _require(train, *normal or [GOOD])
+    return normal
 
 
 def _folders(parent: Path) -> list[Path]:

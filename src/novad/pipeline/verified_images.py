@@ -7,7 +7,7 @@ from typing import Literal
 
 from novad.config import Workspace
 from novad.images.decode import read_known
-from novad.images.layouts import GOOD
+from novad.images.layouts import is_normal
 from novad.serving.image_store import ImageStore, image_folder
 from novad.tracking import LoggedDecision, OperatorVerdict, line_verdicts
 
@@ -119,6 +119,6 @@ def _names_a_folder(defect_type: str) -> bool:
     return (
         not defect_type.startswith(".")
         and not {"/", "\\", "\0"} & set(defect_type)
-        and defect_type.casefold() != GOOD
+        and not is_normal(defect_type)
         and len(defect_type.encode()) <= _TYPE_BYTES
     )
