@@ -7,6 +7,7 @@ other 40 %. The test split is not opened.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,10 +21,11 @@ from novad.evaluation.metrics import fnr_at_fpr, image_auroc
 from novad.stages.calibrate_explainer import tuning_images
 from novad.stages.deviations import Deviations, learns
 from novad.stages.line import Line
-from novad.stages.options import Examples, Option, Scored, best_option, offered_options, single_option
+from novad.stages.options import SURE, Examples, Option, Scored, best_option, offered_options, single_option
 from novad.vision.calibration import fit_normal_scale
 from novad.vision.fusion import hybrid_scores
 from novad.vision.novelty import Candidate
+from novad.vision.selection import surely_better
 
 __all__ = ["measure", "novelty_of", "part_of"]
 
@@ -49,6 +51,16 @@ class _Case:
 
     def of(self, rows: NDArray[np.bool_]) -> "_Case":
         return replace(self, scored=part_of(self.scored, rows))
+
+    @cached_property
+    def plain(self) -> list[Option]:
+        """What a line with few anomalies may take."""
+        return offered_options(self.settings, self.scored, self.reference, None)
+
+    @cached_property
+    def learned(self) -> list[Option]:
+        """What a line that learns may take: singles, then evidence of each layer, last that of the memory."""
+        return offered_options(self.settings, self.scored, self.reference, self.normal)
 
 
 def part_of(scored: Scored, rows: NDArray[np.bool_]) -> Scored:
@@ -93,22 +105,24 @@ def _case(line: Line) -> _Case:
 def _rows(line: str, case: _Case) -> list[dict[str, Any]]:
     rng = np.random.default_rng(0)
     parts = [rng.random(len(case.scored.rows)) < 0.6 for _ in range(ROUNDS)]
-    rows = []
-    for name, policy in POLICIES.items():
-        if case.normal is None and name.startswith("evidence"):
-            continue
-        judged = [_judge(*policy(case.of(part)), case.scored, part) for part in parts]
-        auroc, missed, alone = np.mean(judged, axis=0)
-        rows.append(
-            {
-                "line": line,
-                "policy": name,
-                "AUROC": float(auroc),
-                "missed at 5 % FPR": float(missed),
-                "novelty alone, AUROC": float(alone),
-            }
-        )
-    return rows
+    asked = [name for name in POLICIES if case.normal is not None or not name.startswith("evidence")]
+    judged = np.stack([_judged(case, part, asked) for part in parts]).mean(axis=0)
+    return [
+        {
+            "line": line,
+            "policy": name,
+            "AUROC": float(auroc),
+            "missed at 5 % FPR": float(missed),
+            "novelty alone, AUROC": float(alone),
+        }
+        for name, (auroc, missed, alone) in zip(asked, judged, strict=True)
+    ]
+
+
+def _judged(case: _Case, part: NDArray[np.bool_], asked: list[str]) -> NDArray[np.float64]:
+    """(policies, 3) figures of what is not in ``part``, by what each policy learns in it."""
+    told = case.of(part)
+    return np.array([_judge(*POLICIES[name](told), case.scored, part) for name in asked])
 
 
 def _judge(option: Option, weight: float, scored: Scored, part: NDArray[np.bool_]) -> tuple[float, ...]:
@@ -136,11 +150,11 @@ def _single(case: _Case) -> Option:
 
 
 def _surely_better(case: _Case) -> Option:
-    return best_option(offered_options(case.settings, case.scored, case.reference, None), case.scored)
+    return best_option(case.plain, case.scored)
 
 
 def _appearance(case: _Case) -> Option:
-    return offered_options(case.settings, case.scored, case.reference, None)[-1]
+    return case.plain[-1]
 
 
 def _best_alone(case: _Case) -> Option:
@@ -151,22 +165,20 @@ def _best_alone(case: _Case) -> Option:
 
 
 def _evidence(confidence: float) -> Callable[[_Case], Option]:
-    """Evidence of the finest layer, unless another option is better by so many standard errors."""
+    """Evidence of the finest layer, unless other evidence is better by so many standard errors."""
+    return lambda case: best_option(case.learned, case.scored, confidence)
 
-    def choice(case: _Case) -> Option:
-        options = offered_options(case.settings, case.scored, case.reference, case.normal)
-        return best_option(options, case.scored, confidence)
 
-    return choice
+def _any(case: _Case) -> Option:
+    """The same, but a single deviation may take its place, too."""
+    start = next(at for at, option in enumerate(case.learned) if option.evidence is not None)
+    hybrids, asked = np.stack([option.hybrid for option in case.learned], axis=1), case.scored.chooses
+    return case.learned[surely_better(hybrids[asked], start, case.scored.anomalous[asked], SURE)]
 
 
 def _evidence_from_last(place: int) -> Callable[[_Case], Option]:
     """The last option has no explanation, the one before it that of all layers."""
-
-    def choice(case: _Case) -> Option:
-        return offered_options(case.settings, case.scored, case.reference, case.normal)[-place]
-
-    return choice
+    return lambda case: case.learned[-place]
 
 
 def _tuned(choice: Callable[[_Case], Option]) -> Callable[[_Case], tuple[Option, float]]:
@@ -187,6 +199,7 @@ POLICIES: dict[str, Callable[[_Case], tuple[Option, float]]] = {
     "evidence without an explanation, tuned weight": _tuned(_evidence_from_last(1)),
     "evidence of all layers, tuned weight": _tuned(_evidence_from_last(2)),
     "evidence of the finest layer, tuned weight": _tuned(_evidence(1e9)),  # no gain is as sure as that
-    "evidence of the finest layer unless another is surely better (novad)": _tuned(_evidence(1.0)),
+    "evidence of the finest layer unless other evidence is surely better (novad)": _tuned(_evidence(SURE)),
+    "evidence of the finest layer unless anything is surely better": _tuned(_any),
     "evidence, best layers, tuned weight": _tuned(_evidence(0.0)),
 }

@@ -136,18 +136,18 @@ def offered_options(
 def best_option(options: list[Option], scored: Scored, confidence: float = SURE) -> Option:
     """Evidence of the finest layer, or appearance where nobody learned, unless another surely fuses better.
 
-    The finest layer has the shortest way back to the input, and evidence of deeper ones finds no more
-    (docs/decisions/novelty-and-fusion.md).
+    The finest layer has the shortest way back to the input, and evidence of deeper ones finds no more. Where
+    evidence was learned only other evidence can take its place: a single deviation that happens to fuse well
+    with familiarity on a few dozen images says little by itself (docs/decisions/novelty-and-fusion.md).
 
     Args:
         options: from ``offered_options``.
         scored: what they scored.
         confidence: standard errors of the paired gain in AUROC that another must exceed.
     """
-    hybrids, asked = np.stack([option.hybrid for option in options], axis=1), scored.chooses
-    learned = (at for at, option in enumerate(options) if option.evidence is not None)
-    start = next(learned, len(options) - 1)
-    return options[surely_better(hybrids[asked], start, scored.anomalous[asked], confidence)]
+    compared = [option for option in options if option.evidence is not None] or options[::-1]
+    hybrids, asked = np.stack([option.hybrid for option in compared], axis=1), scored.chooses
+    return compared[surely_better(hybrids[asked], 0, scored.anomalous[asked], confidence)]
 
 
 def single_option(settings: LineSettings, scored: Scored, chosen: Candidate) -> Option:

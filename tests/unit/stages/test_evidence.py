@@ -251,6 +251,16 @@ def test_the_finest_layer_is_explained_unless_another_is_surely_better(deeper: f
     assert best_option(options, scored).name == chosen
 
 
+def test_where_evidence_was_learned_no_single_deviation_takes_its_place() -> None:
+    """Not even one that separates all with familiarity, which by itself says nothing."""
+    scored, normal, reference = _looks(0, 0.0)
+    single, looks, finest, memory = offered_options(_line(), scored, reference, normal)
+    single = replace(single, hybrid=scored.anomalous.astype(float))
+    assert best_option([single, looks, finest, memory], scored) is finest
+    memory = replace(memory, hybrid=scored.anomalous.astype(float))
+    assert best_option([single, looks, finest, memory], scored) is memory
+
+
 def test_evidence_reads_appearance_last_and_without_a_penalty() -> None:
     scored, normal, reference = _looks(2, 1.5)
     options = offered_options(_line(), scored, reference, normal)
