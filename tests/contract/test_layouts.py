@@ -131,6 +131,13 @@ def test_a_missing_or_empty_folder_is_wrong_use_and_is_named(
         assert exit_code(caught.value) == 2
 
 
+def test_the_folder_of_a_whole_data_set_names_the_lines_in_it(example: tuple[Path, str]) -> None:
+    root, layout = example
+    (root.parent / "readme").mkdir()
+    with pytest.raises(ConfigError, match=f"; a product line is one of its folders: {root.name}$"):
+        discover(root.parent, layout)
+
+
 def test_an_unknown_layout_names_those_that_exist(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="'coco' is unknown; choose one of folder, mvtec, visa"):
         discover(tmp_path, "coco")

@@ -100,6 +100,7 @@ def _mvtec(root: Path) -> list[Sample]:
     and masks lie in ``test_public``. validation/good are training images here: splits hold back their own
     share of normals.
     """
+    _require(root, "train")
     normal = _normal_folders(root / "train")
     test = next((name for name in _TESTS if (root / name).is_dir()), _TESTS[0])
     _require(root, test)
@@ -236,7 +237,10 @@ def _visa_divided(root: Path, rows: list[dict[str, str]]) -> list[Sample]:
 def _visa_annotations(root: Path) -> list[Sample]:
     table = root / "image_anno.csv"
     if not table.is_file():
-        raise ConfigError(f"{root}: layout visa needs split_csv/1cls.csv, 1cls.csv or image_anno.csv")
+        raise ConfigError(
+            f"{root}: layout visa needs split_csv/1cls.csv, 1cls.csv or image_anno.csv"
+            f"{_told_lines(root, *_VISA_SPLITS, table.name)}"
+        )
     samples = []
     for row in _rows(table, ("image", "label", "mask")):
         label = int(row["label"] != "normal")
@@ -282,7 +286,16 @@ def _rows(table: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
 def _require(root: Path, *folders: str) -> None:
     for folder in folders:
         if not (root / folder).is_dir():
-            raise ConfigError(f"{root / folder}: no such folder; see the layouts in the README")
+            raise ConfigError(
+                f"{root / folder}: no such folder; see the layouts in the README{_told_lines(root, folder)}"
+            )
+
+
+def _told_lines(root: Path, *signs: str) -> str:
+    """Whoever names the folder of a whole data set is told which of its folders could be the line."""
+    lines = [each.name for each in _folders(root) if any((each / sign).exists() for sign in signs)]
+    shown = ", ".join(lines[:_NAMES_TOLD]) + (", ..." if len(lines) > _NAMES_TOLD else "")
+    return f"; a product line is one of its folders: {shown}" if lines else ""
 
 
 def _normal_folders(train: Path) -> list[str]:
@@ -291,7 +304,7 @@ def _normal_folders(train: Path) -> list[str]:
     Raises:
         ConfigError: there is none, or another one beside.
     """
-    found = [folder.name for folder in _folders(train)] if train.is_dir() else []
+    found = [folder.name for folder in _folders(train)]
     normal = [name for name in found if is_normal(name)]
     strangers = ", ".join(name for name in found if not is_normal(name))
     if strangers and not normal:
