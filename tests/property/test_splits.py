@@ -200,6 +200,29 @@ def test_parts_on_a_plain_background_are_not_glued_together_and_their_copies_are
     assert near_duplicate_pairs(_pictures(*parts, noisy), 64) == [(0, 12)]
 
 
+@given(spread=st.floats(0, 40), own=st.floats(0.5, 20), seed=st.integers(0, 99))
+@settings(max_examples=30, deadline=None)
+def test_near_duplicates_are_nearer_than_a_tenth_of_the_mean_distance(
+    spread: float, own: float, seed: int
+) -> None:
+    """Pair by pair, for lines whose pictures are anything between one and unlike."""
+    random = np.random.default_rng(seed)
+    shared, kinds = random.normal(0, 40, (32, 32)), random.normal(0, 1, (5, 32, 32))
+    pictures = [
+        np.clip(128 + shared + spread * kinds[i // 3] + random.normal(0, own, (32, 32)), 0, 255)
+        for i in range(15)
+    ]
+    manifest = _pictures(*(np.rint(each).astype(np.int32) for each in pictures))
+    seen = np.stack([np.frombuffer(each, np.uint8).astype(float) for each in manifest["thumbnail"]])
+    apart = 1 - np.corrcoef(seen)
+    i, j = np.triu_indices(15, 1)
+    limit = min(0.02, max(0.0005, apart[i, j].mean() / 10))
+    sure = np.abs(apart[i, j] - limit) > 1e-9
+    found = set(near_duplicate_pairs(manifest, 64))
+    alike = {(a, b): apart[a, b] < limit for a, b in zip(i[sure].tolist(), j[sure].tolist(), strict=True)}
+    assert all((pair in found) == near for pair, near in alike.items())
+
+
 def test_what_joins_a_line_does_not_glue_its_own_parts_together() -> None:
     manifest = _pictures(*(_part(seed) for seed in range(12)), *(_picture(seed) for seed in range(60)))
     alone = near_duplicate_pairs(manifest, 64)

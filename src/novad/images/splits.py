@@ -127,10 +127,8 @@ def near_duplicate_pairs(manifest: pd.DataFrame, bits: int) -> list[tuple[int, i
     hashes = np.array([int(value, 16) for value in manifest["phash"].iloc[usable]], np.uint64)
     thumbnails = np.stack([np.frombuffer(value, np.uint8) for value in manifest["thumbnail"].iloc[usable]])
     # What joins a line must not change which of its own images are alike.
-    own = thumbnails[~_joined(manifest.iloc[usable])]
-    limit = 1 - np.clip(
-        NEAR_DUPLICATE_SHARE * _mean_distance(own), _COPY_DISTANCE, 1 - NEAR_DUPLICATE_CORRELATION
-    )
+    usual = _mean_distance(thumbnails, ~_joined(manifest.iloc[usable]))
+    limit = 1 - np.clip(NEAR_DUPLICATE_SHARE * usual, _COPY_DISTANCE, 1 - NEAR_DUPLICATE_CORRELATION)
     pairs: list[tuple[int, int]] = []
     for start in range(0, len(hashes), _BLOCK_ROWS):
         block = hashes[start : start + _BLOCK_ROWS]
@@ -143,14 +141,15 @@ def near_duplicate_pairs(manifest: pd.DataFrame, bits: int) -> list[tuple[int, i
     return pairs
 
 
-def _mean_distance(thumbnails: NDArray[np.uint8]) -> float:
-    """Mean of 1 less the correlation over all pairs of rows that have structure; 1 where there is no pair.
+def _mean_distance(thumbnails: NDArray[np.uint8], asked: NDArray[np.bool_]) -> float:
+    """Mean of 1 less the correlation over pairs of asked rows that have structure; 1 where there is no pair.
 
     With each row itself, the mean correlation is the squared length of the mean of the standardised rows.
     """
     total, count = np.zeros(thumbnails.shape[1]), 0
     for start in range(0, len(thumbnails), _BLOCK_ROWS):
-        rows = thumbnails[start : start + _BLOCK_ROWS].astype(float)
+        block = slice(start, start + _BLOCK_ROWS)
+        rows = thumbnails[block][asked[block]].astype(float)
         rows = rows[rows.var(axis=1) >= 1]
         total += ((rows - rows.mean(axis=1, keepdims=True)) / rows.std(axis=1, keepdims=True)).sum(axis=0)
         count += len(rows)
