@@ -21,11 +21,19 @@ from novad.evaluation.metrics import fnr_at_fpr, image_auroc
 from novad.stages.calibrate_explainer import tuning_images
 from novad.stages.deviations import Deviations, learns
 from novad.stages.line import Line
-from novad.stages.options import SURE, Examples, Option, Scored, best_option, offered_options, single_option
+from novad.stages.options import (
+    SURE,
+    Examples,
+    Option,
+    Scored,
+    best_option,
+    offered_options,
+    single_option,
+    surest_option,
+)
 from novad.vision.calibration import fit_normal_scale
 from novad.vision.fusion import hybrid_scores
 from novad.vision.novelty import Candidate
-from novad.vision.selection import surely_better
 
 __all__ = ["measure", "novelty_of", "part_of"]
 
@@ -171,9 +179,8 @@ def _evidence(confidence: float) -> Callable[[_Case], Option]:
 
 def _any(case: _Case) -> Option:
     """The same, but a single deviation may take its place, too."""
-    start = next(at for at, option in enumerate(case.learned) if option.evidence is not None)
-    hybrids, asked = np.stack([option.hybrid for option in case.learned], axis=1), case.scored.chooses
-    return case.learned[surely_better(hybrids[asked], start, case.scored.anomalous[asked], SURE)]
+    evidence_first = sorted(case.learned, key=lambda option: option.evidence is None)
+    return surest_option(evidence_first, case.scored)
 
 
 def _evidence_from_last(place: int) -> Callable[[_Case], Option]:

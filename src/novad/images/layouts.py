@@ -11,7 +11,6 @@ from novad.images.folders import relative_files, stem_below
 from novad.images.mask_files import MaskFiles
 
 __all__ = [
-    "GOOD",
     "LAYOUTS",
     "Sample",
     "accepted_sample",
@@ -144,9 +143,8 @@ def _with_unused_masks(samples: list[Sample], masks: MaskFiles) -> list[Sample]:
     defects = [sample for sample in samples if sample.label]
     if not unused or not defects:
         return samples
-    shown = ", ".join(unused[:_NAMES_TOLD]) + (", ..." if len(unused) > _NAMES_TOLD else "")
     number = "1 mask file matches" if len(unused) == 1 else f"{len(unused)} mask files match"
-    remark = f"{number} no image ({shown}): name each like its image, or remove it"
+    remark = f"{number} no image ({_first_names(unused)}): name each like its image, or remove it"
     meant = [sample for sample in defects if sample.mask_path is None] or defects
     paths = {sample.path for sample in meant}
     return [replace(sample, remark=remark) if sample.path in paths else sample for sample in samples]
@@ -294,8 +292,11 @@ def _require(root: Path, *folders: str) -> None:
 def _told_lines(root: Path, *signs: str) -> str:
     """Whoever names the folder of a whole data set is told which of its folders could be the line."""
     lines = [each.name for each in _folders(root) if any((each / sign).exists() for sign in signs)]
-    shown = ", ".join(lines[:_NAMES_TOLD]) + (", ..." if len(lines) > _NAMES_TOLD else "")
-    return f"; a product line is one of its folders: {shown}" if lines else ""
+    return f"; a product line is one of its folders: {_first_names(lines)}" if lines else ""
+
+
+def _first_names(names: list[str]) -> str:
+    return ", ".join(names[:_NAMES_TOLD]) + (", ..." if len(names) > _NAMES_TOLD else "")
 
 
 def _normal_folders(train: Path) -> list[str]:
@@ -307,7 +308,9 @@ def _normal_folders(train: Path) -> list[str]:
     found = [folder.name for folder in _folders(train)]
     normal = [name for name in found if is_normal(name)]
     strangers = ", ".join(name for name in found if not is_normal(name))
-    if strangers and not normal:
+    if not found:
+        _require(train, GOOD)
+    if not normal:
         raise ConfigError(
             f"{train / GOOD}: no such folder, but {strangers}: call the folder of normal images '{GOOD}', "
             "in train and in test"
@@ -317,7 +320,6 @@ def _normal_folders(train: Path) -> list[str]:
             f"{train}: only '{GOOD}' belongs here, found {strangers}: the memory bank must not see defects; "
             "move them to test"
         )
-    _require(train, *normal or [GOOD])
     return normal
 
 

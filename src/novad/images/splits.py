@@ -146,12 +146,15 @@ def _mean_distance(thumbnails: NDArray[np.uint8], asked: NDArray[np.bool_]) -> f
 
     With each row itself, the mean correlation is the squared length of the mean of the standardised rows.
     """
-    total, count = np.zeros(thumbnails.shape[1]), 0
+    n, total, count = thumbnails.shape[1], np.zeros(thumbnails.shape[1]), 0
     for start in range(0, len(thumbnails), _BLOCK_ROWS):
         block = slice(start, start + _BLOCK_ROWS)
-        rows = thumbnails[block][asked[block]].astype(float)
-        rows = rows[rows.var(axis=1) >= 1]
-        total += ((rows - rows.mean(axis=1, keepdims=True)) / rows.std(axis=1, keepdims=True)).sum(axis=0)
+        rows = thumbnails[block][asked[block]].astype(np.int64)
+        spreads = _spreads(rows)
+        told = _structured(spreads, n)
+        rows, spreads = rows[told], spreads[told]
+        # Standardised: the mean taken off, divided by the standard deviation.
+        total += ((n * rows - rows.sum(1, keepdims=True)) / np.sqrt(spreads)[:, None]).sum(0)
         count += len(rows)
     return (1 - float(np.square(total / count).mean())) * count / (count - 1) if count > 1 else 1.0
 
@@ -161,13 +164,22 @@ def _correlated(a: NDArray[np.uint8], b: NDArray[np.uint8], limit: float) -> NDA
     x, y = a.astype(np.int64), b.astype(np.int64)
     n = x.shape[1]
     covariance = n * (x * y).sum(1) - x.sum(1) * y.sum(1)
-    spread_x = n * (x * x).sum(1) - x.sum(1) ** 2
-    spread_y = n * (y * y).sum(1) - y.sum(1) ** 2
-    # One grey level of standard deviation: below that, correlation is that of noise.
-    structured = (spread_x >= n * n) & (spread_y >= n * n)
+    spread_x, spread_y = _spreads(x), _spreads(y)
+    structured = _structured(spread_x, n) & _structured(spread_y, n)
     least = limit * np.sqrt(spread_x.astype(float) * spread_y.astype(float))
     alike: NDArray[np.bool_] = structured & (covariance >= least)
     return alike
+
+
+def _spreads(rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """n^2 times the variance of each row of n values."""
+    spreads: NDArray[np.int64] = rows.shape[1] * (rows * rows).sum(1) - rows.sum(1) ** 2
+    return spreads
+
+
+def _structured(spreads: NDArray[np.int64], n: int) -> NDArray[np.bool_]:
+    """One grey level of standard deviation: below that, correlation is that of noise."""
+    return spreads >= n * n
 
 
 def alike_pairs(manifest: pd.DataFrame, bits: int) -> list[tuple[int, int]]:

@@ -26,6 +26,7 @@ __all__ = [
     "learned",
     "offered_options",
     "single_option",
+    "surest_option",
 ]
 
 # Standard errors by which evidence of other layers must fuse better (docs/decisions/novelty-and-fusion.md).
@@ -145,9 +146,14 @@ def best_option(options: list[Option], scored: Scored, confidence: float = SURE)
         scored: what they scored.
         confidence: standard errors of the paired gain in AUROC that another must exceed.
     """
-    compared = [option for option in options if option.evidence is not None] or options[::-1]
-    hybrids, asked = np.stack([option.hybrid for option in compared], axis=1), scored.chooses
-    return compared[surely_better(hybrids[asked], 0, scored.anomalous[asked], confidence)]
+    evidence = [option for option in options if option.evidence is not None]
+    return surest_option(evidence or options[::-1], scored, confidence)
+
+
+def surest_option(options: list[Option], scored: Scored, confidence: float = SURE) -> Option:
+    """The first of the options, unless another surely fuses better; see ``best_option``."""
+    hybrids, asked = np.stack([option.hybrid for option in options], axis=1), scored.chooses
+    return options[surely_better(hybrids[asked], 0, scored.anomalous[asked], confidence)]
 
 
 def single_option(settings: LineSettings, scored: Scored, chosen: Candidate) -> Option:
