@@ -238,6 +238,15 @@ def test_pictures_without_structure_are_no_near_duplicates() -> None:
     assert near_duplicate_pairs(_pictures(flat, flat + 1), 64) == []
 
 
+def test_pictures_without_structure_say_nothing_of_what_is_usual() -> None:
+    faint = np.full((32, 32), 128, np.int32)
+    faint[::4] += 1
+    parts = [_part(seed) for seed in range(12)]
+    assert near_duplicate_pairs(_pictures(*parts, parts[0] + 5, faint, faint + 1, faint - faint), 64) == [
+        (0, 12)
+    ]
+
+
 def test_equal_frames_without_structure_stay_together() -> None:
     manifest = _manifest([("test", "good", content // 7) for content in range(40)])
     manifest["thumbnail"] = bytes(32 * 32)
