@@ -8,6 +8,7 @@ from novad.config import BackboneSettings
 from novad.stages.line import Line, layers_read
 from novad.stages.runner import read_json
 from novad.vision.detector_files import save_detector
+from novad.vision.patch_features import NEIGHBOURHOOD
 
 __all__ = ["write_detector"]
 
@@ -35,6 +36,7 @@ def write_detector(line: Line, folder: Path) -> None:
             "top_share": settings.memory_bank.top_share,
             "smoothing": bank["smoothing"],
             "neighbourhood": bank["neighbourhood"],
+            "appearance_neighbourhood": NEIGHBOURHOOD,
             "layers": bank["layers"],
             "companions": bank["companions"],
             "images": bank["images"],

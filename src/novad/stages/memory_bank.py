@@ -49,7 +49,7 @@ def run(workspace: Workspace, name: str) -> None:
     bank, excluded = guarded.bank, rows.index.isin(guarded.excluded)
     kept = rows[~excluded]
     looked_at = _images(line, kept)
-    bank.appearance = vector_appearance(looked_at, bank.origins, shape, reading.neighbourhood)
+    bank.appearance = vector_appearance(looked_at, bank.origins, shape)
     bank.companions = tuple(_companion(line, backbone, each, kept) for each in reading.beside)
     for each, by in zip((bank, *bank.companions), (reading, *reading.beside), strict=True):
         if reading.companions:

@@ -35,7 +35,8 @@ def appearance(images: Tensor, shape: tuple[int, int], neighbourhood: int = NEIG
     Args:
         images: (N, 3, H, W) in [0, 1].
         shape: h, w of the patches.
-        neighbourhood: side of the square that each is averaged over, as features are.
+        neighbourhood: side of the square that each is averaged over, whatever features are averaged over:
+            single patches of a calm texture look different by chance (docs/research/evidence.md).
     Returns:
         (N, 8, h, w) in units of the images.
     """
@@ -53,7 +54,6 @@ def vector_appearance(
     batches: Iterable[Tensor],
     origins: NDArray[np.int32],
     shape: tuple[int, int],
-    neighbourhood: int = NEIGHBOURHOOD,
 ) -> Tensor:
     """What the patches looked like that a bank's vectors were seen at.
 
@@ -61,13 +61,12 @@ def vector_appearance(
         batches: (N, 3, H, W) in [0, 1], all images of the bank in their order.
         origins: (k, 3) image, row and column of each vector.
         shape: h, w of the patches.
-        neighbourhood: see ``appearance``.
     Returns:
         (k, 8).
     """
     looks, first = torch.zeros(len(origins), 8), 0
     for images in batches:
-        seen = appearance(images, shape, neighbourhood)
+        seen = appearance(images, shape)
         at = np.flatnonzero((origins[:, 0] >= first) & (origins[:, 0] < first + len(images)))
         number, row, column = torch.from_numpy(origins[at].astype(np.int64)).unbind(1)
         looks[torch.from_numpy(at)] = seen[number - first, :, row, column]

@@ -77,7 +77,7 @@ def save_detector(
         backbone: ``architecture``, ``checkpoint`` (a key of ``checkpoints``), ``layers`` and ``tile``.
         explainer: the same of the explained network, and ``method``.
         familiarity: ``anomaly_type``, ``neighbours``, ``top_share``, ``smoothing``, ``neighbourhood``,
-            ``images``, ``layers``, ``companions``.
+            ``appearance_neighbourhood``, ``images``, ``layers``, ``companions``.
         novelty: ``shown``, fields of the map's ``Candidate``; ``judged``, of those that the score reads; and
             whether it reads ``residuals``.
         fusion: content of ``fusion.json``.
@@ -90,7 +90,7 @@ def save_detector(
         shutil.copyfile(source, folder / name)
     files = {path.name: file_sha256(path) for path in sorted(folder.iterdir())}
     manifest = {
-        "format": 7,
+        "format": 8,
         "line": line,
         "image_size": height_and_width(image_size),
         "backbone": backbone,
@@ -145,6 +145,7 @@ def load_detector(folder: Path, device: str = "cpu") -> Detector:
             neighbourhood,
             layers,
             companions,
+            told.get("appearance_neighbourhood", neighbourhood),  # format 7 averaged it as features
         ),
         novelty=NoveltyModel(
             build_explainer(explained["method"], explained_backbone, memory),

@@ -58,9 +58,10 @@ class FamiliarityModel:
         top_share: share of patches in the image score.
         smoothing: Gaussian sigma of the distances, in patches.
         images: (path, sha256) of the images that the bank was built from.
-        neighbourhood: side of the square, in patches, that features and appearance are averaged over.
+        neighbourhood: side of the square, in patches, that features are averaged over.
         layers: of the backbone that the bank compares; all of them by default.
         companions: layer that each of the bank's companions compares, unaveraged.
+        appearance_neighbourhood: side of the square that appearance is averaged over.
     """
 
     backbone: Backbone
@@ -73,6 +74,7 @@ class FamiliarityModel:
     neighbourhood: int = NEIGHBOURHOOD
     layers: tuple[str, ...] = ()
     companions: tuple[str, ...] = ()
+    appearance_neighbourhood: int = NEIGHBOURHOOD
 
     def score(
         self, features: Mapping[str, Tensor], own: NDArray[np.int32] | None = None
@@ -97,7 +99,7 @@ class FamiliarityModel:
             return None
         expected = self.bank.appearance[found.nearest]
         _, rows, columns = found.nearest.shape
-        seen = appearance(images, (rows, columns), self.neighbourhood)
+        seen = appearance(images, (rows, columns), self.appearance_neighbourhood)
         return seen - expected.permute(0, 3, 1, 2)
 
     def residuals(self, found: FamiliarityScores, differences: Tensor | None) -> Tensor:

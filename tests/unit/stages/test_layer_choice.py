@@ -218,7 +218,10 @@ def test_the_choice_reads_no_test_image(images: tuple[Workspace, pd.DataFrame]) 
 def test_a_sharp_reading_goes_into_the_bank_the_models_and_the_detector(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The settings say nothing of the neighbourhood and smooth distances by 1: what was chosen counts."""
+    """The settings say nothing of the neighbourhood and smooth distances by 1: what was chosen counts.
+
+    Appearance is averaged over 3 x 3 patches all the same.
+    """
     monkeypatch.setattr(layer_choice, "sharpness", lambda _: [(1, 0.0)])
     monkeypatch.setattr(layer_choice, "companions", lambda *_: ())
     workspace = untrained_line(tmp_path, train=16, test_good=4, per_defect=2)
@@ -229,11 +232,11 @@ def test_a_sharp_reading_goes_into_the_bank_the_models_and_the_detector(
     assert (told["neighbourhood"], told["smoothing"]) == (1, 0.0)
     detector = Detector.load(line.output("evaluate", "detector"))
     for model in (load_models(line)[0], detector.familiarity):
-        assert (model.neighbourhood, model.smoothing) == (1, 0.0)
+        assert (model.neighbourhood, model.smoothing, model.appearance_neighbourhood) == (1, 0.0, 3)
     images = torch.cat(list(image_tensors(line, line.images(line.rows("bank")))))
     bank, (_, _, rows, columns) = detector.familiarity.bank, patches_of(detector, images).shape
     at = bank.origins[:, 0]
-    looks = appearance(images, (rows, columns), 1).permute(0, 2, 3, 1)
+    looks = appearance(images, (rows, columns), 3).permute(0, 2, 3, 1)
     assert torch.allclose(bank.appearance, looks[at, bank.origins[:, 1], bank.origins[:, 2]], atol=1e-6)
     raw = patches_of(detector, images)[at, :, bank.origins[:, 1], bank.origins[:, 2]]
     assert torch.allclose(bank.whitening(raw), bank.vectors, atol=0.05)

@@ -117,7 +117,7 @@ def test_a_detector_with_a_tile_scores_as_one_without(saved: Path, tmp_path: Pat
 
 
 def test_a_detector_averages_features_as_it_was_told(saved: Path, tmp_path: Path, pictures: Any) -> None:
-    """Those of before say nothing of it and average over 3 x 3; its memory and appearance do as it does."""
+    """Those of before say nothing of it and average over 3 x 3; its memory does as it does."""
     assert Detector.load(saved).familiarity.neighbourhood == 3
     copy = _copy(saved, tmp_path)
     manifest = json.loads((copy / "detector.json").read_text("utf-8"))
@@ -140,10 +140,25 @@ def test_a_detector_averages_features_as_it_was_told(saved: Path, tmp_path: Path
         gaps = memory.gaps(features)[1].square().sum(2).sqrt().reshape(by_hand.shape)
     assert torch.allclose(found.distances, bank.usual(by_hand), atol=1e-3)
     assert torch.allclose(gaps, by_hand, atol=1e-3)
-    bank.appearance = torch.zeros(len(bank.vectors), 8)
-    looks = sharp.familiarity.differences(images, found)
+
+
+@pytest.mark.parametrize(("told", "side"), [({}, 1), ({"appearance_neighbourhood": 3}, 3)])
+def test_a_detector_averages_appearance_as_it_was_told(
+    saved: Path, tmp_path: Path, pictures: Any, told: dict[str, int], side: int
+) -> None:
+    """Those up to format 7 say nothing of it and average as they average features."""
+    copy = _copy(saved, tmp_path)
+    manifest = json.loads((copy / "detector.json").read_text("utf-8"))
+    manifest["familiarity"] |= {"neighbourhood": 1, **told}
+    (copy / "detector.json").write_text(json.dumps(manifest), "utf-8")
+    familiarity, images = Detector.load(copy).familiarity, to_batch(pictures, SIZE)
+    with torch.inference_mode():
+        features = familiarity.backbone(images)
+        found = familiarity.score(features)
+        familiarity.bank.appearance = torch.zeros(len(familiarity.bank.vectors), 8)
+        looks = familiarity.differences(images, found)
     assert looks is not None
-    assert torch.equal(looks, appearance(images, raw_shape(features), 1))
+    assert torch.equal(looks, appearance(images, raw_shape(features), side))
 
 
 def raw_shape(features: dict[str, torch.Tensor]) -> tuple[int, int]:
