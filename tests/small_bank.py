@@ -6,7 +6,7 @@ from novad.vision.memory_bank import MemoryBank, fit_memory_bank
 
 
 def small_bank(
-    grids: Tensor, *, share: float, least: int, dimensions: int = 16, whiten: bool = True
+    grids: Tensor, *, share: float, least: int, dimensions: int = 16, whiten: float = 1.0
 ) -> MemoryBank:
     """Of (N, C, h, w) features: that share of their patches, at least so many, at most 500."""
     return fit_memory_bank(

@@ -164,6 +164,9 @@ class MemoryBankSettings(Section):
     tuning split asks for 1; then distances are not smoothed either. The tuning split can also ask for the
     stem of a B-cos network, which nothing else but ``backbone.layers`` brings in.
 
+    ``whiten`` says how far the ``dimensions`` leading directions of the features are brought to equal
+    variance: 0 leaves them as they are, 1 gives each the same, 0.5 the square root of its spread.
+
     ``exclude_suspicious`` is the share of bank images, those most unlike the others, that is left out:
     none by default, at most half, for the others are taken to be good.
     """
@@ -173,7 +176,7 @@ class MemoryBankSettings(Section):
     max_vectors: Annotated[int, Field(ge=1)] = 20_000
     max_patches: Annotated[int, Field(ge=1000)] = 400_000
     dimensions: Annotated[int, Field(ge=0)] = 64
-    whiten: bool = True
+    whiten: Annotated[float, Field(ge=0, le=1)] = 0.5
     neighbours: Annotated[int, Field(ge=1, le=64)] = 1
     neighbourhood: Literal[1, 3, 5] | None = None
     smoothing: Annotated[float, Field(ge=0)] = 1.0

@@ -188,7 +188,7 @@ def fit_memory_bank(
     min_vectors: int,
     max_vectors: int,
     dimensions: int,
-    whiten: bool,
+    whiten: float,
     max_patches: int = 400_000,
     seed: int = 0,
 ) -> MemoryBank:
@@ -215,7 +215,7 @@ def build_bank(
     min_vectors: int,
     max_vectors: int,
     dimensions: int,
-    whiten: bool,
+    whiten: float,
     seed: int,
 ) -> MemoryBank:
     """Build the bank from stored patches.
@@ -226,7 +226,7 @@ def build_bank(
         min_vectors: at least so many, where there are as many.
         max_vectors: at most so many.
         dimensions: principal directions kept; 0 keeps all.
-        whiten: scale directions to unit variance.
+        whiten: see ``PatchStore.whitening``.
         seed: of the coreset's first centre.
     """
     whitening = store.whitening(dimensions, whiten)

@@ -20,7 +20,7 @@ BLOCK = 16_384
 
 @dataclass(frozen=True)
 class Whitening:
-    """Linear map that gives normal patches zero mean and equal variance along their principal directions.
+    """Linear map that gives normal patches zero mean and their principal directions more equal variances.
 
     Attributes:
         mean: (C,) of normal patches.
@@ -124,12 +124,13 @@ class PatchStore:
             raise CalibrationError("no normal image to build a memory bank from")
         return self._kept[: self._ends[-1]]
 
-    def whitening(self, dimensions: int, whiten: bool, shrinkage: float = 0.01) -> Whitening:
-        """Principal directions of all patches seen, scaled to unit variance when ``whiten``.
+    def whitening(self, dimensions: int, whiten: float, shrinkage: float = 0.01) -> Whitening:
+        """Principal directions of all patches seen, their variances v brought to v^(1 - whiten).
 
         Args:
             dimensions: leading directions kept; 0 keeps all.
-            whiten: scale them; otherwise distances stay those of the features (up to dropped directions).
+            whiten: 1 gives unit variance; with 0 distances stay those of the features (up to dropped
+                directions). Half-way is best on most lines (docs/research/familiarity.md).
             shrinkage: share of the mean variance added to each, so that noise directions are not blown up.
         Raises:
             CalibrationError: no patch was added.
@@ -143,7 +144,7 @@ class PatchStore:
         signs = torch.sign(vectors[vectors.abs().argmax(0), torch.arange(len(values))])
         vectors = vectors * signs
         keep = dimensions or len(values)
-        scale = (values + shrinkage * values.mean() + 1e-12).rsqrt() if whiten else torch.ones_like(values)
+        scale = (values + shrinkage * values.mean() + 1e-12).pow(-whiten / 2)
         return Whitening(mean.float(), (vectors * scale)[:, :keep].float().contiguous())
 
     def _count_in(self, patches: Tensor) -> None:

@@ -51,3 +51,18 @@ def test_no_value_for_lines_becomes_an_empty_mapping_and_a_mapping_is_left_alone
     assert params.read_text() == text
     add_line(params, "metal", bundled_line_settings(64))
     assert list(load_lines(params)) == ["metal"]
+
+
+@pytest.mark.parametrize(("written", "meant"), [("true", 1.0), ("false", 0.0), ("0.25", 0.25)])
+def test_lines_of_before_said_yes_or_no_to_whitening(written: str, meant: float, tmp_path: Path) -> None:
+    """Yes is unit variance, as it was; what was added since says how far."""
+    params = tmp_path / "params.yaml"
+    params.write_text("lines: {}\n")
+    add_line(params, "metal", bundled_line_settings(64))
+    text = params.read_text()
+    assert text.count("whiten: 0.5\n") == 1
+    params.write_text(text.replace("whiten: 0.5\n", f"whiten: {written}\n"))
+    assert line_settings(params, "metal").memory_bank.whiten == meant
+    params.write_text(text.replace("whiten: 0.5\n", "whiten: 1.5\n"))
+    with pytest.raises(ConfigError, match=r"params\.yaml.*memory_bank\.whiten"):
+        line_settings(params, "metal")

@@ -36,7 +36,7 @@ def built(source: list[Tensor], vectors: int) -> MemoryBank:
         min_vectors=vectors,
         max_vectors=vectors,
         dimensions=0,
-        whiten=True,
+        whiten=1.0,
     )
 
 

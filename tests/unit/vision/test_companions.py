@@ -21,7 +21,7 @@ SHAPES = ((4, 6), (8, 12), (2, 3))
 
 
 def bank_of(grids: Tensor) -> MemoryBank:
-    made = small_bank(grids, share=0.5, least=5, dimensions=0, whiten=False)
+    made = small_bank(grids, share=0.5, least=5, dimensions=0, whiten=0.0)
     made.scale = torch.tensor([2.0, 0.5])
     return made
 

@@ -78,7 +78,7 @@ def bank_of(backbone: BcosBackbone) -> MemoryBank:
     with torch.no_grad():
         grids = feature_grids(backbone(torch.cat([IMAGES, others])), "sensory")
     return fit_memory_bank(
-        iter(grids), 5, coreset_share=1.0, min_vectors=1, max_vectors=10_000, dimensions=16, whiten=True
+        iter(grids), 5, coreset_share=1.0, min_vectors=1, max_vectors=10_000, dimensions=16, whiten=1.0
     )
 
 

@@ -16,7 +16,7 @@ from novad.vision.memory_bank import (
 )
 from novad.vision.patch_store import PatchStore, Whitening
 
-OPTIONS = {"coreset_share": 0.1, "min_vectors": 20, "max_vectors": 1000, "dimensions": 0, "whiten": True}
+OPTIONS = {"coreset_share": 0.1, "min_vectors": 20, "max_vectors": 1000, "dimensions": 0, "whiten": 1.0}
 
 
 def grids(images: int = 12, seed: int = 0) -> list[torch.Tensor]:
@@ -65,7 +65,7 @@ def test_a_bank_knows_what_distance_is_usual_at_each_place() -> None:
     source = [torch.ones(3, 4, 5) for _ in range(64)]
     for grid in source:
         grid[:, :, 2] += 3 * torch.randn(3, 4, generator=generator)
-    bank = fit_memory_bank(iter(source), 64, **OPTIONS | {"whiten": False})
+    bank = fit_memory_bank(iter(source), 64, **OPTIONS | {"whiten": 0.0})
     assert bank.usual is not None
     assert bank.usual.mean[:, 2].min() > 2 * bank.usual.mean[:, [0, 4]].max()
     placed = bank.usual(torch.ones(1, 4, 5))
@@ -80,14 +80,19 @@ def test_every_vector_knows_the_patch_it_came_from() -> None:
         assert torch.allclose(vector, patch, atol=0.05)
 
 
-def test_whitening_gives_unit_variance_along_every_direction() -> None:
+@pytest.mark.parametrize("whiten", [0.0, 0.5, 0.8, 1.0])
+def test_whitening_brings_the_variances_of_principal_directions_to_a_power(whiten: float) -> None:
+    """1 gives unit variance along every direction."""
     store = PatchStore(12, (6, 7), 10_000)
     source = grids()
     for number, grid in enumerate(source):
         store.add(number, grid)
     patches = torch.cat([grid.reshape(5, -1).T for grid in source])
-    mapped = store.whitening(0, whiten=True, shrinkage=0.0)(patches)
-    assert torch.allclose(torch.cov(mapped.T, correction=0), torch.eye(5), atol=1e-3)
+    variances = torch.linalg.eigvalsh(torch.cov(patches.T, correction=0)).flip(0)
+    assert variances[0] > 2 * variances[-1]
+    mapped = store.whitening(0, whiten, shrinkage=0.0)(patches)
+    expected = torch.diag(variances.pow(1 - whiten))
+    assert torch.allclose(torch.cov(mapped.T, correction=0), expected, rtol=1e-3, atol=1e-3)
     assert mapped.mean(0).abs().max() < 1e-3
 
 
@@ -97,7 +102,7 @@ def test_without_whitening_distances_are_those_of_the_features() -> None:
     for number, grid in enumerate(source):
         store.add(number, grid)
     patches = torch.cat([grid.reshape(5, -1).T for grid in source])[:50]
-    mapped = store.whitening(0, whiten=False)(patches)
+    mapped = store.whitening(0, whiten=0.0)(patches)
     assert torch.allclose(torch.pdist(mapped), torch.pdist(patches), atol=1e-3)
 
 

@@ -20,7 +20,7 @@ def _grids(images: int = 12, odd: int | None = None) -> list[torch.Tensor]:
     return list(drawn)
 
 
-OPTIONS = {"coreset_share": 0.01, "dimensions": 0, "whiten": True, "seed": 0}
+OPTIONS = {"coreset_share": 0.01, "dimensions": 0, "whiten": 1.0, "seed": 0}
 
 
 def _store(grids: list[torch.Tensor], most: int = 10_000) -> PatchStore:
@@ -166,7 +166,7 @@ def test_a_bank_that_leaves_images_out_is_the_bank_of_the_others() -> None:
 
 def test_a_store_without_images_leaves_the_store_itself_as_it_was() -> None:
     store = _store(_grids())
-    before = store.whitening(0, whiten=True).matrix
+    before = store.whitening(0, whiten=1.0).matrix
     assert len(store.without([0, 5])) == 10
     assert len(store) == 12
-    assert torch.equal(store.whitening(0, whiten=True).matrix, before)
+    assert torch.equal(store.whitening(0, whiten=1.0).matrix, before)

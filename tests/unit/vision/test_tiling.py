@@ -143,7 +143,7 @@ def test_what_the_memory_leaves_unexplained_has_no_seams(random_backbone: BcosBa
     with torch.no_grad():
         grids = feature_grids(random_backbone(IMAGES.flip(3)[..., :64, :64]), "sensory")
     bank = fit_memory_bank(
-        iter(grids), 2, coreset_share=1.0, min_vectors=1, max_vectors=1000, dimensions=16, whiten=True
+        iter(grids), 2, coreset_share=1.0, min_vectors=1, max_vectors=1000, dimensions=16, whiten=1.0
     )
     mine, theirs = (
         BcosExplainer(each, Memory(bank, "sensory")) for each in (cut(random_backbone, 64), random_backbone)

@@ -59,7 +59,7 @@ def test_familiarity_is_judged_by_what_is_unusual_at_its_place_also_after_saving
     source = torch.randn(16, 4, *SHAPE, generator=generator)
     source[:, :, 0] *= 5
     bank = fit_memory_bank(
-        iter(source), 16, coreset_share=0.2, min_vectors=10, max_vectors=500, dimensions=0, whiten=False
+        iter(source), 16, coreset_share=0.2, min_vectors=10, max_vectors=500, dimensions=0, whiten=0.0
     )
     save_bank(bank, tmp_path / "bank.safetensors")
     again = load_bank(tmp_path / "bank.safetensors")
