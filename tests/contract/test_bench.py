@@ -165,9 +165,14 @@ def test_a_run_leaves_one_table_of_all_methods(
     before = contents(data)
     weights = _timm_checkpoint(tmp_path)
     told = ("--size", "64x96", "--anomalib", sys.executable, "--anomalib-weights", weights)
-    code, document, _ = bench(data, "--layout", "mvtec", *told)
+    code, document, said = bench(data, "--layout", "mvtec", *told)
     assert code == 0, document
     assert contents(data) == before
+    parts = [
+        line.removeprefix("benchmarking metal: ") for line in said.splitlines() if "benchmarking" in line
+    ]
+    timed = (f"time of {kind}" for kind in KINDS)
+    assert parts == [*temporary_line.STAGES, *timed, *(f"anomalib's {name}" for name in METHODS)]
     assert [each["images"] for each in document["left_out"]] == [["test/dent/readme.txt"]]
     assert {"enough_of_each_defect", "thresholds"} <= {each["check"] for each in document["warnings"]}
 

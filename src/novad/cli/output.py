@@ -51,7 +51,7 @@ def figure(value: float | None) -> str | None:
 
 @contextmanager
 def progress(description: str, total: int | None = None) -> Iterator[Callable[..., None]]:
-    """A progress bar on stderr when it is a terminal.
+    """A progress bar on stderr when it is a terminal; into a file go the names of the work's parts.
 
     Yields:
         What to call after each step, with ``description=`` where the work has a new name.
@@ -76,6 +76,8 @@ def progress(description: str, total: int | None = None) -> Iterator[Callable[..
 
         def step(advance: float = 1, **changes: Any) -> None:
             bar.update(job, advance=advance, **changes)
+            if bar.disable and "description" in changes:
+                print(changes["description"], file=sys.stderr, flush=True)
 
         yield step
 
