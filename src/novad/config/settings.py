@@ -165,7 +165,7 @@ class MemoryBankSettings(Section):
     stem of a B-cos network, which nothing else but ``backbone.layers`` brings in.
 
     ``whiten`` says how far the ``dimensions`` leading directions of the features are brought to equal
-    variance: 0 leaves them as they are, 1 gives each the same, 0.5 the square root of its spread.
+    variance: 0 leaves them as they are, 1 makes all equal, 0.5 takes the square root of each deviation.
 
     ``exclude_suspicious`` is the share of bank images, those most unlike the others, that is left out:
     none by default, at most half, for the others are taken to be good.

@@ -36,7 +36,7 @@ def appearance(images: Tensor, shape: tuple[int, int], neighbourhood: int = NEIG
         images: (N, 3, H, W) in [0, 1].
         shape: h, w of the patches.
         neighbourhood: side of the square that each is averaged over, whatever features are averaged over:
-            single patches of a calm texture look different by chance (docs/research/evidence.md).
+            single patches of a calm texture look different by chance (docs/research/familiarity.md).
     Returns:
         (N, 8, h, w) in units of the images.
     """
@@ -51,9 +51,7 @@ def appearance(images: Tensor, shape: tuple[int, int], neighbourhood: int = NEIG
 
 
 def vector_appearance(
-    batches: Iterable[Tensor],
-    origins: NDArray[np.int32],
-    shape: tuple[int, int],
+    batches: Iterable[Tensor], origins: NDArray[np.int32], shape: tuple[int, int]
 ) -> Tensor:
     """What the patches looked like that a bank's vectors were seen at.
 
