@@ -20,7 +20,11 @@ FIGURES = {
     "AUPIMO": "aupimo",
 }
 # How well the map of a score tells where the defect is.
-PLACES = {"energy in mask": "energy_in_mask", "pointing game": "pointing_game"}
+PLACES = {
+    "energy in mask": "energy_in_mask",
+    "pointing game": "pointing_game",
+    "pointing game, near": "pointing_game_near",
+}
 
 
 def measure(request: Request) -> Report:
@@ -58,7 +62,7 @@ def _row(line: dict[str, Any], kind: str, figures: dict[str, Any]) -> dict[str, 
         "normal + anomalous": f"{counts['test_normal']} + {counts['test_anomalous']}",
         "score": kind,
         **{name: figures[key] for name, key in FIGURES.items()},
-        **{name: (explanation[key] or {}).get(kind) for name, key in PLACES.items()},
+        **{name: (explanation.get(key) or {}).get(kind) for name, key in PLACES.items()},
         "AUROC, 95 %": f"{interval[0]:.3f} to {interval[1]:.3f}" if interval else None,
         "fewer missed at 5 % FPR": reduction["at_fpr_05"] if kind == "hybrid" else None,
     }

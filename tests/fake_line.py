@@ -80,6 +80,7 @@ def write_outputs(workspace: Workspace, line: str, *, auroc: float = 0.93, seed:
             "completeness_error_max": 1e-7,
             "energy_in_mask": None,
             "pointing_game": None,
+            "pointing_game_near": None,
             "randomisation_similarity": None,
         },
         "cost": {"seconds_per_stage": {"validate": 1.0}},

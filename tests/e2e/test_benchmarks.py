@@ -84,6 +84,8 @@ def test_every_benchmark_leaves_its_table(
     assert [row["score"] for row in told["detection"]] == ["familiarity", "novelty", "hybrid"]
     assert [row["AUROC"] for row in told["detection"]] == [0.625, 0.75, 0.875]
     assert [row["energy in mask"] for row in told["detection"]] == [None, 0.375, None]
+    # Lines that were evaluated before know nothing of it.
+    assert {row["pointing game, near"] for row in told["detection"]} == {None}
     assert told["detection"][2]["fewer missed at 5 % FPR"] == 0.3125
     assert "| some-line | novad-bcos | 7 + 5 | hybrid | 0.875 |" in (results / "detection.md").read_text(
         "utf-8"

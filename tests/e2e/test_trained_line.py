@@ -143,6 +143,8 @@ def test_metrics_have_the_keys_of_the_contract_and_count_the_test_split(trained:
     assert set(scores["path"]) == set(manifest.loc[manifest["split"] == "test", "path"])
     assert metrics["counts"]["test_anomalous"] == int((scores["label"] == 1).sum()) == 10
     assert metrics["explanation"]["completeness_error_max"] < 1e-4
+    on, near = (metrics["explanation"][name] for name in ("pointing_game", "pointing_game_near"))
+    assert all(on[kind] <= near[kind] <= 1 for kind in KINDS)
     from sklearn.metrics import roc_auc_score
 
     for kind in KINDS:

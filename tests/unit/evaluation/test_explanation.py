@@ -33,6 +33,22 @@ def test_pointing_needs_the_highest_pixel_on_the_defect() -> None:
     assert not pointing_game(heat, MASK)
 
 
+@pytest.mark.parametrize("margin", [0.0, 1.0, 1.5, 2.9, 4.0])
+def test_a_margin_lets_points_near_the_defect_pass(margin: float) -> None:
+    """Every place of the one bright pixel, by its distance to the nearest pixel of the defect."""
+    for row, column in np.ndindex(MASK.shape):
+        heat = np.zeros(MASK.shape)
+        heat[row, column] = 1.0
+        apart = min(np.hypot(row - r, column - c) for r, c in np.argwhere(MASK))
+        assert pointing_game(heat, MASK, margin) == (apart <= margin)
+
+
+def test_without_a_defect_nothing_is_near() -> None:
+    heat = np.zeros((8, 8))
+    heat[3, 3] = 2.0
+    assert not pointing_game(heat, np.zeros((8, 8), bool), 4.0)
+
+
 def test_a_constant_map_points_nowhere() -> None:
     whole = np.zeros((8, 8), bool)
     whole[0, 0] = True
