@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 from scipy.stats import spearmanr
 
-__all__ = ["energy_in_mask", "pointing_game", "randomisation_similarity"]
+__all__ = ["energy_in_mask", "grown", "pointing_game", "randomisation_similarity"]
 
 Map = NDArray[np.floating]
 Mask = NDArray[np.bool_]
@@ -21,16 +21,13 @@ def energy_in_mask(heat: Map, mask: Mask) -> float:
     return float(energy[mask].sum()) / total if total > 0 else 0.0
 
 
-def pointing_game(heat: Map, mask: Mask, margin: float = 0.0) -> bool:
-    """Whether the map's highest value lies on the defect and nowhere else (Zhang et al. 2018).
+def grown(mask: Mask, margin: float) -> Mask:
+    """The (H, W) defect with what lies within ``margin`` pixels of it; no defect has nothing near it."""
+    return np.asarray(distance_transform_edt(~mask) <= margin) if mask.any() else mask
 
-    Args:
-        heat: (H, W).
-        mask: (H, W), true on the defect.
-        margin: so many pixels beside it are a hit, too.
-    """
-    if margin > 0 and mask.any():
-        mask = distance_transform_edt(~mask) <= margin
+
+def pointing_game(heat: Map, mask: Mask) -> bool:
+    """Whether the map's highest value lies on the defect and nowhere else (Zhang et al. 2018)."""
     return bool(heat.max(initial=-np.inf, where=mask) > heat.max(initial=-np.inf, where=~mask))
 
 

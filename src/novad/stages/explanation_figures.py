@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.nn.functional import avg_pool2d
 
-from novad.evaluation.explanation import energy_in_mask, pointing_game, randomisation_similarity
+from novad.evaluation.explanation import energy_in_mask, grown, pointing_game, randomisation_similarity
 from novad.vision import Detector
 from novad.vision.explainers import Explainer, Memory, build_explainer
 from novad.vision.novelty import map_step
@@ -47,11 +47,12 @@ class ExplanationFigures:
             return
         if len(self._images) < MOST_RANDOMISED:
             self._images.append(image)
+        near = grown(mask, NEAR * max(mask.shape))
         for kind, heat in maps.items():
             above = np.maximum(heat - np.median(heat), 0)
             self._energy.setdefault(kind, []).append(energy_in_mask(above, mask))
             self._pointing.setdefault(kind, []).append(pointing_game(heat, mask))
-            self._near.setdefault(kind, []).append(pointing_game(heat, mask, NEAR * max(mask.shape)))
+            self._near.setdefault(kind, []).append(pointing_game(heat, near))
 
     def finish(self) -> dict[str, Any]:
         """Figures for ``metrics.json``; localisation is null without masks."""

@@ -5,6 +5,7 @@ import pytest
 
 from novad.evaluation.explanation import (
     energy_in_mask,
+    grown,
     pointing_game,
     randomisation_similarity,
 )
@@ -40,13 +41,13 @@ def test_a_margin_lets_points_near_the_defect_pass(margin: float) -> None:
         heat = np.zeros(MASK.shape)
         heat[row, column] = 1.0
         apart = min(np.hypot(row - r, column - c) for r, c in np.argwhere(MASK))
-        assert pointing_game(heat, MASK, margin) == (apart <= margin)
+        assert pointing_game(heat, grown(MASK, margin)) == (apart <= margin)
 
 
 def test_without_a_defect_nothing_is_near() -> None:
     heat = np.zeros((8, 8))
     heat[3, 3] = 2.0
-    assert not pointing_game(heat, np.zeros((8, 8), bool), 4.0)
+    assert not pointing_game(heat, grown(np.zeros((8, 8), bool), 4.0))
 
 
 def test_a_constant_map_points_nowhere() -> None:
