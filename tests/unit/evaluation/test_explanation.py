@@ -47,7 +47,9 @@ def test_a_margin_lets_points_near_the_defect_pass(margin: float) -> None:
 def test_without_a_defect_nothing_is_near() -> None:
     heat = np.zeros((8, 8))
     heat[3, 3] = 2.0
-    assert not pointing_game(heat, grown(np.zeros((8, 8), bool), 4.0))
+    near = grown(np.zeros((8, 8), bool), 4.0)
+    assert not near.any()
+    assert not pointing_game(heat, near)
 
 
 def test_a_constant_map_points_nowhere() -> None:
