@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from novad.cli.output import JSON, answer, figure, progress, table
-from novad.config import BackboneSettings, LineSettings, Workspace
+from novad.config import BackboneSettings, LineSettings, Workspace, faults, wrong_option
 from novad.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -165,10 +165,9 @@ def _check_sides(size: str, tile: int) -> None:
     try:
         BackboneSettings(sha256="0" * 64, image_size=size, tile=tile)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        option = "--tile" if first["loc"][0] == "tile" else "--size"
-        told = first["msg"].removeprefix("Value error, ")
-        raise ConfigError(f"{option}: {told.replace('image_size', '--size')}") from None
+        where, why = faults(error)[0]
+        option = "--tile" if where[0] == "tile" else "--size"
+        raise ConfigError(f"{option}: {why.replace('image_size', '--size')}") from None
 
 
 def _settings(
@@ -194,9 +193,7 @@ def _settings(
             }
         )
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        option = str(first["loc"][0]).replace("_", "-")
-        raise ConfigError(f"--{option}: {first['msg']}") from None
+        raise wrong_option(error) from None
 
 
 def _backbone(spec: str, size: str, out: Path, tile: int = 0) -> BackboneSettings:

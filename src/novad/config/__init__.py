@@ -1,5 +1,6 @@
 """Product-line settings: typed, read once from ``params.yaml``, passed as values."""
 
+from novad.config.faults import faults, wrong_option
 from novad.config.params import add_line, ensure_lines, line_settings, load_lines
 from novad.config.settings import (
     BackboneSettings,
@@ -29,6 +30,8 @@ __all__ = [
     "Workspace",
     "add_line",
     "ensure_lines",
+    "faults",
     "line_settings",
     "load_lines",
+    "wrong_option",
 ]

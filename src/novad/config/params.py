@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from novad.config.faults import faults
 from novad.config.settings import LINE_NAME, LineSettings
 from novad.config.whole_file import write_whole
 from novad.errors import ConfigError
@@ -100,11 +101,8 @@ def _parse(params: Path, line: str, raw: Any) -> LineSettings:
     try:
         return LineSettings.model_validate(raw)
     except ValidationError as error:
-        problems = "; ".join(
-            f"lines.{line}.{'.'.join(str(part) for part in item['loc'])}: {item['msg']}"
-            for item in error.errors(include_url=False, include_input=False)
-        )
-        raise ConfigError(f"{params}: {problems}") from None
+        told = "; ".join(f"lines.{line}.{'.'.join(where)}: {why}" for where, why in faults(error))
+        raise ConfigError(f"{params}: {told}") from None
 
 
 def _replace(path: Path, document: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from urllib.request import getproxies
 
 from pydantic import ValidationError
 
-from novad.config import BackboneSettings, Workspace
+from novad.config import BackboneSettings, Workspace, wrong_option
 from novad.config.settings import BUNDLED_ARCHITECTURE, BUNDLED_CHECKPOINT
 from novad.errors import ConfigError
 
@@ -134,9 +134,7 @@ def _described(path: Path, told: str, image_size: int | str, tile: int) -> Backb
             architecture=architecture, checkpoint=told, sha256=sha256, image_size=image_size, tile=tile
         )
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        told_why = first["msg"].removeprefix("Value error, ")
-        raise ConfigError(f"--{str(first['loc'][0]).replace('_', '-')}: {told_why}") from None
+        raise wrong_option(error) from None
 
 
 def _try_out(path: Path, settings: BackboneSettings) -> None:

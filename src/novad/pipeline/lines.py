@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 from pydantic import ValidationError
 
-from novad.config import BackboneSettings, LineSettings, Workspace, add_line, ensure_lines, load_lines
+from novad.config import (
+    BackboneSettings,
+    LineSettings,
+    Workspace,
+    add_line,
+    ensure_lines,
+    load_lines,
+    wrong_option,
+)
 from novad.config.settings import LINE_NAME
 from novad.errors import ConfigError, ServiceError
 from novad.images import discover
@@ -168,9 +176,7 @@ def _settings(new: NewLine) -> LineSettings:
             }
         )
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        option = str(first["loc"][0]).replace("_", "-")
-        raise ConfigError(f"--{option}: {first['msg']}") from None
+        raise wrong_option(error) from None
 
 
 def _images(new: NewLine, target: Path) -> list[Sample]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, StringConstraints, TypeAdapter, ValidationError
 
-from novad.config import Workspace
+from novad.config import Workspace, faults
 from novad.errors import ConfigError, IntegrityError, RefusedError
 from novad.tracking.events import Event, append
 
@@ -93,6 +93,5 @@ def signature(approver: str, reason: str) -> tuple[str, str]:
         try:
             signed.append(_SIGNATURE[name].validate_python(text))
         except ValidationError as error:
-            told = error.errors(include_url=False, include_input=False)[0]["msg"]
-            raise ConfigError(f"--{name}: {told.removeprefix('Value error, ')}") from None
+            raise ConfigError(f"--{name}: {faults(error)[0].why}") from None
     return signed[0], signed[1]

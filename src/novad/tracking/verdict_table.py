@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
 
-from novad.config import Workspace
+from novad.config import Workspace, faults
 from novad.errors import ConfigError, ImageError
 from novad.images.decode import read_regular
 from novad.tracking.decisions import LoggedDecision, decisions_of
@@ -84,7 +84,7 @@ def import_verdicts(workspace: Workspace, line: str, table: Path, actor: str) ->
     try:
         signer = TypeAdapter(Name).validate_python(actor)
     except ValidationError as error:
-        raise ConfigError(f"--by: {_told(error)[0]}") from None
+        raise ConfigError(f"--by: {faults(error)[0].why}") from None
     problems = _Problems(table)
     column, rows = _read(table, problems)
     problems.stop()
@@ -128,8 +128,9 @@ def _read(table: Path, problems: _Problems) -> tuple[str, dict[int, _Row]]:
             key = filled.pop(keys[0], "").strip()
             rows[number] = _Row.model_validate({**filled, **({"key": key} if key else {})})
         except ValidationError as error:
-            for what in _told(error):
-                problems.add(number, what.replace("key:", f"{keys[0]}:", 1))
+            for where, why in faults(error):
+                told = ": ".join([*where, why])
+                problems.add(number, told.replace("key:", f"{keys[0]}:", 1))
     if not rows:
         problems.add(2, "no verdict")
     return keys[0], rows
@@ -171,9 +172,3 @@ def _refuse_repeated(decisions: dict[int, LoggedDecision], problems: _Problems) 
 
 def _same(verdict: OperatorVerdict, standing: OperatorVerdict | None) -> bool:
     return standing is not None and replace(verdict, at=standing.at) == standing
-
-
-def _told(error: ValidationError) -> list[str]:
-    """One sentence for each thing that is wrong."""
-    found = error.errors(include_url=False, include_input=False)
-    return [": ".join([*map(str, each["loc"]), each["msg"].removeprefix("Value error, ")]) for each in found]
