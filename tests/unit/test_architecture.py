@@ -11,11 +11,12 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 # What each room may import; itself and novad's version are always allowed.
-CORE = {"errors", "garbage"}
+CORE = {"errors", "garbage", "orphans"}
 STAGES = CORE | {"evaluation", "vision", "images", "config"}
 ROOMS = {
     "errors": set[str](),
     "garbage": set[str](),
+    "orphans": set[str](),
     "config": CORE,
     "vision": CORE,
     "pretraining": CORE | {"vision"},

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from novad.errors import ConfigError
+from novad.orphans import end_with_parent
 from novad.stages.line import Line
-from novad.stages.runner import die_with_parent, read_json, write_json
+from novad.stages.runner import read_json, write_json
 
 __all__ = ["METHODS", "Anomalib", "EfficientAdFiles", "OtherRun", "find_anomalib", "run_method"]
 
@@ -151,7 +152,7 @@ def _run(anomalib: Anomalib, folder: Path) -> str | None:
             done = subprocess.run(
                 [anomalib.interpreter, "-I", SCRIPT, folder / "request.json"],
                 cwd=folder, env={**os.environ, **_OFFLINE}, stdout=stream, stderr=stream, check=False,
-                timeout=anomalib.timeout, preexec_fn=die_with_parent,
+                timeout=anomalib.timeout, preexec_fn=end_with_parent,
             )  # fmt: skip
     except subprocess.TimeoutExpired:
         return f"did not finish in {anomalib.timeout:.0f} s; --timeout allows more"

@@ -9,8 +9,9 @@ from typing import Any
 
 from novad.config import LineSettings, Workspace, add_line
 from novad.errors import ConfigError, NovadError, RefusedError, ServiceError
+from novad.orphans import end_with_parent
 from novad.stages.line import Line
-from novad.stages.runner import die_with_parent, read_json
+from novad.stages.runner import read_json
 
 __all__ = ["LINE", "STAGES", "novad_costs", "train_temporary_line"]
 
@@ -78,7 +79,7 @@ def run_module(workspace: Workspace, module: str, *arguments: str) -> None:
     environment: dict[str, Any] = {**os.environ, "NOVAD_WORKSPACE": str(workspace.root)}
     done = subprocess.run(
         [sys.executable, "-m", module, *arguments],
-        env=environment, capture_output=True, text=True, check=False, preexec_fn=die_with_parent,
+        env=environment, capture_output=True, text=True, check=False, preexec_fn=end_with_parent,
     )  # fmt: skip
     if done.returncode == 0:
         return

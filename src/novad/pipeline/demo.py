@@ -9,7 +9,8 @@ from filelock import FileLock
 from novad.config import Workspace
 from novad.errors import ConfigError, RefusedError, ServiceError
 from novad.garbage import without_search
-from novad.pipeline.processes import child_environment, end_with_parent
+from novad.orphans import end_with_parent
+from novad.pipeline.processes import child_environment
 from novad.pipeline.train import LineResult
 from novad.tracking import history, promote
 

@@ -3,7 +3,7 @@
 import runpy
 
 from novad.garbage import spare_search
-from novad.pipeline.processes import end_with_parent
+from novad.orphans import end_with_parent
 
 if __name__ == "__main__":
     # Prefect starts it; this is the first moment that is ours.

@@ -13,6 +13,7 @@ from novad.config import Workspace
 from novad.config.environment import environment_kept
 from novad.errors import ServiceError
 from novad.garbage import without_search
+from novad.orphans import end_with_parent
 from novad.pipeline.locks import first_free
 from novad.pipeline.loopback import HOST, answers, free_port
 from novad.pipeline.prefect_client import (
@@ -23,7 +24,7 @@ from novad.pipeline.prefect_client import (
     unfinished,
     workspace_tag,
 )
-from novad.pipeline.processes import child_environment, end, end_with_parent
+from novad.pipeline.processes import child_environment, end
 
 __all__ = ["prefect_api", "server_command"]
 

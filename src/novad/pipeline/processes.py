@@ -1,27 +1,13 @@
-"""Child processes that never outlive their parent."""
+"""Child processes: their environment and their end."""
 
-import ctypes
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
 
-__all__ = ["child_environment", "end", "end_with_parent"]
+__all__ = ["child_environment", "end"]
 
-_PR_SET_PDEATHSIG = 1
 _GRACE = 10.0
-_LIBC = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
-
-
-def end_with_parent() -> None:
-    """Run in the child between fork and exec: Linux kills it when its parent dies."""
-    if _LIBC is None:
-        return
-    parent = os.getppid()
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 def end(process: "subprocess.Popen[bytes]") -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 from novad.config import Workspace
 from novad.errors import ConfigError, NovadError, RefusedError, ServiceError
 from novad.garbage import without_search
-from novad.pipeline.processes import child_environment, end_with_parent
+from novad.orphans import end_with_parent
+from novad.pipeline.processes import child_environment
 
 __all__ = ["STAGE_THREADS", "reproduce"]
 

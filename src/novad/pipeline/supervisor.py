@@ -12,10 +12,11 @@ from datetime import UTC, datetime
 
 from novad.config import Workspace
 from novad.errors import RefusedError, ServiceError
+from novad.orphans import end_with_parent
 from novad.pipeline.deployments import ensure_pool
 from novad.pipeline.loopback import answers
 from novad.pipeline.prefect_client import api_url, close_runs, prefect_client, unfinished, workspace_tag
-from novad.pipeline.processes import end, end_with_parent
+from novad.pipeline.processes import end
 from novad.pipeline.services import Ports, Service, plan
 from novad.serving.keys import Role, add_key, keys_file, read_keys
 from novad.tracking.services import RunningService, RunningServices, find_services, hold_services

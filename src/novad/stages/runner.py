@@ -1,11 +1,8 @@
 """What every stage shares: arguments, exit codes, cost, and outputs that are whole or absent."""
 
-import ctypes
 import json
-import os
 import resource
 import shutil
-import signal
 import sys
 import tempfile
 import time
@@ -20,10 +17,9 @@ from safetensors import SafetensorError
 from novad.config import Workspace
 from novad.errors import ConfigError, NovadError, exit_code
 from novad.garbage import spare_search
+from novad.orphans import end_with_parent
 
-__all__ = ["die_with_parent", "main", "peak_rss_mb", "read_json", "stage_output", "write_json"]
-
-_PR_SET_PDEATHSIG = 1
+__all__ = ["main", "peak_rss_mb", "read_json", "stage_output", "write_json"]
 
 
 def main(run: Callable[[Workspace, str], None], stage: str) -> None:
@@ -33,7 +29,7 @@ def main(run: Callable[[Workspace, str], None], stage: str) -> None:
         run: the stage; reads from and writes into the workspace.
         stage: its name, the folder of its outputs.
     """
-    die_with_parent()
+    end_with_parent()
     spare_search()
     started = time.perf_counter()
     try:
@@ -89,16 +85,6 @@ def read_json(path: Path) -> Any:
 def peak_rss_mb() -> float:
     """Largest resident memory of this process so far, in MiB."""
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
-
-
-def die_with_parent() -> None:
-    """Ask Linux to end this process when its parent dies, so that a killed flow leaves no stage behind."""
-    if not sys.platform.startswith("linux"):
-        return
-    parent = os.getppid()
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        os.kill(os.getpid(), signal.SIGKILL)
 
 
 @contextmanager

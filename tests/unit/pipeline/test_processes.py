@@ -14,7 +14,7 @@ from tiny_pipeline import wait_for
 
 PARENT = """
 import subprocess, sys, time
-from novad.pipeline.processes import end_with_parent
+from novad.orphans import end_with_parent
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], preexec_fn=end_with_parent)
 print(child.pid, flush=True)
 time.sleep(60)
