@@ -66,3 +66,15 @@ def test_lines_of_before_said_yes_or_no_to_whitening(written: str, meant: float,
     params.write_text(text.replace("whiten: 0.5\n", "whiten: 1.5\n"))
     with pytest.raises(ConfigError, match=r"params\.yaml.*memory_bank\.whiten"):
         line_settings(params, "metal")
+
+
+def test_a_wrong_setting_is_told_by_file_key_and_reason_alone(tmp_path: Path) -> None:
+    params = tmp_path / "params.yaml"
+    params.write_text("lines: {}\n")
+    add_line(params, "metal", bundled_line_settings(64))
+    params.write_text(params.read_text().replace("image_size: 64\n", "image_size: 50\n"))
+    with pytest.raises(ConfigError) as told:
+        line_settings(params, "metal")
+    first = f"{params}: lines.metal.backbone.image_size: 50: sides must be multiples of 8"
+    assert str(told.value).startswith(first)
+    assert "Value error" not in str(told.value)
