@@ -4,10 +4,13 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from novad.config import Workspace
+from novad.pipeline.flow_files import load_flow
 from novad.pipeline.graph import recorded_digests, stale_stages
 from novad.pipeline.recovery import mend
 from novad.pipeline.reproduce import reproduce
@@ -83,6 +86,7 @@ WRITES_IN_PLACE = """
 import sys, time
 from pathlib import Path
 from novad.config import Workspace
+from novad.pipeline.flow_files import load_flow
 from novad.pipeline.graph import open_repository
 workspace = Workspace(Path(sys.argv[1]))
 path = workspace.root / "dvc.lock"
@@ -95,13 +99,27 @@ with open_repository(workspace):
 """
 
 
-def test_what_is_recorded_is_read_whole_while_another_line_writes_it(tiny: Workspace) -> None:
+def _handed_to_publish(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Callable[..., object]:
+    """How the training's flow lets ``publish`` read what DVC recorded."""
+    handed: list[Any] = []
+    flow = load_flow(workspace, "train")
+    monkeypatch.setattr(flow, "close_stale_runs", lambda *_: None)
+    monkeypatch.setattr(flow, "publish", lambda *given: handed.extend(given))
+    flow.publish_line.fn(workspace.root, "metal", None, "by hand")
+    return handed[-1]  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("by", ["hand", "flow"])
+def test_what_is_recorded_is_read_whole_while_another_line_writes_it(
+    tiny: Workspace, by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert reproduce(tiny, "validate@metal")
+    read = recorded_digests if by == "hand" else _handed_to_publish(tiny, monkeypatch)
     whole = recorded_digests(tiny, "metal")
     assert set(whole) == {"validate"}
     program = [sys.executable, "-c", WRITES_IN_PLACE, str(tiny.root)]
     with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as writer:
         assert writer.stdout is not None
         assert writer.stdout.readline() == "half\n"
-        assert recorded_digests(tiny, "metal") == whole
+        assert read(tiny, "metal") == whole
     assert writer.returncode == 0
