@@ -46,7 +46,7 @@ class Remembered:
 
     Attributes:
         found: familiarity and nearest vectors.
-        differences: (N, 8, h, w) in appearance; empty where the bank does not know it.
+        differences: (N, A, h, w) in appearance; empty where the bank does not know it.
     """
 
     found: FamiliarityScores

@@ -90,7 +90,7 @@ def save_detector(
         shutil.copyfile(source, folder / name)
     files = {path.name: file_sha256(path) for path in sorted(folder.iterdir())}
     manifest = {
-        "format": 8,
+        "format": 9,
         "line": line,
         "image_size": height_and_width(image_size),
         "backbone": backbone,
@@ -192,7 +192,7 @@ def save_novelty(learned: Calibration, path: Path) -> None:
             "evidence/reading": torch.tensor([evidence.offset, evidence.spread], dtype=torch.float64),
         }
     if (appearance := learned.appearance) is not None:
-        tensors |= {f"appearance/{part}/{name}": value for part, name, value in _flat(vars(appearance))}
+        tensors |= {f"appearance/{part}/{name}": value for part, name, value in _flat(_known(appearance))}
     if (patches := learned.patches) is not None:
         read = patches.discriminant
         tensors |= {
@@ -227,6 +227,10 @@ def _reading(tensors: Mapping[str, Tensor], kind: str) -> tuple[Tensor, Tensor, 
     offset, spread = tensors[f"{kind}/reading"].tolist()
     centre, scale, weight = (tensors[f"{kind}/{name}"] for name in ("centre", "scale", "weight"))
     return centre, scale, weight, offset, spread
+
+
+def _known(appearance: AppearanceNovelty) -> dict[str, NormalStatistics]:
+    return {name: each for name, each in vars(appearance).items() if each is not None}
 
 
 def _flat(statistics: Mapping[Any, NormalStatistics]) -> Iterator[tuple[Any, str, Tensor]]:

@@ -91,7 +91,7 @@ class FamiliarityModel:
         return joined([self.bank, *self.bank.companions], [found, *beside])
 
     def differences(self, images: Tensor, found: FamiliarityScores) -> Tensor | None:
-        """(N, 8, h, w) how else patches of images (N, 3, H, W) look than those of their nearest vectors.
+        """(N, A, h, w) how else patches of images (N, 3, H, W) look than those of their nearest vectors.
 
         None where the bank does not know what those looked like.
         """
@@ -100,10 +100,11 @@ class FamiliarityModel:
         expected = self.bank.appearance[found.nearest]
         _, rows, columns = found.nearest.shape
         seen = appearance(images, (rows, columns), self.appearance_neighbourhood)
-        return seen - expected.permute(0, 3, 1, 2)
+        # Banks of before know fewer figures.
+        return seen[:, : expected.shape[-1]] - expected.permute(0, 3, 1, 2)
 
     def residuals(self, found: FamiliarityScores, differences: Tensor | None) -> Tensor:
-        """(N, h, w, D + 8) what nearest vectors leave unexplained of patches, direction by direction.
+        """(N, h, w, D + A) what nearest vectors leave unexplained of patches, direction by direction.
 
         First of the features, then of what the patches look like where the bank knows that.
         """
@@ -264,7 +265,8 @@ def raw_scores(familiarity: FamiliarityModel, novelty: NoveltyModel, images: Ten
         looks = novelty.appearance(differences)
         score = novelty.score(novelty.deviations(explained.deviations, looks), residuals)
         if novelty.patches is not None:
-            return RawScores(found, score, novelty.patches(patch_deviations(found.distances, looks, left)))
+            deviations = patch_deviations(found.distances, looks, left, differences.shape[1])
+            return RawScores(found, score, novelty.patches(deviations))
         return RawScores(found, score, explained.maps if novelty.shown.explained else looks)
 
 
@@ -284,4 +286,5 @@ def deviations_of_patches(
         if differences is None:
             raise CalibrationError(_NO_APPEARANCE)
         left = familiarity.residuals(found, differences)
-        return found.maps, patch_deviations(found.distances, appearance(differences), left)
+        looks = appearance(differences)
+        return found.maps, patch_deviations(found.distances, looks, left, differences.shape[1])

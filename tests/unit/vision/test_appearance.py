@@ -1,11 +1,13 @@
 """Appearance: pooled pixels against loops, and bank vectors that remember what their patches looked like."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 
 from novad.errors import CalibrationError
 from novad.vision.appearance import (
@@ -13,6 +15,7 @@ from novad.vision.appearance import (
     fit_appearance_novelty,
     vector_appearance,
 )
+from novad.vision.detector_files import Calibration, load_novelty, save_novelty
 from novad.vision.memory_bank import MemoryBank, load_bank, save_bank
 from novad.vision.models import FamiliarityModel
 from novad.vision.patch_store import Whitening
@@ -26,15 +29,31 @@ def _random(*shape: int) -> torch.Tensor:
 def test_figures_of_a_patch_and_its_neighbours_equal_loops() -> None:
     images = _random(2, 3, 24, 24)
     found = appearance(images, (6, 6))
-    assert found.shape == (2, 8, 6, 6)
+    assert found.shape == (2, 11, 6, 6)
     part = images[1, :, 4:16, 12:24]  # patch (2, 4) of 4 x 4 pixels with its eight neighbours
     grey = images[1].mean(0)
     across = (grey[:, 1:] - grey[:, :-1]).abs()[4:16, 12:]
     down = (grey[1:] - grey[:-1]).abs()[4:16, 12:]
     # The last column has no pixel to its right, which counts as no edge.
     edges = [across.sum() / 144, down.mean()]
-    by_hand = [*part.mean((1, 2)), *part.std((1, 2), correction=0), *edges]
+    patches = images[1].reshape(3, 6, 4, 6, 4).mean((2, 4)).numpy()
+    # Six patches in a row: the blur sees five to either side, mirrored at the borders.
+    around = [gaussian_filter(colour, 3, mode="mirror", truncate=5 / 3)[2, 4] for colour in patches]
+    relative = part.mean((1, 2)) - torch.tensor(around)
+    by_hand = [*part.mean((1, 2)), *part.std((1, 2), correction=0), *edges, *relative]
     assert torch.allclose(found[1, :, 2, 4], torch.stack(by_hand), atol=1e-5)
+
+
+def test_a_lamp_that_lights_evenly_leaves_what_a_patch_is_beside_its_surroundings() -> None:
+    """A faint stain and a lamp change colours alike; beside its surroundings only the stain differs."""
+    cloth = 0.2 + 0.2 * _random(1, 3, 48, 48)
+    stained, plain = cloth.clone(), appearance(cloth, (12, 12))
+    stained[..., 16:28, 16:28] += 0.05
+    lamp, stain = (appearance(each, (12, 12)) - plain for each in (cloth + 0.05, stained))
+    assert torch.allclose(lamp[0, :3], torch.full((3, 12, 12), 0.05), atol=1e-5)
+    assert lamp[0, 8:].abs().max() < 1e-5
+    assert torch.allclose(stain[0, :3, 5, 5], torch.full((3,), 0.05), atol=1e-5)
+    assert (stain[0, 8:, 5, 5] > 0.03).all()
 
 
 def test_a_patch_by_itself_equals_loops() -> None:
@@ -62,14 +81,15 @@ def test_every_vector_gets_the_look_of_its_own_patch() -> None:
         assert torch.allclose(look, whole[image, :, row, column])
 
 
+@pytest.mark.parametrize("known", [11, 8])
 def test_a_colour_that_the_network_does_not_see_is_what_the_memory_leaves_unexplained(
-    random_backbone: Any, tmp_path: Any
+    known: int, random_backbone: Any, tmp_path: Any
 ) -> None:
-    """Features are the same; only what the patch looks like tells the images apart."""
+    """Features are the same; only what patches look like tells the images apart. Banks of before know 8."""
     origins = np.array([[0, 0, 0]], np.int32)
     whitening = Whitening(torch.zeros(1), torch.ones(1, 1))
     bank = MemoryBank(whitening, torch.zeros(1, 1), origins)
-    bank.appearance = torch.full((1, 8), 0.25)
+    bank.appearance = torch.full((1, known), 0.25)
     save_bank(bank, tmp_path / "bank")
     model = FamiliarityModel(random_backbone, load_bank(tmp_path / "bank"), "sensory", 1, 0.1)
     features, images = {"layer": torch.zeros(2, 1, 4, 4)}, torch.full((2, 3, 16, 16), 0.25)
@@ -77,31 +97,50 @@ def test_a_colour_that_the_network_does_not_see_is_what_the_memory_leaves_unexpl
     found = model.score(features)
     left = residual_deviations(
         model.residuals(found, model.differences(images, found)), found.distances
-    ).reshape(2, FIGURES, 9)
-    assert torch.allclose(left[0, 8], torch.tensor([0.0, 0, 0, 0, -0.25, -0.25, -0.25, -0.25, -0.25]))
-    assert torch.allclose(left[1, 8] - left[0, 8], torch.tensor([0.0, 0, 0, 0.5, 0, 0, 0, 0, 0]), atol=1e-5)
+    ).reshape(2, FIGURES, 1 + known)
+    nothing = torch.tensor([0.0, 0, 0, 0, *[-0.25] * (known - 3)])
+    assert torch.allclose(left[0, 8], nothing, atol=1e-5)
+    blue = torch.tensor([0.0, 0, 0, 0.5, *[0] * (known - 3)])
+    assert torch.allclose(left[1, 8] - left[0, 8], blue, atol=1e-5)
     blind = replace(model, bank=MemoryBank(whitening, torch.zeros(1, 1), origins))
     assert blind.differences(images, found) is None
     alike = residual_deviations(blind.residuals(found, None), found.distances)
     assert torch.equal(alike[0], alike[1])
 
 
-def test_without_neighbours_novelty_is_a_standardised_mahalanobis_distance() -> None:
-    normal = torch.randn(40, 8, 1, 1, generator=torch.Generator().manual_seed(3))
-    normal[:, 1] += 0.9 * normal[:, 0]
-    novel = 3 * torch.randn(5, 8, 1, 1, generator=torch.Generator().manual_seed(4))
-    found = fit_appearance_novelty(normal)(novel)[:, 0, 0].numpy()
-    known, asked = (each[:, :, 0, 0].double().numpy() for each in (normal, novel))
+def _standing_distance(known: Any, asked: Any) -> Any:
+    """Mahalanobis distances of ``asked``, in standard deviations of those of ``known``."""
     standing = (known - known.mean(0)) / known.std(0), (asked - known.mean(0)) / known.std(0)
     covariance = np.cov(standing[0].T, bias=True)
     precision = np.linalg.inv(covariance + 1e-3 * np.diag(covariance.diagonal()))
     usual, distance = (np.sqrt(np.einsum("ns,st,nt->n", each, precision, each)) for each in standing)
-    assert np.allclose(found, (distance - usual.mean()) / usual.std(), rtol=1e-3)
+    return (distance - usual.mean()) / usual.std()
+
+
+@pytest.mark.parametrize("figures", [11, 8])
+def test_without_neighbours_novelty_is_the_mean_of_standardised_mahalanobis_distances(
+    figures: int, tmp_path: Path
+) -> None:
+    """Of patches alone and of patches against their surroundings; detectors of before know the first."""
+    normal = torch.randn(40, figures, 1, 1, generator=torch.Generator().manual_seed(3))
+    normal[:, 1] += 0.9 * normal[:, 0]
+    normal[:, -1] += 0.9 * normal[:, -2]
+    novel = 3 * torch.randn(5, figures, 1, 1, generator=torch.Generator().manual_seed(4))
+    usual = fit_appearance_novelty(normal)
+    assert (usual.around is None) == (figures == 8)
+    known, asked = (each[:, :, 0, 0].double().numpy() for each in (normal, novel))
+    parts = [slice(0, 8), *([slice(8, 11)] if figures > 8 else [])]
+    expected = np.mean([_standing_distance(known[:, part], asked[:, part]) for part in parts], axis=0)
+    save_novelty(Calibration({}, appearance=usual), tmp_path / "novelty")
+    loaded = load_novelty(tmp_path / "novelty").appearance
+    assert loaded is not None
+    for each in (usual, loaded):
+        assert np.allclose(each(novel)[:, 0, 0].numpy(), expected, rtol=1e-3)
 
 
 def _differences(images: int) -> torch.Tensor:
     """Of normal images whose upper half varies ten times as much."""
-    maps = torch.randn(images, 8, 16, 16, generator=torch.Generator().manual_seed(images))
+    maps = torch.randn(images, 11, 16, 16, generator=torch.Generator().manual_seed(images))
     maps[:, :, :8] *= 10
     return maps
 

@@ -146,7 +146,7 @@ def test_a_detector_averages_features_as_it_was_told(saved: Path, tmp_path: Path
 def test_a_detector_averages_appearance_as_it_was_told(
     saved: Path, tmp_path: Path, pictures: Any, told: dict[str, int], side: int
 ) -> None:
-    """Those up to format 7 say nothing of it and average as they average features."""
+    """Up to format 7 they average it as they average features; up to format 8 they know eight figures."""
     copy = _copy(saved, tmp_path)
     manifest = json.loads((copy / "detector.json").read_text("utf-8"))
     manifest["familiarity"] |= {"neighbourhood": 1, **told}
@@ -158,7 +158,7 @@ def test_a_detector_averages_appearance_as_it_was_told(
         familiarity.bank.appearance = torch.zeros(len(familiarity.bank.vectors), 8)
         looks = familiarity.differences(images, found)
     assert looks is not None
-    assert torch.equal(looks, appearance(images, raw_shape(features), side))
+    assert torch.equal(looks, appearance(images, raw_shape(features), side)[:, :8])
 
 
 def raw_shape(features: dict[str, torch.Tensor]) -> tuple[int, int]:
@@ -389,7 +389,7 @@ def test_a_detector_shows_and_weighs_appearance(saved: Path, pictures: Any, tmp_
     by_hand = (4 * torch.tanh(read / 4) @ torch.tensor([0.5, 2.0]).double() - 0.25) / 2
     assert torch.allclose(together.novelty.double(), by_hand, atol=1e-4)
     left = familiarity.residuals(found, differences)
-    deviations = patch_deviations(found.distances, usual(differences), left)
+    deviations = patch_deviations(found.distances, usual(differences), left, differences.shape[1])
     count = deviations.shape[1]
     numbers = torch.rand(6 * count, generator=torch.Generator().manual_seed(6))
     learned = PatchEvidence(numbers[:count], 0.5 + numbers[-count:], Discriminant(numbers - 0.5, 0.5, 1.5))

@@ -83,14 +83,18 @@ def test_labels_never_take_brightness_away(seed: int, size: float) -> None:
     assert (evidence(deviations) >= UNTAUGHT * looks - 1e-3).all()
 
 
+@pytest.mark.parametrize("differences", [11, 8])
 @pytest.mark.parametrize("directions", [3, DIRECTIONS + 6])
-def test_deviations_are_familiarity_looks_differences_and_the_leading_residuals(directions: int) -> None:
+def test_deviations_are_familiarity_looks_differences_and_the_leading_residuals(
+    directions: int, differences: int
+) -> None:
     distances, looks = _numbers(2, 4, 3), _numbers(2, 4, 3, seed=1)
-    residuals = _numbers(2, 4, 3, directions + 8, seed=2)
-    found: Any = patch_deviations(distances, looks, residuals)
+    residuals = _numbers(2, 4, 3, directions + differences, seed=2)
+    found: Any = patch_deviations(distances, looks, residuals, differences)
     kept = min(directions, DIRECTIONS)
-    assert found.shape == (2, 10 + kept, 4, 3)
+    named = 2 + differences
+    assert found.shape == (2, named + kept, 4, 3)
     assert torch.equal(found[:, 0], distances)
     assert torch.equal(found[:, 1], looks)
-    assert torch.equal(found[:, 2:10], residuals[..., -8:].permute(0, 3, 1, 2))
-    assert torch.equal(found[:, 10:], residuals[..., :kept].permute(0, 3, 1, 2))
+    assert torch.equal(found[:, 2:named], residuals[..., -differences:].permute(0, 3, 1, 2))
+    assert torch.equal(found[:, named:], residuals[..., :kept].permute(0, 3, 1, 2))
