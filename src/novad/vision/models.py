@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from novad.errors import CalibrationError
-from novad.vision.appearance import AppearanceNovelty, appearance
+from novad.vision.appearance import ALONE, AppearanceNovelty, appearance
 from novad.vision.backbones import Backbone
 from novad.vision.calibration import NormalScale
 from novad.vision.detection import Thresholds
@@ -104,12 +104,18 @@ class FamiliarityModel:
         return seen[:, : expected.shape[-1]] - expected.permute(0, 3, 1, 2)
 
     def residuals(self, found: FamiliarityScores, differences: Tensor | None) -> Tensor:
-        """(N, h, w, D + A) what nearest vectors leave unexplained of patches, direction by direction.
+        """(N, h, w, D + 9) what nearest vectors leave unexplained of patches, direction by direction.
 
-        First of the features, then of what the patches look like where the bank knows that.
+        First of the features, then of what the patches look like where the bank knows that: alone, and how
+        much lighter than their surroundings.
         """
         left = self.bank.residuals(found.patches, found.nearest)
-        return left if differences is None else torch.cat([left, differences.permute(0, 2, 3, 1)], dim=3)
+        if differences is None:
+            return left
+        looks, around = differences[:, :ALONE], differences[:, ALONE:]
+        if around.shape[1]:  # One figure of the three: few labels can weigh few (docs/research/evidence.md).
+            looks = torch.cat([looks, around.mean(1, keepdim=True)], dim=1)
+        return torch.cat([left, looks.permute(0, 2, 3, 1)], dim=3)
 
 
 @dataclass(frozen=True)
@@ -265,7 +271,8 @@ def raw_scores(familiarity: FamiliarityModel, novelty: NoveltyModel, images: Ten
         looks = novelty.appearance(differences)
         score = novelty.score(novelty.deviations(explained.deviations, looks), residuals)
         if novelty.patches is not None:
-            deviations = patch_deviations(found.distances, looks, left, differences.shape[1])
+            features = left[..., : found.patches.shape[-1]]
+            deviations = patch_deviations(found.distances, looks, differences, features)
             return RawScores(found, score, novelty.patches(deviations))
         return RawScores(found, score, explained.maps if novelty.shown.explained else looks)
 
@@ -285,6 +292,5 @@ def deviations_of_patches(
         differences = familiarity.differences(images, found)
         if differences is None:
             raise CalibrationError(_NO_APPEARANCE)
-        left = familiarity.residuals(found, differences)
-        looks = appearance(differences)
-        return found.maps, patch_deviations(found.distances, looks, left, differences.shape[1])
+        features = familiarity.residuals(found, None)
+        return found.maps, patch_deviations(found.distances, appearance(differences), differences, features)

@@ -83,20 +83,20 @@ def patch_candidate(top_share: float) -> Candidate:
     return Candidate(PATCHES, "evidence", max(BLURS), located=False, side="high", top_share=top_share)
 
 
-def patch_deviations(distances: Tensor, looks: Tensor, residuals: Tensor, differences: int) -> Tensor:
+def patch_deviations(distances: Tensor, looks: Tensor, differences: Tensor, residuals: Tensor) -> Tensor:
     """All that a patch shows its nearest normal vector not to be.
 
     Args:
         distances: (N, h, w) familiarity.
         looks: (N, h, w) novelty of appearance.
-        residuals: (N, h, w, D + A) of the features, then of what the patches look like.
-        differences: A of these.
+        differences: (N, A, h, w) of what the patches look like.
+        residuals: (N, h, w, D) of the features.
     Returns:
         (N, C, h, w).
     """
-    features, differing = residuals.tensor_split([residuals.shape[-1] - differences], dim=-1)
     named = torch.stack([distances, looks], dim=-1)
-    return torch.cat([named, differing, features[..., :DIRECTIONS]], dim=-1).permute(0, 3, 1, 2)
+    parts = [named, differences.permute(0, 2, 3, 1), residuals[..., :DIRECTIONS]]
+    return torch.cat(parts, dim=-1).permute(0, 3, 1, 2)
 
 
 def patch_signs(deviations: Tensor, centre: Tensor, scale: Tensor) -> Tensor:

@@ -81,9 +81,9 @@ def test_every_vector_gets_the_look_of_its_own_patch() -> None:
         assert torch.allclose(look, whole[image, :, row, column])
 
 
-@pytest.mark.parametrize("known", [11, 8])
+@pytest.mark.parametrize(("known", "read"), [(11, 9), (8, 8)])
 def test_a_colour_that_the_network_does_not_see_is_what_the_memory_leaves_unexplained(
-    known: int, random_backbone: Any, tmp_path: Any
+    known: int, read: int, random_backbone: Any, tmp_path: Any
 ) -> None:
     """Features are the same; only what patches look like tells the images apart. Banks of before know 8."""
     origins = np.array([[0, 0, 0]], np.int32)
@@ -97,10 +97,10 @@ def test_a_colour_that_the_network_does_not_see_is_what_the_memory_leaves_unexpl
     found = model.score(features)
     left = residual_deviations(
         model.residuals(found, model.differences(images, found)), found.distances
-    ).reshape(2, FIGURES, 1 + known)
-    nothing = torch.tensor([0.0, 0, 0, 0, *[-0.25] * (known - 3)])
+    ).reshape(2, FIGURES, 1 + read)
+    nothing = torch.tensor([0.0, 0, 0, 0, *[-0.25] * (read - 3)])
     assert torch.allclose(left[0, 8], nothing, atol=1e-5)
-    blue = torch.tensor([0.0, 0, 0, 0.5, *[0] * (known - 3)])
+    blue = torch.tensor([0.0, 0, 0, 0.5, *[0] * (read - 3)])
     assert torch.allclose(left[1, 8] - left[0, 8], blue, atol=1e-5)
     blind = replace(model, bank=MemoryBank(whitening, torch.zeros(1, 1), origins))
     assert blind.differences(images, found) is None
@@ -158,3 +158,16 @@ def test_the_same_difference_is_more_novel_where_little_differs_usually() -> Non
 def test_one_image_does_not_tell_what_is_usual() -> None:
     with pytest.raises(CalibrationError, match="at least 2"):
         fit_appearance_novelty(_differences(1))
+
+
+def test_evidence_reads_the_mean_of_the_three_that_compare_with_the_surroundings(
+    random_backbone: Any,
+) -> None:
+    origins = np.array([[0, 0, 0]], np.int32)
+    bank = MemoryBank(Whitening(torch.zeros(1), torch.ones(1, 1)), torch.zeros(1, 1), origins)
+    model = FamiliarityModel(random_backbone, bank, "sensory", 1, 0.1)
+    found, differences = model.score({"layer": _random(2, 1, 4, 4)}), _random(2, 11, 4, 4)
+    left = model.residuals(found, differences)
+    assert torch.equal(left[..., 1:9], differences[:, :8].permute(0, 2, 3, 1))
+    assert torch.allclose(left[..., 9], differences[:, 8:].mean(1))
+    assert left.shape[-1] == 10

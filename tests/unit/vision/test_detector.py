@@ -388,8 +388,8 @@ def test_a_detector_shows_and_weighs_appearance(saved: Path, pictures: Any, tmp_
     read = torch.stack([explained.novelty, raw.novelty], dim=1).double()
     by_hand = (4 * torch.tanh(read / 4) @ torch.tensor([0.5, 2.0]).double() - 0.25) / 2
     assert torch.allclose(together.novelty.double(), by_hand, atol=1e-4)
-    left = familiarity.residuals(found, differences)
-    deviations = patch_deviations(found.distances, usual(differences), left, differences.shape[1])
+    left = familiarity.residuals(found, None)
+    deviations = patch_deviations(found.distances, usual(differences), differences, left)
     count = deviations.shape[1]
     numbers = torch.rand(6 * count, generator=torch.Generator().manual_seed(6))
     learned = PatchEvidence(numbers[:count], 0.5 + numbers[-count:], Discriminant(numbers - 0.5, 0.5, 1.5))

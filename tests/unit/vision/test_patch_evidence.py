@@ -89,12 +89,13 @@ def test_deviations_are_familiarity_looks_differences_and_the_leading_residuals(
     directions: int, differences: int
 ) -> None:
     distances, looks = _numbers(2, 4, 3), _numbers(2, 4, 3, seed=1)
-    residuals = _numbers(2, 4, 3, directions + differences, seed=2)
-    found: Any = patch_deviations(distances, looks, residuals, differences)
+    differing = _numbers(2, differences, 4, 3, seed=3)
+    residuals = _numbers(2, 4, 3, directions, seed=2)
+    found: Any = patch_deviations(distances, looks, differing, residuals)
     kept = min(directions, DIRECTIONS)
     named = 2 + differences
     assert found.shape == (2, named + kept, 4, 3)
     assert torch.equal(found[:, 0], distances)
     assert torch.equal(found[:, 1], looks)
-    assert torch.equal(found[:, 2:named], residuals[..., -differences:].permute(0, 3, 1, 2))
+    assert torch.equal(found[:, 2:named], differing)
     assert torch.equal(found[:, named:], residuals[..., :kept].permute(0, 3, 1, 2))
