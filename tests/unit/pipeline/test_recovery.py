@@ -86,7 +86,6 @@ WRITES_IN_PLACE = """
 import sys, time
 from pathlib import Path
 from novad.config import Workspace
-from novad.pipeline.flow_files import load_flow
 from novad.pipeline.graph import open_repository
 workspace = Workspace(Path(sys.argv[1]))
 path = workspace.root / "dvc.lock"
