@@ -597,6 +597,18 @@ def test_scores_for_people_name_the_images_as_they_are_called(novad: Novad, part
     assert "1 PASS, 1 REVIEW, 1 FAIL" in out
 
 
+def test_a_name_that_is_no_text_is_printed_where_only_text_may_be(novad: Novad, parts: Path) -> None:
+    """Decisions are in the log by then; the answer must not be lost."""
+    name = "caf\udce9.png"
+    (parts / "a").rename(parts / "odd")
+    next((parts / "odd").iterdir()).rename(parts / "odd" / name)
+    told = novad("score", "metal", parts / "odd", "--json")
+    assert name in [Path(row["path"]).name for row in _document(told)["images"]]
+    code, out, _ = novad("score", "metal", parts / "odd")
+    assert code == 0
+    assert "caf\\udce9.png" in out
+
+
 def test_an_unreadable_image_is_named_and_the_others_are_judged(novad: Novad, parts: Path) -> None:
     (parts / "a/torn.png").write_bytes((parts / "a/one.png").read_bytes()[:60])
     told = novad("score", "metal", parts, "--json")

@@ -1,8 +1,11 @@
 """What every dataset layout promises; a layout joins by being registered and given an example here."""
 
+import errno
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -189,6 +192,44 @@ def test_mvtec_ad_2_keeps_labelled_test_images_and_masks_in_test_public(tmp_path
     assert defect.mask_path == "test_public/ground_truth/bad/000_overexposed_mask.png"
     assert sorted(s.source for s in found.values()) == ["test"] * 2 + ["train"] * 5
     assert not any(s.remark for s in found.values())
+
+
+def test_what_lies_beside_the_folders_that_are_read_is_remarked_once(tmp_path: Path) -> None:
+    _mvtec(tmp_path)
+    strays = ["train/a.png", "validation/b.png", "test/c.png", "validation/crack/d.png"]
+    for number, name in enumerate([*strays, "validation/ok/0.png", "test_public/good/0.png"]):
+        _image(tmp_path / name, 30 + number)
+    found = {s.path: s for s in discover(tmp_path, "mvtec")}
+    assert found["validation/ok/0.png"].source == "train"
+    assert not {*strays, "test_public/good/0.png"} & set(found)
+    [remark] = [str(s.remark) for s in found.values() if s.remark]
+    told = "train/a.png, validation/b.png, test/c.png, validation/crack, test_public: passed over, for only "
+    assert remark.startswith(told)
+
+
+def test_folders_beside_the_plain_ones_are_remarked(tmp_path: Path) -> None:
+    _folder(tmp_path)
+    for folder in ("defect", "Masks", ".cache"):
+        _image(tmp_path / folder / "0.png", 30)
+    [remark] = [str(s.remark) for s in discover(tmp_path, "folder") if s.remark]
+    assert remark.startswith("Masks, defect: passed over, for only normal, anomalous, masks are read")
+
+
+@pytest.mark.parametrize(("layout", "write"), [("mvtec", _mvtec), ("folder", _folder)])
+def test_a_folder_that_may_not_be_read_is_not_taken_for_an_empty_one(
+    layout: str, write: Example, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path)
+    scan = os.scandir
+
+    def refusing(path: str) -> Any:
+        if str(path).endswith("crack"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(ConfigError, match=r"crack: cannot be read: Permission denied"):
+        discover(tmp_path, layout)
 
 
 def test_masks_named_like_their_image_are_found_too(tmp_path: Path) -> None:

@@ -86,6 +86,11 @@ def _no_images(folder: Path) -> None:
         path.unlink()
 
 
+def _no_test_images(folder: Path) -> None:
+    shutil.rmtree(folder / "test")
+    (folder / "test").mkdir()
+
+
 def _noise(shape: tuple[int, int]) -> Image.Image:
     return Image.fromarray(np.random.default_rng(9).integers(100, 200, shape, np.uint8))
 
@@ -107,6 +112,7 @@ ERRORS: list[tuple[Callable[[Path], None], str, str, str]] = [
     (_damaged_mask, "readable_mask", "test/pits/001.png", "mask ground_truth/pits/001_mask.png"),
     (_too_few, "enough_normals", "train/good/000.png", "only 11 normal training images, min_normals is 12"),
     (_no_images, "enough_normals", "", "only 0 normal training images"),
+    (_no_test_images, "images_to_test_with", "train/good/000.png", "no image is left to test with"),
 ]
 
 

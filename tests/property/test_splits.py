@@ -279,3 +279,27 @@ def test_unreadable_images_are_in_no_split() -> None:
     split = _split(manifest)
     assert split[2] is None
     assert split.drop(2).notna().all()
+
+
+LAMPS = ("regular", "overexposed", "underexposed", "shift_1", "shift_2", "shift_3")
+
+
+@given(st.integers(0, 50), st.integers(4, 12))
+@settings(max_examples=30, deadline=None)
+def test_pictures_of_one_part_under_several_lamps_stay_together(seed, parts) -> None:
+    """As MVTec AD 2 has them; their pixels have little in common."""
+    rows = [("train", "good", number) for number in range(4)]
+    rows += [("test", kind, 100 + number) for kind in ("good", "bad") for number in range(parts * len(LAMPS))]
+    manifest = _manifest(rows)
+    test = manifest["source"] == "test"
+    for kind in ("good", "bad"):
+        mine = test & (manifest["defect_type"] == kind)
+        manifest.loc[mine, "path"] = [
+            f"test_public/{kind}/{part:03d}_{lamp}.png" for part in range(parts) for lamp in LAMPS
+        ]
+    split = _split(manifest, seed)[test]
+    part = manifest.loc[test, "path"].str.extract(r"(.*?/\d+)_")[0]
+    assert (split.groupby(part).nunique() == 1).all()
+    assert set(split) == {"tuning", "test"}
+    manifest["path"] = manifest["path"].str.replace("test_public", "test")
+    assert (_split(manifest, seed)[test].groupby(part).nunique() > 1).any()

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from novad.images import discover
+from novad.images.folders import relative_files
+from novad.images.layouts import keep_visa_split, mask_folder
 
 __all__ = ["gathered"]
 
@@ -31,17 +33,21 @@ def gathered(data: Path, layout: str, folder: Path) -> Path:
     if all(source.is_relative_to(root) for source in sources.values()):
         return root
     target = folder / root.name
-    for name, source in sources.items():
+    # Files first: of a folder whose files are named too, no link may lead back to where these lie.
+    for name, source in sorted(sources.items(), key=lambda item: not item[1].is_file()):
         # A table may name places that are not below the folder; the gate does not take those.
         if not PurePosixPath(name).is_absolute() and ".." not in PurePosixPath(name).parts:
             _take(source, target / name)
+    if layout == "visa":
+        keep_visa_split(data, target)
     return target
 
 
 def _take(source: Path, place: Path) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
     if not source.is_file():
-        place.symlink_to(source)
+        if not place.exists():
+            place.symlink_to(source)
         return
     try:
         place.hardlink_to(source)
@@ -51,6 +57,11 @@ def _take(source: Path, place: Path) -> None:
 
 def _files(data: Path, layout: str) -> Iterator[str]:
     """Images and masks by their layout, and the tables that a layout may read."""
+    masks = mask_folder(data, layout)
     for sample in discover(data, layout):
-        yield from (name for name in (sample.path, sample.mask_path) if name is not None)
+        yield sample.path
+        if masks is None and sample.mask_path is not None:
+            yield sample.mask_path
+    # Not by the samples: a mask may be a folder of files, and what no sample uses is told.
+    yield from () if masks is None else relative_files(data, masks)
     yield from (table.relative_to(data).as_posix() for table in data.rglob("*.csv"))

@@ -6,6 +6,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
+from io import TextIOWrapper
 from typing import Any, TextIO
 
 import typer
@@ -29,6 +30,7 @@ class DataRefusedError(RefusedError):
 def conclude(app: typer.Typer, arguments: Sequence[str]) -> int:
     """Run a command and return its exit status: 0 done, 1 refused, 2 wrong use, 3 service, 130 stopped."""
     as_json = "--json" in arguments
+    _print_any_name()
 
     def stopped() -> None:
         _fail("stopped", "Interrupted", INTERRUPTED, as_json)
@@ -62,6 +64,12 @@ def conclude(app: typer.Typer, arguments: Sequence[str]) -> int:
         traceback.print_exc()
         text = f"this is a fault of novad itself: {type(error).__name__}: {error}"
         return _fail(text, type(error).__name__, exit_code(error), as_json)
+
+
+def _print_any_name() -> None:
+    """A file name that is no text must not fail the command that has judged the file; JSON reads it back."""
+    if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def document(content: Any) -> None:

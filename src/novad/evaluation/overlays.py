@@ -15,6 +15,8 @@ Picture = NDArray[np.uint8]
 # From faint to certain: yellow, orange, red, magenta.
 _GLOW = np.array([[255, 235, 90], [255, 150, 20], [230, 30, 30], [210, 0, 160]], np.float64)
 _SIDE = 320
+# Up to here a picture is coloured in all its pixels.
+_DRAWN_SIDE = 4 * _SIDE
 _GAP = 6
 _TITLE_BYTES = 100
 _NOT_IN_NAMES = str.maketrans("/\\\0", "___")
@@ -110,7 +112,8 @@ def panel(
         caption: one line of text.
         passed: whether the part did, see ``judged_overlay``.
     """
-    pictures = {"image": outlined(to_uint8(image), mask)}
+    image, maps, mask = _for_drawing(to_uint8(image), maps, mask)
+    pictures = {"image": outlined(image, mask)}
     for name, heat in maps.items():
         pictures[name] = judged_overlay(name, image, heat, thresholds[name], passed)
     scale = _SIDE / max(image.shape[:2])
@@ -125,6 +128,26 @@ def panel(
         sheet.paste(shown, (left, 24))
     pen.text((_GAP, height + 30), fitting(caption, font, sheet.width - 2 * _GAP), fill="black", font=font)
     return sheet
+
+
+def _for_drawing(
+    image: Picture, maps: Mapping[str, NDArray[np.floating]], mask: NDArray[np.bool_] | None
+) -> tuple[Picture, Mapping[str, NDArray[np.floating]], NDArray[np.bool_] | None]:
+    """Image, maps and mask, the larger ones shrunk: colouring takes a hundred bytes for each pixel."""
+    scale = _DRAWN_SIDE / max(image.shape[:2])
+    if scale >= 1:
+        return image, maps, mask
+    size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
+
+    def shrunk(plane: NDArray[Any], method: Image.Resampling) -> NDArray[Any]:
+        return np.asarray(Image.fromarray(plane).resize(size, method))
+
+    smaller = {
+        name: shrunk(np.asarray(heat, np.float32), Image.Resampling.BILINEAR) for name, heat in maps.items()
+    }
+    # Any pixel of the defect keeps its place, however thin the line that it belongs to.
+    defect = None if mask is None else shrunk(np.uint8(255) * mask, Image.Resampling.BOX) > 0
+    return shrunk(image, Image.Resampling.BOX), smaller, defect
 
 
 def picture_name(title: str, digest: str) -> str:

@@ -84,6 +84,7 @@ def gate_frame(manifest: pd.DataFrame, settings: ValidateSettings) -> pd.DataFra
     frame["type_without_masks"] = (
         anomalous & ~frame["defect_type"].isin(masked_types) & bool(masked_types)
     ).astype(bool)
+    frame["tested"] = (frame["split"] == "test").astype("int64")
     frame["test_normal"] = ((frame["split"] == "test") & (frame["label"] == 0)).astype("int64")
     return frame
 
@@ -234,6 +235,16 @@ CHECKS: tuple[Check, ...] = (
             f"{settings.min_normals}: add good parts{_or_ask_for_fewer(settings)}"
         ),
         settings=lambda settings: {"min_value": settings.min_normals},
+    ),
+    Check(
+        "images_to_test_with",
+        "error",
+        "ExpectColumnSumToBeBetween",
+        {"column": "tested", "min_value": 1},
+        lambda _rows, _settings: (
+            "no image is left to test with: add good parts or defects to the test images, of which the bank "
+            "learns nothing"
+        ),
     ),
     Check(
         "every_image_in_a_split",

@@ -3,13 +3,12 @@
 import hashlib
 import io
 import stat
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from novad.errors import ImageError
 from novad.images.folders import files_below
@@ -40,8 +39,8 @@ _WITH_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
 _TURNED = 5  # orientations from here on swap width and height
 _WHITE, _BLACK = (255, 255, 255, 255), (0, 0, 0, 255)
 
-# ``max_pixels`` is the limit here and refuses; Pillow's own lower warning would only add noise.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# ``max_pixels`` is the limit here, asked of the header; Pillow's own would refuse what the setting admits.
+Image.MAX_IMAGE_PIXELS = None
 
 
 @dataclass(frozen=True)
@@ -152,10 +151,18 @@ def upright_size(path: Path) -> tuple[int, int]:
         if stat.S_ISREG(path.stat().st_mode):
             with Image.open(path, formats=_FORMATS) as image:
                 turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= _TURNED
-                return image.size[::-1] if turned else image.size
+                width, height = _stored_size(image)
+                return (height, width) if turned else (width, height)
     except Exception:  # a decoder fed with damaged data may raise anything
         raise ImageError(f"{path}: cannot be read as an image") from None
     raise ImageError(f"{path}: not a plain file")
+
+
+def _stored_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height as they lie in the file: of a TIFF newer Pillows tell those of the turned picture."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        return image.tag_v2[TiffImagePlugin.IMAGEWIDTH], image.tag_v2[TiffImagePlugin.IMAGELENGTH]
+    return image.size
 
 
 def decode(
@@ -181,8 +188,6 @@ def decode(
         raise
     except UnidentifiedImageError:
         raise ImageError(f"{name}: not an image (or of no supported format)") from None
-    except Image.DecompressionBombError as error:
-        raise ImageError(f"{name}: decompression bomb: {error}") from None
     except Exception as error:  # a decoder fed with damaged data may raise anything
         raise ImageError(f"{name}: damaged or truncated: {error}") from None
     return Decoded(pixels, mode, pixels.dtype.itemsize * 8, lossy)

@@ -1,9 +1,10 @@
 """Where the images of a product line lie, and what is known of each: one function per dataset layout."""
 
 import csv
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from novad.errors import ConfigError, RefusedError
@@ -18,14 +19,20 @@ __all__ = [
     "discover",
     "is_normal",
     "keep_visa_split",
+    "mask_folder",
+    "part_shown",
 ]
 
 GOOD = "good"
 _NORMAL = (GOOD, "ok")  # BTAD's name
 _TESTS = ("test", "test_public")  # the part of MVTec AD 2 whose labels are published
+_VALIDATION = "validation"
 _MASKS = "ground_truth"
+_PLAIN_NORMAL, _PLAIN_ANOMALOUS, _PLAIN_MASKS = _PLAIN = ("normal", "anomalous", "masks")
 _UNNAMED_DEFECT = "unspecified"
 _NAMES_TOLD = 5
+# MVTec AD 2 takes each test part under up to six lamps: 007_regular.png, 007_shift_2.png.
+_UNDER_LAMPS = re.compile(rf"({_TESTS[1]}/.+)_(?:regular|overexposed|underexposed|shift_\d+)\.\w+")
 _VISA_SPLITS = ("split_csv/1cls.csv", "1cls.csv")
 _VISA_COLUMNS = ("object", "split", "label", "image", "mask")
 
@@ -60,6 +67,23 @@ def discover(root: Path, layout: str) -> list[Sample]:
 def is_normal(folder: str) -> bool:
     """Whether images in a folder of this name are normal ones, as layouts see it."""
     return folder.casefold() in _NORMAL
+
+
+def part_shown(path: str) -> str | None:
+    """What pictures of one part have in common, where a data set holds several of it; else None.
+
+    Args:
+        path: as :class:`Sample` has it.
+    """
+    shown = _UNDER_LAMPS.fullmatch(path)
+    return None if shown is None else shown[1]
+
+
+def mask_folder(root: Path, layout: str) -> str | None:
+    """Folder below ``root`` whose files are masks; None where a table names these."""
+    if layout == "mvtec":
+        return _mvtec_masks(root)
+    return _PLAIN_MASKS if layout == "folder" else None
 
 
 def accepted_stem(sha256: str) -> str:
@@ -100,16 +124,13 @@ def _mvtec(root: Path) -> list[Sample]:
     share of normals.
     """
     _require(root, "train")
-    normal = _normal_folders(root / "train")
-    test = next((name for name in _TESTS if (root / name).is_dir()), _TESTS[0])
+    normal = [f"train/{name}" for name in _normal_folders(root / "train")]
+    test = _test_folder(root)
     _require(root, test)
-    samples = [
-        Sample(path, "train", 0, GOOD)
-        for folder in (*(f"train/{name}" for name in normal), "validation/good")
-        for path in relative_files(root, folder)
-    ]
-    inside = f"{test}/{_MASKS}"
-    masks = MaskFiles(root, inside if (root / inside).is_dir() else _MASKS)
+    validating = _folders(root / _VALIDATION)
+    normal += [f"{_VALIDATION}/{folder.name}" for folder in validating if is_normal(folder.name)]
+    samples = [Sample(path, "train", 0, GOOD) for folder in normal for path in relative_files(root, folder)]
+    masks = MaskFiles(root, _mvtec_masks(root))
     for folder in _folders(root / test):
         if folder.name == _MASKS:
             continue
@@ -117,7 +138,10 @@ def _mvtec(root: Path) -> list[Sample]:
         for path in relative_files(root, f"{test}/{folder.name}"):
             mask = masks.of(stem_below(path, 1))  # that of a normal image, all black, is not missed either
             samples.append(Sample(path, "test", int(kind != GOOD), kind, mask if kind != GOOD else None))
-    return _with_unused_masks(samples, masks)
+    beside = [path for folder in ("train", _VALIDATION, test) for path in _directly_in(root, folder)]
+    beside += [f"{_VALIDATION}/{folder.name}" for folder in validating if not is_normal(folder.name)]
+    beside += [name for name in _TESTS if name != test and (root / name).is_dir()]
+    return _with_passed_over(_with_unused_masks(samples, masks), beside, "train/good and test/TYPE")
 
 
 def _folder(root: Path) -> list[Sample]:
@@ -125,16 +149,17 @@ def _folder(root: Path) -> list[Sample]:
 
     The normal images are not divided into train and test here; their content decides later.
     """
-    _require(root, "normal")
-    samples = [Sample(path, "undivided", 0, GOOD) for path in relative_files(root, "normal")]
-    masks = MaskFiles(root, "masks")
+    _require(root, _PLAIN_NORMAL)
+    samples = [Sample(path, "undivided", 0, GOOD) for path in relative_files(root, _PLAIN_NORMAL)]
+    masks = MaskFiles(root, _PLAIN_MASKS)
     for sample in samples:
         masks.of(stem_below(sample.path, 1))
-    for path in relative_files(root, "anomalous"):
+    for path in relative_files(root, _PLAIN_ANOMALOUS):
         parts = Path(path).parts
-        defect_type = parts[1] if len(parts) > 2 else "anomalous"
+        defect_type = parts[1] if len(parts) > 2 else _PLAIN_ANOMALOUS
         samples.append(Sample(path, "test", 1, defect_type, masks.of(stem_below(path, 1))))
-    return _with_unused_masks(samples, masks)
+    beside = [folder.name for folder in _folders(root) if folder.name not in _PLAIN]
+    return _with_passed_over(_with_unused_masks(samples, masks), beside, ", ".join(_PLAIN))
 
 
 def _with_unused_masks(samples: list[Sample], masks: MaskFiles) -> list[Sample]:
@@ -148,6 +173,30 @@ def _with_unused_masks(samples: list[Sample], masks: MaskFiles) -> list[Sample]:
     meant = [sample for sample in defects if sample.mask_path is None] or defects
     paths = {sample.path for sample in meant}
     return [replace(sample, remark=remark) if sample.path in paths else sample for sample in samples]
+
+
+def _with_passed_over(samples: list[Sample], beside: list[str], read: str) -> list[Sample]:
+    """Remark what lies beside the folders that are read, at the first image: none of these is its own."""
+    if not beside or not samples:
+        return samples
+    told = f"{_first_names(beside)}: passed over, for only {read} are read: move there what the line needs"
+    first = min(samples, key=lambda sample: sample.path)
+    remark = told if first.remark is None else f"{first.remark}; {told}"
+    return [replace(each, remark=remark) if each is first else each for each in samples]
+
+
+def _directly_in(root: Path, folder: str) -> list[str]:
+    """Files in a folder that holds folders of images."""
+    return [path for path in relative_files(root, folder) if PurePosixPath(path).parent.as_posix() == folder]
+
+
+def _test_folder(root: Path) -> str:
+    return next((name for name in _TESTS if (root / name).is_dir()), _TESTS[0])
+
+
+def _mvtec_masks(root: Path) -> str:
+    inside = f"{_test_folder(root)}/{_MASKS}"
+    return inside if (root / inside).is_dir() else _MASKS
 
 
 def _visa(root: Path) -> list[Sample]:
@@ -324,6 +373,9 @@ def _normal_folders(train: Path) -> list[str]:
 
 
 def _folders(parent: Path) -> list[Path]:
+    """Folders in a folder that may not exist."""
+    if not parent.is_dir():
+        return []
     return sorted(path for path in parent.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 

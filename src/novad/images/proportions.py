@@ -38,8 +38,11 @@ def in_proportion(told: int | str, root: Path, samples: Sequence[Sample], *, til
     if stretched is None or 1 / NEARLY_SQUARE < stretched < NEARLY_SQUARE:
         return told
     step = TILE_STEP if tiled else SIDE_STEP
+    longer = math.sqrt(max(stretched, 1 / stretched))
+    # Where the longer side would be too long, both shrink.
+    asked = min(int(told), LARGEST_SIDE / longer)
     width, height = (
-        min(max(round(int(told) * share / step) * step, SMALLEST_SIDE), LARGEST_SIDE)
+        max(round(asked * share / step) * step, SMALLEST_SIDE)
         for share in (math.sqrt(stretched), 1 / math.sqrt(stretched))
     )
     return f"{width}x{height}"

@@ -2,7 +2,7 @@
 
 A file's name, its date and the order of the folder do not matter; a new image moves at most few others, and
 one that joins the line by acceptance moves none. The same and nearly the same image never lie on two sides of
-a division.
+a division, nor do pictures of one part where the layout tells which these are.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from novad.images.layouts import accepted_stem
+from novad.images.layouts import accepted_stem, part_shown
 
 __all__ = [
     "SPLITS",
@@ -188,18 +188,33 @@ def alike_pairs(manifest: pd.DataFrame, bits: int) -> list[tuple[int, int]]:
 
 
 def alike_groups(manifest: pd.DataFrame, bits: int) -> list[list[int]]:
-    """Positions of rows that belong together, transitively; groups come in the order of their first rows."""
+    """Positions of rows that belong together, transitively; groups come in the order of their first rows.
+
+    To what :func:`alike_pairs` finds come the pictures of one part under several lamps.
+    """
     # Imported here: it takes longer to load than most callers take.
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
     rows = len(manifest)
-    pairs = np.array(alike_pairs(manifest, bits), np.int64).reshape(-1, 2)
+    together = [*alike_pairs(manifest, bits), *_pairs_of_one_part(manifest)]
+    pairs = np.array(together, np.int64).reshape(-1, 2)
     graph = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(rows, rows))
     members: dict[int, list[int]] = {}
     for position, label in enumerate(connected_components(graph, directed=False)[1].tolist()):
         members.setdefault(label, []).append(position)
     return list(members.values())
+
+
+def _pairs_of_one_part(manifest: pd.DataFrame) -> list[tuple[int, int]]:
+    """Each row with the first that shows the same part, as the layout tells."""
+    first: dict[str, int] = {}
+    parts = [part_shown(path) for path in manifest["path"]]
+    return [
+        (first[part], row)
+        for row, part in enumerate(parts)
+        if part is not None and first.setdefault(part, row) != row
+    ]
 
 
 def _draw(rows: pd.DataFrame, share: float, least: int, salt: str, bits: int) -> NDArray[np.bool_]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from novad.errors import ConfigError, RefusedError
+from novad.images.folders import refuse_unreadable
 
 __all__ = ["copy_images"]
 
@@ -22,7 +23,7 @@ def copy_images(source: Path, target: Path) -> int:
     Returns:
         Number of files.
     Raises:
-        ConfigError: a file cannot be read, or the disk has no room.
+        ConfigError: a file or folder cannot be read, or the disk has no room.
         RefusedError: links that lead out of the folder; the message names each.
     """
     files = list(_files(source))
@@ -46,7 +47,7 @@ def copy_images(source: Path, target: Path) -> int:
 
 def _files(source: Path) -> Iterator[Path]:
     """Files in a fixed order; a link to a folder counts as a file, so that it is judged."""
-    for here, folders, names in os.walk(source):
+    for here, folders, names in os.walk(source, onerror=refuse_unreadable):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         linked = [name for name in folders if (Path(here) / name).is_symlink()]
         yield from (Path(here) / name for name in sorted([*names, *linked]) if not name.startswith("."))

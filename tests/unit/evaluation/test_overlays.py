@@ -1,5 +1,7 @@
 """Overlays: what is below the threshold stays as it is, and the scale never moves."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -144,3 +146,31 @@ def test_a_very_wide_image_still_has_a_panel() -> None:
     strip = np.zeros((2, 4000, 3), np.uint8)
     sheet = panel(strip, {"hybrid": np.zeros((2, 4000))}, {"hybrid": float("inf")})
     assert sheet.height > 24
+
+
+def test_a_large_image_is_coloured_once_it_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its defect, its glow and its ring lie where those of the image that is drawn as it is lie."""
+    drawn: list[int] = []
+
+    def watched(picture: np.ndarray, *others: Any) -> np.ndarray:
+        drawn.append(max(picture.shape))
+        return overlay(picture, *others)
+
+    monkeypatch.setattr("novad.evaluation.overlays.overlay", watched)
+    heat, mask = np.full((24, 32), -9.0, np.float32), np.zeros((24, 32), bool)
+    heat[4:8, 20:26], mask[12:16, 4:9] = 2.0, True
+    sheets = []
+    for times in (40, 120):
+        image, large, defect = (
+            np.asarray(each).repeat(times, 0).repeat(times, 1) for each in (IMAGE, heat, mask)
+        )
+        given = dict.fromkeys(("familiarity", "novelty", "hybrid"), large)
+        sheets.append(np.asarray(panel(image, given, LIMITS, defect, passed=False)).astype(int))
+    assert max(drawn) == 1280
+    assert np.abs(sheets[0] - sheets[1]).mean() < 1
+    # A defect one pixel wide is not lost.
+    thin = np.zeros((2880, 3840), bool)
+    thin[1000:1800, 2000] = True
+    dark = dict.fromkeys(given, np.full(thin.shape, -9.0, np.float32))
+    plain, marked = (tiles(np.asarray(panel(image, dark, LIMITS, each))) for each in (None, thin))
+    assert (plain[0] != marked[0]).any(axis=2)[90:145].any(axis=1).all()
