@@ -1,5 +1,6 @@
 """What familiarity gains from knowing which distances are usual at a place: on the tuning split alone."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,8 @@ def _labelled(line: Line) -> bool:
 
 
 def _rows(line: Line) -> list[dict[str, Any]]:
-    familiarity, _ = load_models(line)
+    # The line's own bank alone: companions are averaged with it on the scale that usual distances give.
+    familiarity = replace(load_models(line)[0], companions=())
     usual, labels = familiarity.bank.usual, line.rows("calibration", "tuning")["label"].to_numpy()
     rows = []
     for name, moments in (("plain", None), ("less what is usual at its place", usual)):

@@ -3,12 +3,17 @@
 import sys
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 from novad.garbage import spare_search
 
 # As the command does: libraries are loaded in a fifth less time.
 spare_search()
+
+# How long an example takes says how busy the machine is.
+hypothesis.settings.register_profile("novad", deadline=None)
+hypothesis.settings.load_profile("novad")
 
 pytest_plugins = ["image_folders", "tiny_pipeline", "tracking_fixtures", "verified_line"]
 

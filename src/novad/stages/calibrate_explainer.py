@@ -15,7 +15,7 @@ from novad.config import Workspace
 from novad.errors import CalibrationError
 from novad.stages.choosing import choosers, chosen_by
 from novad.stages.deviations import Deviations, image_tensors, learns
-from novad.stages.line import Line
+from novad.stages.line import Line, evenly
 from novad.stages.localisation import ShownMap, best_map
 from novad.stages.masked_images import MaskedImages, masked_images, sound_images
 from novad.stages.options import Option, Scored, best_option, offered_options
@@ -57,7 +57,7 @@ def run(workspace: Workspace, name: str) -> None:
     masked = masked_images(line)
     known, remembered = _memory_maps(deviations, masked)
     novelty, shown = _novelty(deviations, best, masked, remembered)
-    scores = scored.rows.assign(familiarity=scored.familiarity, novelty=best.scores)
+    scores = scored.rows.drop(columns="part").assign(familiarity=scored.familiarity, novelty=best.scores)
     with stage_output(workspace, name, STAGE) as folder:
         learned = Calibration(novelty.normal, novelty.evidence, novelty.appearance, novelty.patches)
         save_novelty(learned, folder / "calibration.safetensors")
@@ -124,7 +124,7 @@ def tuning_images(line: Line) -> tuple[pd.DataFrame, Iterator[Any]]:
     """Calibration and tuning images; without a labelled defect, synthetic ones stand in.
 
     Raises:
-        CalibrationError: no calibration normal.
+        CalibrationError: no calibration normal, or one too small for a synthetic defect where these stand in.
     """
     columns = ["path", "sha256", "split", "label", "defect_type"]
     rows = line.rows("calibration", "tuning")[columns]
@@ -144,8 +144,12 @@ def tuning_images(line: Line) -> tuple[pd.DataFrame, Iterator[Any]]:
 
     def images() -> Iterator[Any]:
         yield from line.images(normals)
-        for number, image in enumerate(line.images(normals_asked)):
-            yield synthetic_anomaly(image, number, line.settings.seed)[0]
+        named = zip(normals_asked["path"], line.images(normals_asked), strict=True)
+        for number, (path, image) in enumerate(named):
+            try:
+                yield synthetic_anomaly(image, number, line.settings.seed)[0]
+            except CalibrationError as error:
+                raise CalibrationError(f"{line.name}: {path}: {error}; label some real ones") from None
 
     return pd.concat([normals, stand_ins], ignore_index=True), images()
 
@@ -155,10 +159,11 @@ def _normal_maps(line: Line, familiarity: FamiliarityModel, novelty: NoveltyMode
     kept = dict[str, Tensor]()
     for name, split in (("normal", "calibration"), ("tuning", "tuning")):
         rows = line.rows(split)
-        images = line.images(rows[rows["label"] == 0].head(MOST_NORMAL_MAPS))
-        if raw := [raw_scores(familiarity, novelty, batch) for batch in image_tensors(line, images)]:
-            kept[f"{name}.familiarity"] = torch.cat([each.familiarity.maps for each in raw]).contiguous()
-            kept[f"{name}.novelty"] = torch.cat([each.novelty_maps for each in raw]).contiguous()
+        images = line.images(evenly(rows[rows["label"] == 0], MOST_NORMAL_MAPS))
+        raw = (raw_scores(familiarity, novelty, batch) for batch in image_tensors(line, images))
+        if maps := [(each.familiarity.maps, each.novelty_maps) for each in raw]:
+            known, unknown = map(torch.cat, zip(*maps, strict=True))
+            kept |= {f"{name}.familiarity": known.contiguous(), f"{name}.novelty": unknown.contiguous()}
     return kept
 
 

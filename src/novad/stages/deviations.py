@@ -84,8 +84,12 @@ class Deviations:
         fits = fit_normal_statistics(grid, asked)
         appearance = None
         if line.settings.anomaly_type == "sensory":
-            seen = [_remember(familiarity, images, {}, own) for own, images in _bank_batches(line, fitted)]
-            appearance = fit_appearance_novelty(torch.cat([each.differences for each in seen]))
+            # All else that the memory says of an image takes ten times as much.
+            seen = [
+                _remember(familiarity, images, {}, own).differences
+                for own, images in _bank_batches(line, fitted)
+            ]
+            appearance = fit_appearance_novelty(torch.cat(seen))
         return cls(line, familiarity, explainer, grid, fits, appearance)
 
     @property
@@ -108,6 +112,7 @@ class Deviations:
         """Raw scores of the decoded ``images`` of ``rows``, by familiarity and by every candidate."""
         known, examples = _joined(self._batch(batch) for batch in image_tensors(self.line, images))
         novelty, residuals = examples.novelty, examples.residuals
+        rows = rows.assign(part=self.line.parts(rows))
         return Scored(rows, self.candidates, known.astype(np.float64), novelty, residuals)
 
     def lessons(self, scored: Scored) -> tuple[Scored, Examples]:
@@ -144,7 +149,7 @@ class Deviations:
     def _bank_familiarity(self, places: Places, axes: tuple[int, ...] = ()) -> NDArray[np.float32]:
         """Raw familiarity of bank images turned round along ``axes``, each without its own vectors."""
         batches = _bank_batches(self.line, places)
-        seen = [_remember(self.familiarity, images.flip(axes), {}, own) for own, images in batches]
+        seen = (_remember(self.familiarity, images.flip(axes), {}, own) for own, images in batches)
         return torch.cat([each.found.scores for each in seen]).numpy()
 
     def remember(self, images: Tensor) -> Remembered:

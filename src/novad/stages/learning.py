@@ -26,7 +26,8 @@ class Lessons:
         normal: (b, K) of bank images that the normal statistics were not fitted on.
         tuning: (n, K) of the tuning split, normal and anomalous.
         anomalous: (n,) which of these are anomalies.
-        order: (n,) names of these images; folds are drawn from their order, not from the order of rows.
+        order: (n,) names of the parts that they show; folds are drawn from their order, not from the order
+            of rows, and pictures of one part are held out together.
         calibration: (c, K) of calibration normals: they set offset and spread and teach nothing, so that
             thresholds taken from them still hold.
         free: columns that are weighed without a penalty: those that tell anomalies without any label.
@@ -91,7 +92,9 @@ def folds(lessons: Lessons, draw: int) -> Iterator[Mask]:
     random, turn = np.random.default_rng(draw), np.zeros(len(lessons.anomalous), int)
     for kind in (lessons.anomalous, ~lessons.anomalous):
         places = np.flatnonzero(kind)
-        by_name = places[np.argsort(lessons.order[places])]
-        turn[by_name] = random.permutation(len(places)) % FOLDS
+        names, part = np.unique(lessons.order[places], return_inverse=True)
+        if len(names) < 2:  # of a single part nothing would be left to learn from
+            part = np.arange(len(places))
+        turn[places] = (random.permutation(len(np.unique(part))) % FOLDS)[part]
     for fold in range(FOLDS):
         yield turn == fold

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from novad.config import BackboneSettings, LineSettings, Workspace, line_settings
 from novad.images import decode_image, decode_mask, read_manifest
+from novad.images.splits import alike_groups
 from novad.stages.runner import read_json
 
 if TYPE_CHECKING:
@@ -59,6 +60,15 @@ class Line:
         known = {path for path, _ in read_json(self.output("memory_bank", "bank.json"))["images"]}
         rows = self.rows("bank")
         return rows[rows["path"].isin(known)].reset_index(drop=True)
+
+    def parts(self, rows: pd.DataFrame) -> NDArray[np.str_]:
+        """(n,) name of the part that each row shows: what is nearly the same picture shows one."""
+        manifest = read_manifest(self.output("validate", "manifest.parquet"))
+        seen = manifest[manifest["sha256"].isin(rows["sha256"])].reset_index(drop=True)
+        digests, names = seen["sha256"].to_numpy(str), dict[str, str]()
+        for group in alike_groups(seen, self.settings.validation.near_duplicate_bits):
+            names |= dict.fromkeys(digests[group].tolist(), str(min(digests[group])))
+        return np.array([names[digest] for digest in rows["sha256"]], np.str_)
 
     def images(self, rows: pd.DataFrame) -> Iterator[Any]:
         """Decoded images of ``rows``, one at a time: (H, W, 3) uint8 or uint16."""

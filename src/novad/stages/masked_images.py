@@ -11,7 +11,6 @@ from novad.images import decode_mask
 from novad.stages.deviations import image_tensors
 from novad.stages.line import Line, evenly
 from novad.vision.novelty import map_step
-from novad.vision.preprocess import to_batch
 
 __all__ = ["COVERED", "MaskedImages", "masked_images", "sound_images"]
 
@@ -28,11 +27,13 @@ class MaskedImages:
         images: (N, 3, H, W) in [0, 1].
         masks: (N, h, w) which map positions are defective.
         kinds: defect type of each.
+        parts: name of the part that each shows; images of one part are held out together.
     """
 
     images: Tensor
     masks: Tensor
     kinds: tuple[str, ...]
+    parts: tuple[str, ...]
 
 
 def masked_images(line: Line) -> MaskedImages | None:
@@ -49,7 +50,10 @@ def masked_images(line: Line) -> MaskedImages | None:
         mask = torch.from_numpy(decode_mask(line.path(path), line.settings.validation.max_pixels))
         masks.append(F.adaptive_avg_pool2d(mask.float()[None], positions)[0] >= COVERED)
     return MaskedImages(
-        to_batch(list(line.images(rows)), size), torch.stack(masks), tuple(rows["defect_type"])
+        torch.cat(list(image_tensors(line, line.images(rows)))),
+        torch.stack(masks),
+        tuple(rows["defect_type"]),
+        tuple(line.parts(rows).tolist()),
     )
 
 

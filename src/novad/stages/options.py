@@ -51,7 +51,7 @@ class Scored:
     """Raw scores of images by every candidate.
 
     Attributes:
-        rows: (n) images.
+        rows: (n) images; the column ``part`` names what each shows.
         candidates: K deviations, over all targets.
         familiarity: (n,).
         novelty: (n, K).
@@ -211,7 +211,7 @@ def learned(
         taught,
         seen[tuning],
         scored.anomalous[tuning],
-        scored.rows["sha256"].to_numpy(str)[tuning],
+        scored.rows["part"].to_numpy(str)[tuning],
         seen[scored.calibration],
         free,
         mirrored,

@@ -56,7 +56,7 @@ def learn_maps(
     cover = F.adaptive_avg_pool2d(masked.masks.float()[:, None], (height, width))[:, 0]
     if not fewest or (cover >= COVERED).flatten(1).any(1).sum() < fewest:
         return []
-    lessons = _Lessons(seen, cover, masked.kinds, list(normal))
+    lessons = _Lessons(seen, cover, masked.kinds, masked.parts, list(normal))
     return lessons.learned() if lessons.partitions else []
 
 
@@ -67,13 +67,19 @@ class _Lessons:
         masked: (C, h, w) deviations of each of the N masked images.
         cover: (N, h, w) share of each patch that the mask covers.
         kinds: N defect types.
+        parts: N names of the parts that are shown.
         normal: deviations of sound images.
     """
 
     def __init__(
-        self, masked: Sequence[Tensor], cover: Tensor, kinds: Sequence[str], normal: list[Tensor]
+        self,
+        masked: Sequence[Tensor],
+        cover: Tensor,
+        kinds: Sequence[str],
+        parts: Sequence[str],
+        normal: list[Tensor],
     ) -> None:
-        self.masked, self.kinds, self.normal = masked, kinds, normal
+        self.masked, self.kinds, self.parts, self.normal = masked, kinds, parts, normal
         self.defective, self.sound = cover >= COVERED, cover == 0
         self.partitions = [part for part in self._partitions() if all(map(self._teach, part.values()))]
 
@@ -126,9 +132,10 @@ class _Lessons:
         return PatchEvidence(self.centre, self.scale, fit_discriminant(bad, good + self.usual, ridge))
 
     def _partitions(self) -> Iterator[dict[Places, Places]]:
-        """Images held out and those that then teach: by fifths, and by defect types."""
+        """Images held out and those that then teach: by fifths of whole parts, and by defect types."""
         folds = np.random.default_rng(0).permutation(len(self.kinds)) % FOLDS
-        for turn in (folds, np.array(self.kinds)):
+        _, first, part = np.unique(self.parts, return_index=True, return_inverse=True)
+        for turn in (folds[first[part]], np.array(self.kinds)):
             yield {
                 tuple(np.flatnonzero(turn == each).tolist()): tuple(np.flatnonzero(turn != each).tolist())
                 for each in np.unique(turn)

@@ -98,6 +98,7 @@ def trial_hybrids(line: Line, readings: Sequence[Reading], rows: pd.DataFrame) -
             [_remembered(line, *each, features) for each in zip(banks, readings, strict=True)]
             for features in half_features(line, backbone, rows)
         ]
+    rows = rows.assign(part=line.parts(rows))
     return np.stack([_hybrid(list(column), rows) for column in zip(*seen, strict=True)], axis=1)
 
 
@@ -114,7 +115,7 @@ def _hybrid(batches: list[tuple[Tensor, Tensor]], rows: pd.DataFrame) -> Floats:
     known, left = (torch.cat(each).float().numpy() for each in zip(*batches, strict=True))
     anomalous = (rows["label"] == 1).to_numpy()
     nothing: NDArray[np.float32] = np.empty((0, left.shape[1]), np.float32)
-    lessons = Lessons(nothing, left, anomalous, rows["sha256"].to_numpy(str), left[~anomalous])
+    lessons = Lessons(nothing, left, anomalous, rows["part"].to_numpy(str), left[~anomalous])
     both = known.astype(np.float64), cross_fitted(lessons, STRENGTH)
     familiarity, evidence = (fit_normal_scale(each[~anomalous])(each) for each in both)
     return hybrid_scores(familiarity, evidence, 0.5)

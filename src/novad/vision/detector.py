@@ -105,14 +105,17 @@ class Detector:
         Yields:
             One ``Detection`` per image, in order.
         Raises:
-            ImageError: an array that is not an image.
+            ImageError: an array that is not an image; the message gives its position.
         """
         most = batch_size or (CPU_BATCH if self.device.type == "cpu" else GPU_BATCH)
+        judged = 0
         for group in batches(images, images_at_once(self.image_size, most)):
-            yield from self._judge(group)
+            yield from self._judge(group, judged)
+            judged += len(group)
 
-    def _judge(self, group: Sequence[PixelArray]) -> list[Detection]:
-        raw = raw_scores(self.familiarity, self.novelty, to_batch(group, self.image_size, self.device))
+    def _judge(self, group: Sequence[PixelArray], before: int) -> list[Detection]:
+        pixels = to_batch(group, self.image_size, self.device, before)
+        raw = raw_scores(self.familiarity, self.novelty, pixels)
         fusion, found = self.fusion, raw.familiarity
         familiarity = fusion.familiarity(found.scores.numpy(force=True))
         novelty = fusion.novelty(raw.novelty.numpy(force=True))

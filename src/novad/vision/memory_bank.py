@@ -168,16 +168,31 @@ class MemoryBank:
             patches: (n, D) whitened.
             images: (n,) bank image that each patch belongs to; -1 for none.
         Returns:
-            (n,) Euclidean distances and (n,) positions in the bank. Among the searched neighbours, the last
-            one counts where all are of the own image.
+            (n,) Euclidean distances and (n,) positions in the bank; where it holds no vector of another
+            image, those of an own one.
         """
         searched = min(NEIGHBOURS_SEARCHED, len(self.vectors)) if (images >= 0).any() else 1
         found = self._index.search(patches.float(), searched)
         squared, nearest = (each.numpy(force=True) for each in found)
         foreign = self.origins[nearest, 0] != images[:, None]
-        foreign[:, -1] = True
         first = np.arange(len(foreign)), foreign.argmax(axis=1)
-        return np.sqrt(np.maximum(squared[first], 0)), np.asarray(nearest[first])
+        distances, positions = np.sqrt(np.maximum(squared[first], 0)), np.asarray(nearest[first])
+        # Of few images each owns many vectors, and the searched ones may all be its own.
+        crowded = ~foreign.any(axis=1)
+        for image in np.unique(images[crowded]):
+            asked, others = crowded & (images == image), np.flatnonzero(self.origins[:, 0] != image)
+            if len(others):
+                distances[asked], at = _nearest(patches[torch.from_numpy(asked)], self.vectors[others])
+                positions[asked] = others[at]
+        return distances, positions
+
+
+def _nearest(patches: Tensor, vectors: Tensor) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Distance of each of (n, D) patches to the nearest of some vectors, and which that is; exact."""
+    blocks = torch.split(patches.float(), SEARCH_BLOCK)
+    found = [torch.cdist(block, vectors.to(block.device)).min(dim=1) for block in blocks]
+    distances, at = (torch.cat(each).numpy(force=True) for each in zip(*found, strict=True))
+    return distances, at
 
 
 def fit_memory_bank(

@@ -28,19 +28,22 @@ def height_and_width(size: Size) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else size
 
 
-def to_batch(images: Sequence[PixelArray], size: Size, device: torch.device | None = None) -> Tensor:
+def to_batch(
+    images: Sequence[PixelArray], size: Size, device: torch.device | None = None, first: int = 0
+) -> Tensor:
     """Scale decoded images to one size, whatever their proportions.
 
     Args:
         images: (H, W, 3) arrays of uint8 or uint16; sizes may differ.
         size: of the output, in pixels.
         device: where they are scaled and lie; main memory by default.
+        first: position of the first one, for errors.
     Returns:
         (N, 3, height, width) float32 in [0, 1].
     Raises:
         ImageError: an array of another shape or type; the message gives its position.
     """
-    for index, image in enumerate(images):
+    for index, image in enumerate(images, first):
         _check(image, index)
     alike = groupby(images, key=lambda image: (image.shape, image.dtype))
     # Few large ones at once: in single precision each takes four times its bytes.

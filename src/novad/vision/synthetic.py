@@ -59,7 +59,7 @@ def scratch(image: Pixels, rng: Generator) -> Pixels:
     height, width = image.shape[:2]
     length, angle = rng.uniform(0.15, 0.5) * min(height, width), rng.uniform(0, np.pi)
     centre_row, centre_column = rng.uniform(0.2, 0.8, 2) * (height, width)
-    y, x = np.mgrid[0:height, 0:width]
+    y, x = np.ogrid[0:height, 0:width]
     along = (x - centre_column) * np.cos(angle) + (y - centre_row) * np.sin(angle)
     across = -(x - centre_column) * np.sin(angle) + (y - centre_row) * np.cos(angle)
     line = (np.abs(along) < length / 2) & (np.abs(across) < max(1.0, min(height, width) / 200))

@@ -25,6 +25,7 @@ def _rows(calibration: int, tuning: int, anomalies: int, split: str = "tuning") 
             "label": np.repeat([0, 0, 1], counts),
             "split": np.repeat(["calibration", "tuning", split], counts),
             "sha256": [f"{at:04x}" for at in range(sum(counts))],
+            "part": [f"{at:04x}" for at in range(sum(counts))],
         }
     )
 

@@ -101,6 +101,28 @@ def test_every_draw_of_the_folds_holds_each_image_out_once() -> None:
     assert not np.array_equal(np.stack(list(folds(told, 0))), np.stack(list(folds(told, 1))))
 
 
+@pytest.mark.parametrize("pictures", [2, 3])
+def test_pictures_of_one_part_do_not_teach_about_each_other(pictures: int) -> None:
+    """Nothing but the part tells good from bad here, so that whoever learned from one knows the others."""
+    told = lessons(4, gain=0.0)
+    again = np.arange(len(told.order)) // pictures * pictures
+    told = replace(told, tuning=told.tuning[again], anomalous=told.anomalous[again])
+    together = replace(told, order=told.order[again])
+    assert all(np.array_equal(np.isin(again, again[part]), part) for part in folds(together, 1))
+    labels = torch.from_numpy(told.anomalous)
+    seen, unseen = (
+        pixel_auroc(torch.from_numpy(cross_fitted(each, 1e4)), labels) for each in (told, together)
+    )
+    assert seen > unseen + 0.15
+
+
+def test_where_one_part_is_all_there_is_its_pictures_are_held_out_one_by_one() -> None:
+    told = lessons(4, gain=1.0)
+    one = replace(told, order=np.where(told.anomalous, "one", told.order))
+    for part in folds(one, 0):
+        assert 0 < part[told.anomalous].sum() < told.anomalous.sum()
+
+
 def test_an_image_is_scored_by_evidence_that_never_saw_it() -> None:
     """Changing one image moves its own score, and none of those held out together with it."""
     told = lessons(4, gain=1.0)
@@ -185,7 +207,8 @@ def _line(**changes: Any) -> LineSettings:
 def _rows() -> pd.DataFrame:
     """Thirty calibration normals, thirty tuning normals, thirty anomalies."""
     labels, split = np.repeat([0, 0, 1], 30), np.repeat(["calibration", "tuning", "tuning"], 30)
-    return pd.DataFrame({"label": labels, "split": split, "sha256": [f"{at:04x}" for at in range(90)]})
+    names = [f"{at:04x}" for at in range(90)]
+    return pd.DataFrame({"label": labels, "split": split, "sha256": names, "part": names})
 
 
 @pytest.mark.parametrize("residuals", [True, False])

@@ -87,6 +87,33 @@ def test_five_normals_and_a_handful_of_defects_train_to_figures(
     assert next(detector.score([decode_image(part, 10**7)])).decision in {"PASS", "REVIEW", "FAIL"}
 
 
+def test_images_too_small_for_synthetic_defects_are_named(tmp_path: Path) -> None:
+    workspace = untrained_line(tmp_path, train=5, test_good=2, per_defect=1, **FIVE)
+    folder = tmp_path / "data" / LINE
+    _no_defect(folder)
+    for path in folder.rglob("*.png"):
+        Image.open(path).resize((40, 12)).save(path)
+    for stage in STAGES[:2]:
+        stage.run(workspace, LINE)
+    told = rf"^{LINE}: test/good/\d+\.png: an image of \(12, 40\) pixels is too small"
+    with pytest.raises(CalibrationError, match=told):
+        STAGES[2].run(workspace, LINE)
+
+
+def _dots(folder: Path) -> None:
+    """Masks of a pixel, which cover no position of a map."""
+    for path in (folder / "ground_truth").rglob("*.png"):
+        mask = np.zeros_like(np.array(Image.open(path)))
+        mask[len(mask) // 2, len(mask) // 2] = 255
+        Image.fromarray(mask).save(path)
+
+
+def test_masks_too_small_for_any_position_leave_the_map_the_weight_of_the_scores(tmp_path: Path) -> None:
+    _trained(tmp_path, _dots, tune_fusion={"equal_weight_prior": 1e9})
+    fusion = json.loads((tmp_path / "artifacts" / LINE / "tune_fusion/fusion.json").read_text())
+    assert fusion["map_weight"] == fusion["weight"] > 0
+
+
 @pytest.mark.parametrize("change", [_no_defect, _no_good_test_image])
 def test_five_normals_train_where_the_test_folders_lack_a_kind(
     change: Callable[[Path], None], tmp_path: Path

@@ -43,7 +43,7 @@ def drawn(kinds: tuple[str, ...] = ("a", "b") * (COUNT // 2), defect: int = 6) -
         top = 2 + 2 * at
         masks[at, top : top + defect, 4 : 4 + defect] = True
         images[at, 2][masks[at]] += 0.5 if kind == "a" else 0.4
-    return MaskedImages(images, masks, kinds)
+    return MaskedImages(images, masks, kinds, tuple(map(str, range(len(kinds)))))
 
 
 def covered(everywhere: bool) -> MaskedImages:
@@ -111,6 +111,17 @@ def test_the_map_of_an_image_is_learned_without_it() -> None:
     moved = (before.maps[0] - after.maps[0]).abs().max() / before.maps[0].abs().max()
     everything = before.evidence(look(masked.images[:1])) - after.evidence(look(masked.images[:1]))
     assert moved < 0.02 < everything.abs().max() / before.maps[0].abs().max()
+
+
+def test_pictures_of_one_part_are_held_out_together() -> None:
+    masked = replace(drawn(), parts=tuple(str(at // 2) for at in range(COUNT)))
+    lessons = patch_lessons._Lessons(
+        list(look(masked.images)), masked.masks.float(), masked.kinds, masked.parts, list(normal())
+    )
+    fifths, _ = lessons._partitions()
+    for out, rest in fifths.items():
+        assert not {masked.parts[at] for at in out} & {masked.parts[at] for at in rest}
+    assert sorted(at for out in fifths for at in out) == list(range(COUNT))
 
 
 def test_of_one_type_every_map_comes_once() -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from novad.benchmarking.scoring_cost import _scorer
-from novad.errors import CalibrationError, IntegrityError
+from novad.errors import CalibrationError, ImageError, IntegrityError
 from novad.vision import Detector, detector_files
 from novad.vision.appearance import (
     AppearanceNovelty,
@@ -49,6 +49,13 @@ def test_scores_do_not_depend_on_the_batch(saved: Path, pictures: Any) -> None:
     for first, second in zip(whole, single, strict=True):
         assert first.hybrid == pytest.approx(second.hybrid, abs=1e-3)
         assert first.nearest.image == second.nearest.image
+
+
+def test_what_is_no_image_is_named_by_its_place_among_all(saved: Path, pictures: Any) -> None:
+    stream = [*pictures, *pictures, pictures[0][..., 0]]
+    judged = Detector.load(saved).score(stream, 4)
+    with pytest.raises(ImageError, match=rf"^image {2 * len(pictures)}: expected"):
+        list(judged)
 
 
 def test_a_displaced_network_changes_where_familiarity_is_drawn_and_nothing_else(
@@ -189,7 +196,7 @@ def test_a_gpu_is_given_more_images_at_once(
     detector = Detector.load(saved)
     monkeypatch.setattr(
         "novad.vision.detector.to_batch",
-        lambda group, size, _: (sizes.append(len(group)), to_batch(group, size))[1],
+        lambda group, size, *_: (sizes.append(len(group)), to_batch(group, size))[1],
     )
     monkeypatch.setattr(Detector, "device", torch.device(device))
     assert len(list(detector.score(pictures))) == len(pictures)

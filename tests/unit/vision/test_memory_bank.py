@@ -59,6 +59,26 @@ def test_the_nearest_foreign_vector_is_of_another_image() -> None:
     assert places.tolist() == brute.argmin(1).tolist()
 
 
+@pytest.mark.parametrize("images", [1, 2, 3])
+def test_a_patch_amid_many_vectors_of_its_own_image_finds_the_nearest_foreign_one(images: int) -> None:
+    """With few images all vectors that are searched may be of one."""
+    vectors = torch.cat(
+        [torch.randn(100, 4, generator=torch.Generator().manual_seed(at)) for at in range(images)]
+    )
+    vectors += torch.arange(images).repeat_interleave(100)[:, None] * 5.0
+    origins = np.zeros((len(vectors), 3), np.int32)
+    origins[:, 0] = np.arange(images).repeat(100)
+    bank = MemoryBank(Whitening(torch.zeros(4), torch.eye(4)), vectors, origins)
+    distances, places = bank.nearest_foreign(vectors, origins[:, 0])
+    between = torch.cdist(vectors, vectors)
+    if images == 1:
+        np.testing.assert_allclose(distances, 0, atol=1e-3)
+        return
+    between[torch.from_numpy(origins[:, 0, None] == origins[:, 0])] = torch.inf
+    np.testing.assert_allclose(distances, between.amin(1), rtol=1e-4)
+    np.testing.assert_array_equal(places, between.argmin(1))
+
+
 def test_a_bank_knows_what_distance_is_usual_at_each_place() -> None:
     """Only the middle column varies: there any distance is usual, elsewhere it is not."""
     generator = torch.Generator().manual_seed(2)
