@@ -30,51 +30,28 @@ def signing_key() -> "Ed25519PrivateKey | None":
     """The key that ``NOVAD_SIGNING_KEY_FILE`` names; None where it names none.
 
     Raises:
-        ConfigError: not an Ed25519 private key, or a file that others can read.
+        ConfigError: not an Ed25519 private key, a file that others can read, or not the key whose public half
+            ``NOVAD_VERIFYING_KEY_FILE`` names: what the one signs the other would refuse, for ever.
     """
-    path = _named(SIGNING_KEY)
-    if path is None:
-        return None
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
-    content = _read(SIGNING_KEY, path)
-    if path.stat().st_mode & 0o077:
-        raise ConfigError(f"{SIGNING_KEY}: {path}: others can read the key; chmod 600 it")
-    try:
-        key = load_pem_private_key(content, password=None)
-    except (ValueError, TypeError):
-        key = None
-    if not isinstance(key, Ed25519PrivateKey):
+    private, public = _private_key(), _public_key()
+    if private is None or public is None:
+        return private
+    if private.public_key().public_bytes_raw() != public.public_bytes_raw():
         raise ConfigError(
-            f"{SIGNING_KEY}: {path}: not an Ed25519 private key without a password; "
-            "`openssl genpkey -algorithm ed25519 -out FILE` makes one"
+            f"{SIGNING_KEY}, {VERIFYING_KEY}: {_named(SIGNING_KEY)} and {_named(VERIFYING_KEY)} are no pair; "
+            f"name the public half of the key that signs, or leave {VERIFYING_KEY} out"
         )
-    return key
+    return private
 
 
 def verifying_key() -> "Ed25519PublicKey | None":
     """The public key that ``NOVAD_VERIFYING_KEY_FILE`` names, else that of the signing key, else None.
 
     Raises:
-        ConfigError: not an Ed25519 key of its kind.
+        ConfigError: not an Ed25519 key of its kind, or two keys that are no pair.
     """
-    path = _named(VERIFYING_KEY)
-    if path is None:
-        private = signing_key()
-        return private.public_key() if private is not None else None
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-    from cryptography.hazmat.primitives.serialization import load_pem_public_key
-
-    try:
-        key = load_pem_public_key(_read(VERIFYING_KEY, path))
-    except ValueError:
-        key = None
-    if not isinstance(key, Ed25519PublicKey):
-        raise ConfigError(
-            f"{VERIFYING_KEY}: {path}: not an Ed25519 public key; `openssl pkey -in KEY -pubout` tells it"
-        )
-    return key
+    private = signing_key()
+    return private.public_key() if private is not None else _public_key()
 
 
 def sign(key: "Ed25519PrivateKey", digest: str) -> str:
@@ -112,6 +89,46 @@ def signature_problems(
         for sequence, digest in digests
         if sequence >= min(signatures) and not _signed(key, digest, signatures.get(sequence))
     ]
+
+
+def _private_key() -> "Ed25519PrivateKey | None":
+    path = _named(SIGNING_KEY)
+    if path is None:
+        return None
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    content = _read(SIGNING_KEY, path)
+    if path.stat().st_mode & 0o077:
+        raise ConfigError(f"{SIGNING_KEY}: {path}: others can read the key; chmod 600 it")
+    try:
+        key = load_pem_private_key(content, password=None)
+    except (ValueError, TypeError):
+        key = None
+    if not isinstance(key, Ed25519PrivateKey):
+        raise ConfigError(
+            f"{SIGNING_KEY}: {path}: not an Ed25519 private key without a password; "
+            "`openssl genpkey -algorithm ed25519 -out FILE` makes one"
+        )
+    return key
+
+
+def _public_key() -> "Ed25519PublicKey | None":
+    path = _named(VERIFYING_KEY)
+    if path is None:
+        return None
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+    try:
+        key = load_pem_public_key(_read(VERIFYING_KEY, path))
+    except ValueError:
+        key = None
+    if not isinstance(key, Ed25519PublicKey):
+        raise ConfigError(
+            f"{VERIFYING_KEY}: {path}: not an Ed25519 public key; `openssl pkey -in KEY -pubout` tells it"
+        )
+    return key
 
 
 def _signed(key: "Ed25519PublicKey", digest: str, signature: str | None) -> bool:

@@ -32,6 +32,11 @@ def _keep(key: object, path: Path, *, password: bytes | None = None) -> Path:
     return path
 
 
+def _publish(key: Ed25519PrivateKey, path: Path) -> Path:
+    path.write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    return path
+
+
 @pytest.fixture
 def key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ed25519PrivateKey:
     private = Ed25519PrivateKey.generate()
@@ -48,8 +53,7 @@ def test_signed_events_are_intact_for_whoever_has_the_public_key(
     workspace: Workspace, key: Ed25519PrivateKey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _decide(workspace, "ann", "bob")
-    public = tmp_path / "public.pem"
-    public.write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    public = _publish(key, tmp_path / "public.pem")
     assert verify(workspace) == []
     monkeypatch.delenv(SIGNING_KEY)
     monkeypatch.setenv(VERIFYING_KEY, str(public))
@@ -142,3 +146,18 @@ def test_a_key_that_cannot_be_used_is_named_and_nothing_is_written(
     monkeypatch.setenv(VERIFYING_KEY, str(garbage))
     with pytest.raises(ConfigError, match="not an Ed25519 public key"):
         verify(workspace)
+
+
+def test_two_keys_that_are_no_pair_are_named_before_anything_is_written(
+    workspace: Workspace, key: Ed25519PrivateKey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the one signs the other refuses, and nothing is ever taken out of the log."""
+    named = _publish(Ed25519PrivateKey.generate(), tmp_path / "another.pem")
+    monkeypatch.setenv(VERIFYING_KEY, str(named))
+    for attempt in (lambda: _decide(workspace, "ann"), lambda: verify(workspace)):
+        with pytest.raises(ConfigError, match=f"{SIGNING_KEY}, {VERIFYING_KEY}: .*another.pem are no pair"):
+            attempt()
+    monkeypatch.setenv(VERIFYING_KEY, str(_publish(key, tmp_path / "own.pem")))
+    assert intact_events(workspace, LINE) == []
+    _decide(workspace, "ann")
+    assert verify(workspace) == []
