@@ -18,6 +18,8 @@ import pandas as pd
 import psutil
 import pytest
 import typer
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from PIL import Image
 
 from fake_line import write_outputs
@@ -167,6 +169,9 @@ def test_wrong_use_exits_2_and_is_told_in_json_too(arguments: tuple[str, ...], n
         ),
         (("audit", "metal", "--at", "last tuesday"), ("--at", "last tuesday")),
         (("audit", "wood"), ("wood",)),
+        (("audit", "--adopt", "--verify"), ("--adopt", "--verify")),
+        (("audit", "--reason", "why"), ("--reason", "--adopt")),
+        (("audit", "--adopt", "--approver", "ada", "--reason", "why"), ("NOVAD_SIGNING_KEY_FILE",)),
         (("threshold", "metal", "--approver", "ada", "--reason", "why"), ("--alpha", "--value")),
         (("history", "glass"), ("params.yaml", "lines.glass")),
     ],
@@ -326,6 +331,32 @@ def test_a_rollback_and_what_an_audit_says_of_it(novad: Novad, line: Workspace) 
     broken = novad("audit", "metal", "--verify", "--json")
     assert broken[0] == 1
     assert "bank.safetensors was changed" in "".join(_document(broken)["checked"]["metal"]["problems"])
+
+
+def test_signing_is_switched_on_for_a_line_with_a_history_by_name_and_reason(
+    novad: Novad, line: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decision = ("--approver", "ada", "--reason", "why", "--json")
+    write_outputs(line, "metal", auroc=0.95, seed=1)
+    publish(line, "metal")
+    assert novad("promote", "metal", "--version", 1, *decision)[0] == 0
+    file = tmp_path / "key.pem"
+    private = Ed25519PrivateKey.generate()
+    file.write_bytes(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    file.chmod(0o600)
+    monkeypatch.setenv("NOVAD_SIGNING_KEY_FILE", str(file))
+    refused = novad("promote", "metal", "--version", 2, *decision)
+    assert refused[0] == 1
+    assert "`novad audit metal --adopt --approver WHO --reason WHY`" in _document(refused)["error"]
+    found = novad("audit", "--verify", "--json")
+    assert (found[0], len(_document(found)["checked"]["metal"]["problems"])) == (1, 1)
+    code, out, _ = novad("audit", "--adopt", "--approver", "ada", "--reason", "never signed")
+    assert (code, "metal: signed from event 2 on, approved by ada" in out) == (0, True)
+    assert novad("promote", "metal", "--version", 2, *decision)[0] == 0
+    assert novad("audit", "--verify")[0] == 0
+    assert _document(novad("audit", "--adopt", *decision)) == {"adopted": []}
+    told = _document(novad("history", "metal", "--json"))["events"]
+    assert [event["kind"] for event in told] == ["promotion", "key-adopted", "promotion"]
 
 
 def test_a_rejection_is_on_record_and_does_not_touch_the_champion(novad: Novad, line: Workspace) -> None:

@@ -1,5 +1,6 @@
 """Signatures over the event log: who can write to its tables cannot write it anew without the key."""
 
+import hashlib
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -16,10 +17,12 @@ if TYPE_CHECKING:
 __all__ = [
     "SIGNING_KEY",
     "VERIFYING_KEY",
+    "fingerprint",
     "sign",
     "signature_problems",
     "signatures_of",
     "signing_key",
+    "unsigned_log",
     "verifying_key",
 ]
 
@@ -59,6 +62,11 @@ def sign(key: "Ed25519PrivateKey", digest: str) -> str:
     return key.sign(_message(digest)).hex()
 
 
+def fingerprint(key: "Ed25519PublicKey") -> str:
+    """The sha256 of a public key's 32 bytes: by which people tell keys apart."""
+    return hashlib.sha256(key.public_bytes_raw()).hexdigest()
+
+
 def signatures_of(connection: Connection, line: str | None) -> dict[str, dict[int, str]]:
     """Signatures by line and sequence, of one line or all; none in a database of before there were any."""
     found: dict[str, dict[int, str]] = {}
@@ -83,12 +91,20 @@ def signature_problems(
         key: that signs.
     """
     if not signatures:
-        return [f"{line}: no event is signed by the key at hand"] if any(True for _ in digests) else []
+        return [unsigned_log(line)] if any(True for _ in digests) else []
     return [
         f"{line}: event {sequence} is not signed by the key at hand"
         for sequence, digest in digests
         if sequence >= min(signatures) and not _signed(key, digest, signatures.get(sequence))
     ]
+
+
+def unsigned_log(line: str) -> str:
+    """What is wrong with a log without signatures, and what a person can do who knows it never had one."""
+    return (
+        f"{line}: no event is signed by the key at hand; if none ever was, "
+        f"`novad audit {line} --adopt --approver WHO --reason WHY` puts the log under it"
+    )
 
 
 def _private_key() -> "Ed25519PrivateKey | None":
