@@ -7,9 +7,11 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -331,6 +333,18 @@ def test_a_rollback_and_what_an_audit_says_of_it(novad: Novad, line: Workspace) 
     broken = novad("audit", "metal", "--verify", "--json")
     assert broken[0] == 1
     assert "bank.safetensors was changed" in "".join(_document(broken)["checked"]["metal"]["problems"])
+
+
+@pytest.mark.parametrize("garbage", ["reason = x'c3'", "line = 'o''brien'", "line = x'c3'"])
+def test_garbage_in_the_log_of_one_line_hides_no_other(garbage: str, novad: Novad, line: Workspace) -> None:
+    for name in ("fabric", "metal"):
+        append(line, name, "note", actor="ada", reason="why")
+    with closing(sqlite3.connect(line.state / "mlflow.db")) as connection, connection:
+        connection.execute(f"UPDATE novad_events SET {garbage} WHERE line = 'fabric'")  # noqa: S608
+    told = novad("audit", "--verify", "--json")
+    checked = _document(told)["checked"]
+    assert (told[0], checked["metal"]["problems"]) == (1, [])
+    assert "fabric: " in "".join(checked["fabric"]["problems"])
 
 
 def test_signing_is_switched_on_for_a_line_with_a_history_by_name_and_reason(

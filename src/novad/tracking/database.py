@@ -190,15 +190,21 @@ def _engine(store: Store, *, write: bool) -> Engine:
         level = "READ COMMITTED" if write else "REPEATABLE READ"
         return create_engine(store.database_uri, poolclass=NullPool, isolation_level=level)
     engine = create_engine(store.database_uri, poolclass=NullPool, connect_args={"timeout": BUSY_SECONDS})
-    event.listen(engine, "connect", _manual_transactions)
+    event.listen(engine, "connect", _prepare)
     # A writer takes SQLite's write lock when its transaction begins: a reader that turns writer half-way
     # is refused at once, whatever the timeout.
     event.listen(engine, "begin", _begin_immediate if write else _begin)
     return engine
 
 
-def _manual_transactions(connection: Any, _record: object) -> None:
+def _prepare(connection: Any, _record: object) -> None:
     connection.isolation_level = None
+    # Bytes that are no text would hide every other row, those of the event log too that tell of tampering.
+    connection.text_factory = _text
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "backslashreplace")
 
 
 def _begin(connection: Connection) -> None:

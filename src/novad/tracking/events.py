@@ -3,8 +3,10 @@
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, and_, delete, func, insert, inspect, literal, select
@@ -46,6 +48,7 @@ __all__ = [
 
 _ATTEMPTS = 50
 _FIRST = "0" * 64
+_TEXTS = ("line", "kind", "actor", "reason", "at", "detail", "previous", "digest")
 MAKES_CHAMPION = ("promotion", "rollback")
 KEY_ADOPTED = "key-adopted"
 
@@ -343,7 +346,7 @@ def _read(connection: Connection, line: str | None) -> list[Event]:
 
 def _heads(connection: Connection, line: str | None) -> dict[str, tuple[int, str]]:
     rows = connection.execute(select(HEADS)).all()
-    return {row.line: (row.sequence, row.digest) for row in rows if line in (None, row.line)}
+    return {str(row.line): (row.sequence, row.digest) for row in rows if line in (None, row.line)}
 
 
 def _sealed(event: Event) -> Event:
@@ -365,10 +368,27 @@ def _row(event: Event) -> dict[str, Any]:
 
 
 def _event(row: Mapping[Any, Any]) -> Event:
-    try:
-        detail = json.loads(row["detail"])
-    except ValueError:
-        detail = None
-    if not isinstance(detail, dict):
-        detail = {"unreadable": row["detail"]}  # Edited: its digest will not match, and verify says so.
-    return Event(**{**row, "detail": detail})
+    if _is_typed(row):
+        with suppress(ValueError, RecursionError):
+            event = Event(**{**row, "detail": json.loads(row["detail"])})
+            _digest(event)  # Numbers that JSON does not know, or lists in lists without end.
+            if isinstance(event.detail, dict):
+                return event
+    return _unreadable(row)
+
+
+def _is_typed(row: Mapping[Any, Any]) -> bool:
+    """SQLite keeps anything in any column."""
+    texts = all(isinstance(row[name], str) for name in _TEXTS)
+    return texts and isinstance(row["sequence"], int) and isinstance(row["version"], (int, NoneType))
+
+
+def _unreadable(row: Mapping[Any, Any]) -> Event:
+    """A row that nobody can have appended, made legible: its digest will not match, and verify says so."""
+    told: dict[str, Any] = {
+        name: row[name] if isinstance(row[name], str) else ascii(row[name]) for name in _TEXTS
+    }
+    told["detail"] = {"unreadable": told["detail"]}
+    told["sequence"] = row["sequence"] if isinstance(row["sequence"], int) else 0
+    told["version"] = row["version"] if isinstance(row["version"], int) else None
+    return Event(**told)

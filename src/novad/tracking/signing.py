@@ -73,7 +73,8 @@ def signatures_of(connection: Connection, line: str | None) -> dict[str, dict[in
     if inspect(connection).has_table(SIGNATURES.name):
         query = select(SIGNATURES) if line is None else select(SIGNATURES).where(SIGNATURES.c.line == line)
         for row in connection.execute(query):
-            found.setdefault(row.line, {})[row.sequence] = row.signature
+            if isinstance(row.sequence, int):  # SQLite keeps anything in any column.
+                found.setdefault(row.line, {})[row.sequence] = row.signature
     return found
 
 
@@ -154,7 +155,7 @@ def _signed(key: "Ed25519PublicKey", digest: str, signature: str | None) -> bool
         return False
     try:
         key.verify(bytes.fromhex(signature), _message(digest))
-    except (InvalidSignature, ValueError):
+    except (InvalidSignature, TypeError, ValueError):
         return False
     return True
 

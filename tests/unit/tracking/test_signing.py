@@ -209,6 +209,16 @@ def test_a_key_that_cannot_be_used_is_named_and_nothing_is_written(
         verify(workspace)
 
 
+@pytest.mark.parametrize("garbage", ["signature = x'c3'", "signature = 'no hex'", "sequence = 'one'"])
+def test_a_signature_that_can_be_none_is_told(
+    garbage: str, workspace: Workspace, key: Ed25519PrivateKey
+) -> None:
+    _decide(workspace, "ann", "bob")
+    with writing(locate(workspace)) as connection:
+        connection.exec_driver_sql(f"UPDATE novad_event_signatures SET {garbage} WHERE sequence = 2")  # noqa: S608
+    assert verify(workspace) == [f"{LINE}: event 2 is not signed by the key at hand"]
+
+
 def test_two_keys_that_are_no_pair_are_named_before_anything_is_written(
     workspace: Workspace, key: Ed25519PrivateKey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
