@@ -212,6 +212,21 @@ def test_a_service_that_fails_exits_3(novad: Novad, line: Workspace, monkeypatch
     assert "127.0.0.1:9" in _document(told)["error"]
 
 
+@pytest.mark.parametrize("command", ["history metal", "line list", "audit --verify", "trace " + "f" * 64])
+@pytest.mark.parametrize("intact", [0, 100], ids=["all", "all but its header"])
+def test_a_damaged_database_exits_3_and_the_file_is_named(
+    command: str, intact: int, novad: Novad, tracked: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NOVAD_WORKSPACE", str(tracked.root))
+    file = tracked.state / "mlflow.db"
+    file.write_bytes(file.read_bytes()[:intact] + b"\xa5" * 40_000)
+    told = novad(*command.split(), "--json")
+    assert (told[0], _document(told)["kind"]) == (3, "ServiceError")
+    assert f"{file}" in _document(told)["error"]
+    assert "SELECT" not in _document(told)["error"]
+    assert "Traceback" not in told[2]
+
+
 def test_a_fault_of_novad_itself_is_no_refusal_and_still_one_document(
     novad: Novad, line: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
