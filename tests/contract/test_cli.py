@@ -7,9 +7,11 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,8 @@ import pandas as pd
 import psutil
 import pytest
 import typer
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from PIL import Image
 
 from fake_line import write_outputs
@@ -167,6 +171,9 @@ def test_wrong_use_exits_2_and_is_told_in_json_too(arguments: tuple[str, ...], n
         ),
         (("audit", "metal", "--at", "last tuesday"), ("--at", "last tuesday")),
         (("audit", "wood"), ("wood",)),
+        (("audit", "--adopt", "--verify"), ("--adopt", "--verify")),
+        (("audit", "--reason", "why"), ("--reason", "--adopt")),
+        (("audit", "--adopt", "--approver", "ada", "--reason", "why"), ("NOVAD_SIGNING_KEY_FILE",)),
         (("threshold", "metal", "--approver", "ada", "--reason", "why"), ("--alpha", "--value")),
         (("history", "glass"), ("params.yaml", "lines.glass")),
     ],
@@ -203,6 +210,21 @@ def test_a_service_that_fails_exits_3(novad: Novad, line: Workspace, monkeypatch
     assert told[0] == 3
     assert (_document(told)["code"], _document(told)["kind"]) == (3, "ServiceError")
     assert "127.0.0.1:9" in _document(told)["error"]
+
+
+@pytest.mark.parametrize("command", ["history metal", "line list", "audit --verify", "trace " + "f" * 64])
+@pytest.mark.parametrize("intact", [0, 100], ids=["all", "all but its header"])
+def test_a_damaged_database_exits_3_and_the_file_is_named(
+    command: str, intact: int, novad: Novad, tracked: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NOVAD_WORKSPACE", str(tracked.root))
+    file = tracked.state / "mlflow.db"
+    file.write_bytes(file.read_bytes()[:intact] + b"\xa5" * 40_000)
+    told = novad(*command.split(), "--json")
+    assert (told[0], _document(told)["kind"]) == (3, "ServiceError")
+    assert f"{file}" in _document(told)["error"]
+    assert "SELECT" not in _document(told)["error"]
+    assert "Traceback" not in told[2]
 
 
 def test_a_fault_of_novad_itself_is_no_refusal_and_still_one_document(
@@ -326,6 +348,44 @@ def test_a_rollback_and_what_an_audit_says_of_it(novad: Novad, line: Workspace) 
     broken = novad("audit", "metal", "--verify", "--json")
     assert broken[0] == 1
     assert "bank.safetensors was changed" in "".join(_document(broken)["checked"]["metal"]["problems"])
+
+
+@pytest.mark.parametrize("garbage", ["reason = x'c3'", "line = 'o''brien'", "line = x'c3'"])
+def test_garbage_in_the_log_of_one_line_hides_no_other(garbage: str, novad: Novad, line: Workspace) -> None:
+    for name in ("fabric", "metal"):
+        append(line, name, "note", actor="ada", reason="why")
+    with closing(sqlite3.connect(line.state / "mlflow.db")) as connection, connection:
+        connection.execute(f"UPDATE novad_events SET {garbage} WHERE line = 'fabric'")  # noqa: S608
+    told = novad("audit", "--verify", "--json")
+    checked = _document(told)["checked"]
+    assert (told[0], checked["metal"]["problems"]) == (1, [])
+    assert "fabric: " in "".join(checked["fabric"]["problems"])
+
+
+def test_signing_is_switched_on_for_a_line_with_a_history_by_name_and_reason(
+    novad: Novad, line: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decision = ("--approver", "ada", "--reason", "why", "--json")
+    write_outputs(line, "metal", auroc=0.95, seed=1)
+    publish(line, "metal")
+    assert novad("promote", "metal", "--version", 1, *decision)[0] == 0
+    file = tmp_path / "key.pem"
+    private = Ed25519PrivateKey.generate()
+    file.write_bytes(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    file.chmod(0o600)
+    monkeypatch.setenv("NOVAD_SIGNING_KEY_FILE", str(file))
+    refused = novad("promote", "metal", "--version", 2, *decision)
+    assert refused[0] == 1
+    assert "`novad audit metal --adopt --approver WHO --reason WHY`" in _document(refused)["error"]
+    found = novad("audit", "--verify", "--json")
+    assert (found[0], len(_document(found)["checked"]["metal"]["problems"])) == (1, 1)
+    code, out, _ = novad("audit", "--adopt", "--approver", "ada", "--reason", "never signed")
+    assert (code, "metal: signed from event 2 on, approved by ada" in out) == (0, True)
+    assert novad("promote", "metal", "--version", 2, *decision)[0] == 0
+    assert novad("audit", "--verify")[0] == 0
+    assert _document(novad("audit", "--adopt", *decision)) == {"adopted": []}
+    told = _document(novad("history", "metal", "--json"))["events"]
+    assert [event["kind"] for event in told] == ["promotion", "key-adopted", "promotion"]
 
 
 def test_a_rejection_is_on_record_and_does_not_touch_the_champion(novad: Novad, line: Workspace) -> None:

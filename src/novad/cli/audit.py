@@ -1,4 +1,4 @@
-"""``novad audit``: who served when, and whether all of it is still what it was."""
+"""``novad audit``: who served when, whether all of it is still what it was, and from when on a key signs."""
 
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,6 +8,7 @@ import typer
 from novad.cli.output import JSON, answer, progress, table, where_to_look
 from novad.cli.trace import origin_rows
 from novad.config import Workspace, line_settings, load_lines
+from novad.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,17 +26,33 @@ def audit(
     verify: Annotated[
         bool, typer.Option("--verify", help="Check every event and every file of every version.")
     ] = False,
+    adopt: Annotated[
+        bool,
+        typer.Option(
+            "--adopt",
+            help="Check event logs that never were signed and put them under NOVAD_SIGNING_KEY_FILE.",
+        ),
+    ] = False,
+    approver: Annotated[str, typer.Option(help="With --adopt: who answers for it.")] = "",
+    reason: Annotated[str, typer.Option(help="With --adopt: why, in their words.")] = "",
     as_json: bool = JSON,
 ) -> None:
     """Tell which version was champion at a time, from what, by whose word; --verify exits 1 on any change."""
     from novad import tracking
 
+    if adopt and (verify or at is not None):
+        raise ConfigError("--adopt: leave out --at and --verify; it checks the event log itself")
+    if not adopt and (approver or reason):
+        raise ConfigError("--approver, --reason: only --adopt takes them")
     workspace = Workspace.find()
     moment = tracking.parse_time(at) if at is not None else None
     # A line that was taken out of the settings judged parts all the same.
     decided = tracking.decided_lines(workspace)
     if line is not None and line not in decided:
         line_settings(workspace.params, line)
+    if adopt:
+        _adopt(workspace, line, approver, reason, as_json)
+        return
     lines = [line] if line is not None else sorted(decided | set(load_lines(workspace.params)))
     checked: dict[str, Checked] = {}
     if verify:
@@ -62,6 +79,25 @@ def audit(
     )
     if broken:
         raise typer.Exit(1)
+
+
+def _adopt(workspace: Workspace, line: str | None, approver: str, reason: str, as_json: bool) -> None:
+    from novad import tracking
+
+    adopted = tracking.adopt_key(workspace, approver, reason, line)
+
+    def show(console: "Console") -> None:
+        for event in adopted:
+            console.print(
+                f"{event.line}: signed from event {event.sequence} on, approved by {event.actor}; "
+                f"it covers all before, to the newest digest {event.previous}",
+                soft_wrap=True,
+            )
+        if not adopted:
+            console.print("Every line with a history is under the key.")
+        console.print(where_to_look(workspace), soft_wrap=True)
+
+    answer({"adopted": [asdict(event) for event in adopted]}, as_json, show)
 
 
 def _lineage(found: "Standing") -> list[list[Any]]:

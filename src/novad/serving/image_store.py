@@ -4,9 +4,11 @@ import hashlib
 import logging
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
 from threading import Lock
+from typing import NamedTuple
 
 from novad.config import Workspace
 
@@ -34,14 +36,20 @@ class ImageStore:
     def __init__(self, folder: Path, max_bytes: int) -> None:
         self._folder, self._max_bytes = folder, max_bytes
         self._writing = Lock()
+        # A folder of many files takes a second to look through, while answers wait: that is done once, and
+        # again only when all that was found then is gone.
+        self._held, self._counted = 0, False
+        self._oldest: deque[_File] = deque()
 
     def keep(self, images: Mapping[str, bytes]) -> None:
         """Keep image files, given by their digests."""
         try:
             with self._writing:
                 self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+                if not self._counted:
+                    self._look()
                 for sha256, data in images.items():
-                    self._write(self._folder / sha256, data)
+                    self._held += self._write(self._folder / sha256, data)
                 self._make_room()
         except OSError as error:
             _log.warning("images cannot be kept: %s", error)
@@ -54,10 +62,11 @@ class ImageStore:
             return None
         return data if hashlib.sha256(data).hexdigest() == sha256 else None
 
-    def _write(self, path: Path, data: bytes) -> None:
+    def _write(self, path: Path, data: bytes) -> int:
+        """Number of bytes that the folder gained."""
         if path.exists():
             os.utime(path)
-            return
+            return 0
         handle, temporary = tempfile.mkstemp(dir=self._folder, prefix=".")
         try:
             with os.fdopen(handle, "wb") as stream:
@@ -66,17 +75,42 @@ class ImageStore:
         except OSError:
             Path(temporary).unlink(missing_ok=True)
             raise
+        return len(data)
 
     def _make_room(self) -> None:
-        files = sorted(self._files(), key=lambda each: each[1].st_mtime_ns)
-        held = sum(status.st_size for _, status in files)
-        for path, status in files:
-            if held <= self._max_bytes:
+        while self._held > self._max_bytes:
+            if not self._oldest:
+                self._look()
+            if not self._oldest:
                 return
-            path.unlink(missing_ok=True)
-            held -= status.st_size
+            file = self._oldest.popleft()
+            if _removed(file):
+                self._held -= file.size
 
-    def _files(self) -> Iterator[tuple[Path, os.stat_result]]:
-        """Hidden ones too: a killed process leaves them, and they count."""
-        for path in self._folder.iterdir():
-            yield path, path.stat()
+    def _look(self) -> None:
+        """Count what is there; hidden files too: a killed process leaves them."""
+        with os.scandir(self._folder) as entries:
+            found = [(Path(entry.path), entry.stat()) for entry in entries]
+        files = [_File(path, status.st_mtime_ns, status.st_size) for path, status in found]
+        self._oldest = deque(sorted(files, key=lambda file: file.written))
+        self._held = sum(file.size for file in files)
+        self._counted = True
+
+
+class _File(NamedTuple):
+    """A file as it was when the folder was looked at."""
+
+    path: Path
+    written: int
+    size: int
+
+
+def _removed(file: _File) -> bool:
+    """Remove a file, unless it was judged again since it was found: then it is new."""
+    try:
+        if file.path.stat().st_mtime_ns != file.written:
+            return False
+    except FileNotFoundError:
+        return True
+    file.path.unlink(missing_ok=True)
+    return True

@@ -76,6 +76,8 @@ class Service:
             ConfigError: ``NOVAD_DEVICE`` names no device of this machine.
             ServiceError: the event log cannot be read.
         """
+        if self.images is not None:
+            self.images.keep({})  # Looks through the folder, before the first answer would wait for it.
         self.champions.start()
         self.queue.start()
         self.drift.start()

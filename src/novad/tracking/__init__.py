@@ -1,6 +1,7 @@
 """Evidence and registry in MLflow, and the event log beside them; importing this does not load MLflow."""
 
 from novad.tracking.acceptances import DATA_ACCEPTED, Acceptance, acceptances, verified_since_champion
+from novad.tracking.adoption import adopt_key
 from novad.tracking.answers import answered_causes, record_answers
 from novad.tracking.audit import Checked, Standing, check, decided_lines, parse_time, standing
 from novad.tracking.decisions import (
@@ -46,6 +47,7 @@ __all__ = [
     "Standing",
     "Verdict",
     "acceptances",
+    "adopt_key",
     "answered_causes",
     "champion_event",
     "change_threshold",

@@ -1,6 +1,7 @@
 """What served when, by whose decision, and whether every record and every file is still what it was."""
 
 import json
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from novad.config import Workspace
+from novad.config.settings import LINE_NAME
 from novad.errors import ConfigError, ServiceError
 from novad.tracking.decisions import last_decisions
 from novad.tracking.digests import combined
@@ -123,8 +125,7 @@ def check(workspace: Workspace, line: str) -> Checked:
     """
     client = open_client(workspace)
     chain, problems = _examined(workspace, client, line)
-    with service_errors(f"{line}: the registry cannot be read"):
-        versions = {int(each.version): each for each in client.search_model_versions(f"name = '{line}'")}
+    versions = _versions(client, line)
     problems += [
         f"{line}: version {each.version} was published and is no longer registered"
         for each in publications(workspace, line)
@@ -156,6 +157,14 @@ def _alias_problems(chain: list[Event], client: "MlflowClient", line: str) -> It
             f"{line}: MLflow's alias champion names version {alias}, the event log names version {decided}: "
             "the alias was set behind novad's back, or a decision was interrupted"
         )
+
+
+def _versions(client: "MlflowClient", line: str) -> dict[int, "ModelVersion"]:
+    # A name that no line can have stands in an event log that was changed, and breaks MLflow's query.
+    if not re.fullmatch(LINE_NAME, line):
+        return {}
+    with service_errors(f"{line}: the registry cannot be read"):
+        return {int(each.version): each for each in client.search_model_versions(f"name = '{line}'")}
 
 
 def _tag_problems(chain: list[Event], number: int, version: "ModelVersion") -> list[str]:

@@ -19,7 +19,7 @@ from sqlalchemy import (
     event,
     inspect,
 )
-from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DatabaseError, IntegrityError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from novad.errors import ServiceError
@@ -139,7 +139,7 @@ def reading(store: Store, *tables: Table) -> Iterator[Connection | None]:
     """A connection that sees one state; None when none of ``tables`` exists, and nothing is created.
 
     Raises:
-        ServiceError: the database cannot be reached.
+        ServiceError: the database cannot be reached, or is damaged.
     """
     file = store.sqlite_file
     if file is not None and not file.is_file():
@@ -155,7 +155,7 @@ def writing(store: Store) -> Iterator[Connection]:
     """A connection in one transaction, committed when the block ends without an error.
 
     Raises:
-        ServiceError: the database cannot be reached, or stays locked.
+        ServiceError: the database cannot be reached, is damaged, or stays locked.
         sqlalchemy.exc.IntegrityError: a row of that key exists; the caller knows what that means.
     """
     prepare_database(store)
@@ -177,9 +177,11 @@ def _connected(store: Store, *, write: bool) -> Iterator[Connection]:
     try:
         with engine.connect() as connection:
             yield connection
-    except OperationalError as error:
-        told = f"the tracking database at {store.database} cannot be used: {error.orig}"
-        raise ServiceError(told) from error
+    except IntegrityError:
+        raise
+    except DatabaseError as error:
+        place = store.sqlite_file or store.database
+        raise ServiceError(f"the tracking database at {place} cannot be used: {error.orig}") from error
     finally:
         engine.dispose()
 
@@ -190,15 +192,21 @@ def _engine(store: Store, *, write: bool) -> Engine:
         level = "READ COMMITTED" if write else "REPEATABLE READ"
         return create_engine(store.database_uri, poolclass=NullPool, isolation_level=level)
     engine = create_engine(store.database_uri, poolclass=NullPool, connect_args={"timeout": BUSY_SECONDS})
-    event.listen(engine, "connect", _manual_transactions)
+    event.listen(engine, "connect", _prepare)
     # A writer takes SQLite's write lock when its transaction begins: a reader that turns writer half-way
     # is refused at once, whatever the timeout.
     event.listen(engine, "begin", _begin_immediate if write else _begin)
     return engine
 
 
-def _manual_transactions(connection: Any, _record: object) -> None:
+def _prepare(connection: Any, _record: object) -> None:
     connection.isolation_level = None
+    # Bytes that are no text would hide every other row, those of the event log too that tell of tampering.
+    connection.text_factory = _text
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "backslashreplace")
 
 
 def _begin(connection: Connection) -> None:

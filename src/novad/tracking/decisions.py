@@ -1,5 +1,6 @@
 """The decision log: which version judged which image, when, and how; one SQL row per decision."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -47,6 +48,7 @@ class LoggedDecision:
     source: str
     """What the image was called: a path, or the file name of an upload."""
     familiarity: float
+    """Like novelty and hybrid infinite where the score is no number, which fails the part."""
     novelty: float
     hybrid: float
     p_value: float
@@ -84,9 +86,9 @@ def decide_now(
         detector_digest=detector_digest,
         image_sha256=image_sha256,
         source=_storable(source),
-        familiarity=detection.familiarity,
-        novelty=detection.novelty,
-        hybrid=detection.hybrid,
+        familiarity=_number(detection.familiarity),
+        novelty=_number(detection.novelty),
+        hybrid=_number(detection.hybrid),
         p_value=detection.p_value,
         decision=detection.decision,
         nearest_image=detection.nearest.image,
@@ -174,6 +176,11 @@ def _select(workspace: Workspace, condition: ColumnElement[bool]) -> list[Logged
             return []
         query = select(*present_columns(connection, DECISIONS)).where(condition).order_by(DECISIONS.c.at)
         return [LoggedDecision(**row._mapping) for row in connection.execute(query)]
+
+
+def _number(score: float) -> float:
+    """SQLite keeps no NaN: it becomes NULL, which would refuse the decision and all others of its batch."""
+    return math.inf if math.isnan(score) else score
 
 
 def _storable(source: str) -> str:

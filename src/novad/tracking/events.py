@@ -3,9 +3,11 @@
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any
+from types import NoneType
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, and_, delete, func, insert, inspect, literal, select
 from sqlalchemy.exc import IntegrityError as DuplicateKey
@@ -23,7 +25,11 @@ from novad.tracking.signing import (
 )
 from novad.tracking.store import locate
 
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 __all__ = [
+    "KEY_ADOPTED",
     "MAKES_CHAMPION",
     "Event",
     "append",
@@ -42,7 +48,9 @@ __all__ = [
 
 _ATTEMPTS = 50
 _FIRST = "0" * 64
+_TEXTS = ("line", "kind", "actor", "reason", "at", "detail", "previous", "digest")
 MAKES_CHAMPION = ("promotion", "rollback")
+KEY_ADOPTED = "key-adopted"
 
 
 @dataclass(frozen=True)
@@ -53,8 +61,8 @@ class Event:
     sequence: int
     """1, 2, 3, ... within the line."""
     kind: str
-    """`promotion`, `rollback`, `threshold`, `rejection`, `refusal`, `data-accepted`; a later kind changes no
-    table."""
+    """`promotion`, `rollback`, `threshold`, `rejection`, `refusal`, `data-accepted`, `key-adopted`; a later
+    kind changes no table."""
     version: int | None
     actor: str
     reason: str
@@ -85,7 +93,8 @@ def append(
             race would make the next one lose, too.
     Raises:
         RefusedError: somebody else decided since ``expected``.
-        IntegrityError: the newest event does not agree with its own digest or the recorded head.
+        IntegrityError: the newest event does not agree with its own digest or the recorded head, or the key
+            at hand did not sign it; only an event of kind `key-adopted` may follow unsigned ones with a key.
         ConfigError: the line's events are signed and no key is at hand, or the key cannot be used.
         ServiceError: the database cannot be reached or stays locked.
     """
@@ -117,8 +126,8 @@ def append(
                         digest="",
                     )
                 )
-                if key is None and _is_signed(connection, line, sequence):
-                    raise ConfigError(f"{line}: its events are signed; {SIGNING_KEY} must name the key")
+                if newest is not None:
+                    _require_signed(connection, newest, kind, key)
                 connection.execute(insert(EVENTS).values(**_row(event)))
                 if key is not None:
                     signed = {"line": line, "sequence": event.sequence, "signature": sign(key, event.digest)}
@@ -308,9 +317,19 @@ def _is_written(workspace: Workspace, event: Event, lost: ServiceError) -> bool:
         ) from lost
 
 
-def _is_signed(connection: Connection, line: str, sequence: int) -> bool:
-    signature = select(SIGNATURES).where(SIGNATURES.c.line == line, SIGNATURES.c.sequence == sequence)
-    return connection.execute(signature).first() is not None
+def _require_signed(
+    connection: Connection, newest: Event, kind: str, key: "Ed25519PrivateKey | None"
+) -> None:
+    """Refuse an event that breaks the row of signatures, or signs for others that nobody looked at."""
+    signatures = signatures_of(connection, newest.line).get(newest.line, {})
+    if key is None:
+        if newest.sequence in signatures:
+            raise ConfigError(f"{newest.line}: its events are signed; {SIGNING_KEY} must name the key")
+    elif signatures or kind != KEY_ADOPTED:
+        digests = [(newest.sequence, newest.digest)]
+        problems = signature_problems(newest.line, digests, signatures, key.public_key())
+        if problems:
+            raise IntegrityError(f"{problems[0]}; nothing is added to it")
 
 
 def _decided_since(connection: Connection, line: str, expected: int, newest: int) -> bool:
@@ -327,7 +346,7 @@ def _read(connection: Connection, line: str | None) -> list[Event]:
 
 def _heads(connection: Connection, line: str | None) -> dict[str, tuple[int, str]]:
     rows = connection.execute(select(HEADS)).all()
-    return {row.line: (row.sequence, row.digest) for row in rows if line in (None, row.line)}
+    return {str(row.line): (row.sequence, row.digest) for row in rows if line in (None, row.line)}
 
 
 def _sealed(event: Event) -> Event:
@@ -349,10 +368,27 @@ def _row(event: Event) -> dict[str, Any]:
 
 
 def _event(row: Mapping[Any, Any]) -> Event:
-    try:
-        detail = json.loads(row["detail"])
-    except ValueError:
-        detail = None
-    if not isinstance(detail, dict):
-        detail = {"unreadable": row["detail"]}  # Edited: its digest will not match, and verify says so.
-    return Event(**{**row, "detail": detail})
+    if _is_typed(row):
+        with suppress(ValueError, RecursionError):
+            event = Event(**{**row, "detail": json.loads(row["detail"])})
+            _digest(event)  # Numbers that JSON does not know, or lists in lists without end.
+            if isinstance(event.detail, dict):
+                return event
+    return _unreadable(row)
+
+
+def _is_typed(row: Mapping[Any, Any]) -> bool:
+    """SQLite keeps anything in any column."""
+    texts = all(isinstance(row[name], str) for name in _TEXTS)
+    return texts and isinstance(row["sequence"], int) and isinstance(row["version"], (int, NoneType))
+
+
+def _unreadable(row: Mapping[Any, Any]) -> Event:
+    """A row that nobody can have appended, made legible: its digest will not match, and verify says so."""
+    told: dict[str, Any] = {
+        name: row[name] if isinstance(row[name], str) else ascii(row[name]) for name in _TEXTS
+    }
+    told["detail"] = {"unreadable": told["detail"]}
+    told["sequence"] = row["sequence"] if isinstance(row["sequence"], int) else 0
+    told["version"] = row["version"] if isinstance(row["version"], int) else None
+    return Event(**told)

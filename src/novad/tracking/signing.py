@@ -1,5 +1,6 @@
 """Signatures over the event log: who can write to its tables cannot write it anew without the key."""
 
+import hashlib
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -16,10 +17,12 @@ if TYPE_CHECKING:
 __all__ = [
     "SIGNING_KEY",
     "VERIFYING_KEY",
+    "fingerprint",
     "sign",
     "signature_problems",
     "signatures_of",
     "signing_key",
+    "unsigned_log",
     "verifying_key",
 ]
 
@@ -30,8 +33,82 @@ def signing_key() -> "Ed25519PrivateKey | None":
     """The key that ``NOVAD_SIGNING_KEY_FILE`` names; None where it names none.
 
     Raises:
-        ConfigError: not an Ed25519 private key, or a file that others can read.
+        ConfigError: not an Ed25519 private key, a file that others can read, or not the key whose public half
+            ``NOVAD_VERIFYING_KEY_FILE`` names: what the one signs the other would refuse, for ever.
     """
+    private, public = _private_key(), _public_key()
+    if private is None or public is None:
+        return private
+    if private.public_key().public_bytes_raw() != public.public_bytes_raw():
+        raise ConfigError(
+            f"{SIGNING_KEY}, {VERIFYING_KEY}: {_named(SIGNING_KEY)} and {_named(VERIFYING_KEY)} are no pair; "
+            f"name the public half of the key that signs, or leave {VERIFYING_KEY} out"
+        )
+    return private
+
+
+def verifying_key() -> "Ed25519PublicKey | None":
+    """The public key that ``NOVAD_VERIFYING_KEY_FILE`` names, else that of the signing key, else None.
+
+    Raises:
+        ConfigError: not an Ed25519 key of its kind, or two keys that are no pair.
+    """
+    private = signing_key()
+    return private.public_key() if private is not None else _public_key()
+
+
+def sign(key: "Ed25519PrivateKey", digest: str) -> str:
+    """Signature of an event's digest, 128 hexadecimal digits."""
+    return key.sign(_message(digest)).hex()
+
+
+def fingerprint(key: "Ed25519PublicKey") -> str:
+    """The sha256 of a public key's 32 bytes: by which people tell keys apart."""
+    return hashlib.sha256(key.public_bytes_raw()).hexdigest()
+
+
+def signatures_of(connection: Connection, line: str | None) -> dict[str, dict[int, str]]:
+    """Signatures by line and sequence, of one line or all; none in a database of before there were any."""
+    found: dict[str, dict[int, str]] = {}
+    if inspect(connection).has_table(SIGNATURES.name):
+        query = select(SIGNATURES) if line is None else select(SIGNATURES).where(SIGNATURES.c.line == line)
+        for row in connection.execute(query):
+            if isinstance(row.sequence, int):  # SQLite keeps anything in any column.
+                found.setdefault(row.line, {})[row.sequence] = row.signature
+    return found
+
+
+def signature_problems(
+    line: str, digests: Iterable[tuple[int, str]], signatures: Mapping[int, str], key: "Ed25519PublicKey"
+) -> list[str]:
+    """One sentence per event that should carry a signature by ``key`` and does not.
+
+    Events before the first signed one are covered by it, since its digest covers theirs.
+
+    Args:
+        line: product line.
+        digests: sequence and digest of its events, in order.
+        signatures: by sequence.
+        key: that signs.
+    """
+    if not signatures:
+        return [unsigned_log(line)] if any(True for _ in digests) else []
+    return [
+        f"{line}: event {sequence} is not signed by the key at hand"
+        for sequence, digest in digests
+        if sequence >= min(signatures) and not _signed(key, digest, signatures.get(sequence))
+    ]
+
+
+def unsigned_log(line: str) -> str:
+    """What is wrong with a log without signatures, and what a person can do who knows it never had one."""
+    return (
+        f"{line}: no event is signed by the key at hand; if none ever was, "
+        f"`novad audit {line} --adopt --approver WHO --reason WHY` puts the log under it"
+    )
+
+
+def _private_key() -> "Ed25519PrivateKey | None":
     path = _named(SIGNING_KEY)
     if path is None:
         return None
@@ -53,16 +130,10 @@ def signing_key() -> "Ed25519PrivateKey | None":
     return key
 
 
-def verifying_key() -> "Ed25519PublicKey | None":
-    """The public key that ``NOVAD_VERIFYING_KEY_FILE`` names, else that of the signing key, else None.
-
-    Raises:
-        ConfigError: not an Ed25519 key of its kind.
-    """
+def _public_key() -> "Ed25519PublicKey | None":
     path = _named(VERIFYING_KEY)
     if path is None:
-        private = signing_key()
-        return private.public_key() if private is not None else None
+        return None
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
@@ -77,43 +148,6 @@ def verifying_key() -> "Ed25519PublicKey | None":
     return key
 
 
-def sign(key: "Ed25519PrivateKey", digest: str) -> str:
-    """Signature of an event's digest, 128 hexadecimal digits."""
-    return key.sign(_message(digest)).hex()
-
-
-def signatures_of(connection: Connection, line: str | None) -> dict[str, dict[int, str]]:
-    """Signatures by line and sequence, of one line or all; none in a database of before there were any."""
-    found: dict[str, dict[int, str]] = {}
-    if inspect(connection).has_table(SIGNATURES.name):
-        query = select(SIGNATURES) if line is None else select(SIGNATURES).where(SIGNATURES.c.line == line)
-        for row in connection.execute(query):
-            found.setdefault(row.line, {})[row.sequence] = row.signature
-    return found
-
-
-def signature_problems(
-    line: str, digests: Iterable[tuple[int, str]], signatures: Mapping[int, str], key: "Ed25519PublicKey"
-) -> list[str]:
-    """One sentence per event that should carry a signature by ``key`` and does not.
-
-    Events before the first signed one are covered by it, since its digest covers theirs.
-
-    Args:
-        line: product line.
-        digests: sequence and digest of its events, in order.
-        signatures: by sequence.
-        key: that signs.
-    """
-    if not signatures:
-        return [f"{line}: no event is signed by the key at hand"] if any(True for _ in digests) else []
-    return [
-        f"{line}: event {sequence} is not signed by the key at hand"
-        for sequence, digest in digests
-        if sequence >= min(signatures) and not _signed(key, digest, signatures.get(sequence))
-    ]
-
-
 def _signed(key: "Ed25519PublicKey", digest: str, signature: str | None) -> bool:
     from cryptography.exceptions import InvalidSignature
 
@@ -121,7 +155,7 @@ def _signed(key: "Ed25519PublicKey", digest: str, signature: str | None) -> bool
         return False
     try:
         key.verify(bytes.fromhex(signature), _message(digest))
-    except (InvalidSignature, ValueError):
+    except (InvalidSignature, TypeError, ValueError):
         return False
     return True
 

@@ -4,6 +4,7 @@ import hashlib
 import logging
 import os
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -51,6 +52,38 @@ def test_an_image_that_is_judged_again_counts_as_new(folder: Path) -> None:
     store.keep(dict([_image("a")]))
     _keep(store, folder, "c", at=10**10)
     assert (store.read(first) is not None, store.read(second)) == (True, None)
+
+
+def test_a_folder_is_looked_through_once_for_as_many_images_as_it_holds(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Answers wait for it, and it takes a second where there are many files."""
+    for number in range(10):
+        _keep(ImageStore(folder, 10**6), folder, f"old {number:02}", size=1, at=number)
+    store = ImageStore(folder, sum(file.stat().st_size for file in folder.iterdir()))
+    looks = [Mock(wraps=os.scandir), Mock(wraps=os.listdir)]
+    for name, look in zip(("scandir", "listdir"), looks, strict=True):
+        monkeypatch.setattr(os, name, look)
+    kept = []
+    for number in range(30):
+        kept.append(_keep(store, folder, f"new {number:02}", size=1, at=100 + number))
+        assert store.read(kept[-1])
+    for number in range(25, 30):
+        _keep(store, folder, f"new {number:02}", size=1, at=100 + number)
+    assert sum(look.call_count for look in looks) <= 4
+    assert [store.read(each) is not None for each in kept] == [False] * 20 + [True] * 10
+
+
+def test_an_image_that_is_judged_again_after_a_look_is_not_taken_for_old(folder: Path) -> None:
+    store = ImageStore(folder, 300)
+    first, second, third = (_keep(store, folder, letter, at=at) for at, letter in enumerate("abc", start=1))
+    _keep(store, folder, "d", at=4)  # looked through: b, c and d are known from the oldest on
+    store.keep(dict([_image("b")]))
+    (folder / third).unlink()
+    for letter in "ef":
+        _keep(store, folder, letter, at=10**10)
+    assert [store.read(each) is not None for each in (first, second, third)] == [False, True, False]
+    assert sum(file.stat().st_size for file in folder.iterdir()) <= 300
 
 
 def test_an_image_larger_than_all_the_room_is_not_kept(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """The decision log: what is written is found again, whole batches or nothing, by many writers at once."""
 
+import math
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -27,9 +28,11 @@ DETECTION = Detection(
 )
 
 
-def _decision(source: str = "a.png", image: str = "ab" * 32, shadow: bool = False) -> LoggedDecision:
+def _decision(
+    source: str = "a.png", image: str = "ab" * 32, shadow: bool = False, detection: Detection = DETECTION
+) -> LoggedDecision:
     return decide_now(
-        DETECTION,
+        detection,
         GreyStatistics(0.5, 0.1, 0.05),
         line="metal",
         version=3,
@@ -49,6 +52,15 @@ def test_a_decision_is_found_by_its_id_and_by_its_image_as_it_was_written(worksp
     assert decisions_on(workspace, "ab" * 32) == [told, shadow]
     assert (told.hybrid, told.decision, told.nearest_image) == (1 / 3, "REVIEW", "train/good/7.png")
     assert (told.brightness, told.contrast, told.sharpness) == (0.5, 0.1, 0.05)
+
+
+def test_a_score_that_is_no_number_is_logged_as_infinite_beside_the_others(workspace: Workspace) -> None:
+    """It fails the part; as NaN it would be NULL in SQLite, and no decision of its batch were logged."""
+    nothing = replace(DETECTION, familiarity=math.nan, novelty=math.nan, hybrid=math.nan, decision="FAIL")
+    log_decisions(workspace, [other := _decision(), told := _decision(detection=nothing)])
+    assert find_decision(workspace, told.prediction_id) == told
+    assert (told.familiarity, told.novelty, told.hybrid, told.decision) == (math.inf,) * 3 + ("FAIL",)
+    assert find_decision(workspace, other.prediction_id) == other
 
 
 def test_before_the_first_decision_nothing_is_found_and_nothing_is_made(workspace: Workspace) -> None:

@@ -1,9 +1,10 @@
 """The event log: in order, by whom, and changed by nobody without being noticed."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime, tzinfo
 from threading import Thread
 
@@ -165,6 +166,65 @@ def test_every_change_behind_our_back_is_noticed(
     with writing(locate(workspace)) as connection:
         tamper(connection)
     assert any("metal" in problem for problem in verify(workspace))
+
+
+def _raw(assignment: str) -> Callable[[Connection], object]:
+    statement = f"UPDATE novad_events SET {assignment} WHERE line = 'metal' AND sequence = 2"  # noqa: S608
+    return lambda connection: connection.exec_driver_sql(statement)
+
+
+GARBAGE = {
+    "bytes": _raw("reason = x'c3'"),
+    "bytes as detail": _raw("detail = x'7b7d'"),
+    "bytes as version": _raw("version = x'c3'"),
+    "bytes as time": _raw("at = x'c3'"),
+    "no utf-8": _raw("reason = CAST(x'c3' AS TEXT)"),
+    "no utf-8 as detail": _raw("detail = CAST(x'c3' AS TEXT)"),
+    "endless number": _raw("version = 1e999"),
+    "fraction": _raw("version = 1.5"),
+    "word": _raw("version = 'two'"),
+    "no number": _edit(detail='{"a":NaN}'),
+    "number of digits": _edit(detail=f'{{"a":{"1" * 9999}}}'),
+    "lists in lists": _edit(detail=f'{{"a":{"[" * 99999}{"]" * 99999}}}'),
+    "lists in lists, fewer": _edit(detail=f'{{"a":{"[" * 900}{"]" * 900}}}'),
+}
+
+
+@pytest.mark.parametrize("tamper", GARBAGE.values(), ids=GARBAGE)
+def test_what_no_event_can_be_is_named_by_number_and_hides_no_other(
+    workspace: Workspace, tamper: Callable[[Connection], object]
+) -> None:
+    """SQLite keeps anything in any column; what cannot be digested matches no digest."""
+    _three(workspace)
+    append(workspace, "fabric", "note", actor="a", reason="r")
+    with writing(locate(workspace)) as connection:
+        tamper(connection)
+    assert verify(workspace) == ["metal: event 2 was edited: its content does not match its digest"]
+    told = events(workspace)
+    assert [event.sequence for event in told] == [1, 1, 2, 3]
+    assert json.loads(json.dumps([asdict(event) for event in told]))
+    with writing(locate(workspace)) as connection:
+        connection.execute(delete(EVENTS).where(EVENTS.c.sequence == 3))
+        connection.execute(update(HEADS).where(HEADS.c.line == "metal").values(sequence=2))
+    with pytest.raises(IntegrityError, match="behind novad's back"):
+        append(workspace, "metal", "note", actor="a", reason="r")
+
+
+@pytest.mark.parametrize("assignment", ["line = x'c3'", "sequence = 'two'", "sequence = 1e999"])
+def test_an_event_that_lost_line_or_number_is_missed(workspace: Workspace, assignment: str) -> None:
+    _three(workspace)
+    with writing(locate(workspace)) as connection:
+        _raw(assignment)(connection)
+    assert any(problem.startswith("metal: event 2 is missing") for problem in verify(workspace))
+    assert any(problem.startswith("metal: event 2 is missing") for problem in verify(workspace, "metal"))
+
+
+def test_a_head_whose_line_is_no_text_is_told(workspace: Workspace) -> None:
+    _three(workspace)
+    with writing(locate(workspace)) as connection:
+        connection.exec_driver_sql("UPDATE novad_event_heads SET line = x'c3'")
+    assert len(verify(workspace)) == 2
+    assert list(heads(workspace)) == ["b'\\xc3'"]
 
 
 def test_an_edited_event_is_named_and_no_other(workspace: Workspace) -> None:

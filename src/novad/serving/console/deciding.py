@@ -1,5 +1,6 @@
 """Routes by which people decide: approve, reject, roll back, and say what a part really was."""
 
+import logging
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -8,7 +9,7 @@ from fastapi import FastAPI, Request
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.concurrency import run_in_threadpool
 
-from novad.errors import IntegrityError, RefusedError
+from novad.errors import ConfigError, IntegrityError, RefusedError, ServiceError
 from novad.serving.access import requires
 from novad.serving.console.reading import require_version
 from novad.serving.keys import Role
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from novad.serving.service import Service
 
 __all__ = ["add_deciding"]
+
+_log = logging.getLogger(__name__)
 
 
 class _Signed(BaseModel):
@@ -149,13 +152,22 @@ def _add_verdicts(app: FastAPI, service: "Service") -> None:
 
 
 async def _decided(act: Callable[..., Event], *arguments: Any) -> Event:
-    """A decision, or in words why it is refused: gates and other people's decisions are no secret here."""
+    """A decision, or in words why it is refused or what failed: who may decide may know.
+
+    The event is written before MLflow's alias follows, so that a failure does not always mean that nothing
+    was decided; the error itself tells.
+    """
     try:
         return await run_in_threadpool(act, *arguments)
     except IntegrityError:
         raise
     except RefusedError as error:
         raise RequestError(409, "refused", str(error)) from None
+    except (ServiceError, ConfigError) as error:
+        _log.error("a decision failed: %s", error)
+        reason = "service_failed" if isinstance(error, ServiceError) else "misconfigured"
+        # MLflow's errors end with a statement and its values, and those may be what was sent.
+        raise RequestError(503, reason, str(error).partition("\n[SQL")[0]) from None
 
 
 def _body(model: type[BaseModel]) -> dict[str, Any]:

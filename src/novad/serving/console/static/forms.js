@@ -34,7 +34,8 @@ export async function submitted(form, act) {
     return true;
   } catch (error) {
     if (!(error instanceof Refusal)) throw error;
-    problem.textContent = `Not done: ${error.message}`;
+    // A service that fails may have recorded the decision before: only its own words tell.
+    problem.textContent = error.code === "service_failed" ? error.message : `Not done: ${error.message}`;
     return false;
   } finally {
     button.disabled = false;
