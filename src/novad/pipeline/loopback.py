@@ -1,8 +1,8 @@
 """Addresses on this machine: a port that is free, and whether a server answers."""
 
+import http.client
 import os
 import socket
-import urllib.error
 import urllib.request
 
 from novad.errors import ConfigError
@@ -39,5 +39,6 @@ def answers(url: str) -> bool:
     try:
         with opener.open(url, timeout=_SECONDS):
             return True
-    except (urllib.error.URLError, OSError):
+    except (OSError, ValueError, http.client.HTTPException):
+        # No server, no address at all, or something that does not speak HTTP.
         return False

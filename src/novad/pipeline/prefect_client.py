@@ -102,7 +102,7 @@ def _service_errors(url: str) -> Iterator[None]:
 
     try:
         yield
-    except (httpx.HTTPError, PrefectException) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, PrefectException) as error:
         raise ServiceError(f"Prefect at {url}: {error or type(error).__name__}") from error
 
 
