@@ -10,7 +10,7 @@ from novad.config import Workspace
 from novad.garbage import without_search
 from novad.pipeline.deployments import pool_name
 from novad.pipeline.loopback import HOST, listener
-from novad.pipeline.prefect_home import server_command
+from novad.pipeline.prefect_home import server_command, server_guard
 from novad.pipeline.processes import child_environment
 
 __all__ = ["Ports", "Service", "plan"]
@@ -97,7 +97,9 @@ def _settings(workspace: Workspace, chosen: dict[str, int]) -> dict[str, str]:
         "_MLFLOW_SERVER_ARTIFACT_ROOT": (workspace.state / "mlartifacts").as_uri(),
     }
     if not os.environ.get("PREFECT_API_URL"):
-        told |= {"PREFECT_HOME": str(home), "PREFECT_API_URL": f"http://{HOST}:{chosen['prefect']}/api"}
+        port = chosen["prefect"]
+        told |= {"PREFECT_HOME": str(home), "PREFECT_API_URL": f"http://{HOST}:{port}/api"}
+        told |= server_guard(port)
     return child_environment(**_QUIET, **told)
 
 
