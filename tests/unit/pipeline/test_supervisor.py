@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,8 +37,8 @@ UP = """
 import os, sys
 from pathlib import Path
 from novad.config import Workspace
-from novad.errors import NovadError, exit_code
-from novad.pipeline import supervisor
+from novad.errors import NovadError, ServiceError, exit_code
+from novad.pipeline import child as children, supervisor
 from novad.pipeline.loopback import free_port
 from novad.pipeline.services import Ports, Service
 workspace, child, names = Workspace(Path(sys.argv[1])), sys.argv[2], sys.argv[3:]
@@ -48,9 +49,12 @@ def service(name):
     return Service(name, command, port, "/", workspace.state / f"logs/{name}.log", environment)
 supervisor.plan = lambda *_: [service(name) for name in names]
 supervisor.create_store = lambda _: None
-supervisor._Run._prepare_worker = supervisor._Run._close_runs = lambda _: None
-supervisor._BACK_OFF = 0.01
-supervisor._ASK = float(os.environ.get("ASK", supervisor._ASK))
+def prepare(_):
+    if workspace.path("outage").exists():
+        raise ServiceError("Prefect does not answer")
+supervisor._Run._prepare_worker, supervisor._Run._close_runs = prepare, lambda _: None
+supervisor._BACK_OFF, supervisor._PUT_OFF = 0.01, 0.1
+children._ASK = float(os.environ.get("ASK", children._ASK))
 try:
     tell = lambda text: print(text, flush=True)
     supervisor.run_services(workspace, Ports(), lambda _: tell("ready"), tell)
@@ -202,6 +206,54 @@ def test_a_child_that_keeps_dying_brings_all_down_loudly(tmp_path: Path) -> None
         assert "serve.log" in _says(up, "serve ended 4 times in a row; ")
         assert up.wait() == 3
     assert _gone([running.services[0].pid])
+
+
+def test_a_worker_waits_for_prefect_without_ending_others(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    with _up(tmp_path) as up:
+        _says(up, "ready")
+        before = find_services(workspace)
+        assert before is not None
+        (tmp_path / "outage").touch()
+        os.kill(before.services[2].pid, signal.SIGKILL)
+        _says(up, "worker ended (status -9) and is started again")
+        _says(up, "worker is started once it can be: Prefect does not answer")
+        time.sleep(1)  # Tried again some times, and told once.
+        assert find_services(workspace) == before
+        assert answers(before.services[3].health)
+        os.kill(before.services[3].pid, signal.SIGKILL)
+        _says(up, "serve ended (status -9) and is started again")
+        (tmp_path / "outage").unlink()
+        wait_for(lambda: answers(before.services[2].health), 20)
+        wait_for(lambda: answers(before.services[3].health), 20)
+        up.send_signal(signal.SIGTERM)
+        assert up.wait() == 0
+
+
+def test_the_scoring_service_starts_without_a_prefect_elsewhere_and_not_without_its_own(
+    tmp_path: Path,
+) -> None:
+    workspace = Workspace(tmp_path)
+    (tmp_path / "outage").touch()
+    with _up(tmp_path, names=("worker", "serve")) as up:
+        _says(up, "worker is started once it can be: Prefect does not answer")
+        _says(up, "ready")
+        running = find_services(workspace)
+        assert running is not None
+        assert [(each.name, answers(each.health)) for each in running.services] == [("serve", True)]
+        (tmp_path / "outage").unlink()
+        wait_for(lambda: find_services(workspace) != running, 20)
+        found = find_services(workspace)
+        assert found is not None
+        assert [(each.name, answers(each.health)) for each in found.services] == [
+            ("worker", True),
+            ("serve", True),
+        ]
+        assert bring_down(workspace) == found
+    (tmp_path / "outage").touch()
+    with _up(tmp_path) as broken:
+        _says(broken, "Prefect does not answer")
+        assert broken.wait() == 3
 
 
 def test_a_child_that_does_not_start_is_named_with_its_log(tmp_path: Path) -> None:
