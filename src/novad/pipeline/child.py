@@ -6,7 +6,7 @@ import time
 
 from novad.errors import ServiceError
 from novad.orphans import end_with_parent
-from novad.pipeline.loopback import answers
+from novad.pipeline.loopback import answers, listens, taken
 from novad.pipeline.processes import end
 from novad.pipeline.services import Service
 from novad.tracking.services import RunningService
@@ -27,6 +27,8 @@ class Child:
         self.process: subprocess.Popen[bytes] | None = None
         self.put_off: ServiceError | None = None
         """What keeps it from being started."""
+        self.shut_out = False
+        """Whether it did not become healthy because its port is another process's."""
         self.begun = 0.0
         log = service.log
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -36,7 +38,7 @@ class Child:
     def start(self) -> None:
         """Start the process in a session of its own, so that Ctrl-C at a terminal reaches only this one."""
         self.begun = self.asked = time.monotonic()
-        self.silent, self.put_off = 0, None
+        self.silent, self.put_off, self.shut_out = 0, None, False
         with self.service.log.open("ab") as stream:
             self.process = subprocess.Popen(
                 self.service.command,
@@ -59,21 +61,28 @@ class Child:
         return self.process is None or self.process.poll() is not None
 
     @property
+    def healthy(self) -> bool:
+        return answers(self.service.url + self.service.health)
+
+    @property
     def hung(self) -> bool:
         """Whether it lives and left so many questions in a row without an answer; asks when one is due."""
         if not self.dead and time.monotonic() - self.asked > _ASK:
-            self.silent = 0 if answers(self.service.url + self.service.health) else self.silent + 1
+            self.silent = 0 if self.healthy else self.silent + 1
             self.asked = time.monotonic()
         return not self.dead and self.silent >= _MOST_SILENT
 
     def until_healthy(self, stopping: threading.Event) -> bool:
         """Whether it answers before it dies, before patience ends, and before this process is to stop."""
         deadline = time.monotonic() + _PATIENCE
-        while not self.dead and time.monotonic() < deadline:
-            if answers(self.service.url + self.service.health):
-                return True
+        while self.process and not self.dead and time.monotonic() < deadline:
+            if self.healthy:
+                # Another process may have taken the port since it was chosen, and answer just as well.
+                self.shut_out = not listens(self.process.pid, self.service.port)
+                return not self.shut_out
             if stopping.wait(0.1):
                 return False
+        self.shut_out = self.dead and taken(self.service.port)
         return False
 
     def told(self) -> list[RunningService]:

@@ -1,13 +1,14 @@
-"""Addresses on this machine: a port that is free, and whether a server answers."""
+"""Addresses on this machine: a port that is free, whether a server answers, and whose it is."""
 
 import http.client
 import os
 import socket
 import urllib.request
+from typing import Any
 
 from novad.errors import ConfigError
 
-__all__ = ["HOST", "answers", "free_port", "listener"]
+__all__ = ["HOST", "answers", "free_port", "listener", "listens", "taken"]
 
 HOST = "127.0.0.1"
 _SECONDS = 2.0
@@ -31,6 +32,38 @@ def free_port() -> int:
     """A port that nobody listens on at this moment."""
     with listener("port", None) as held:
         return int(held.getsockname()[1])
+
+
+def taken(port: int) -> bool:
+    """Whether somebody listens on ``port``."""
+    try:
+        listener("port", port).close()
+    except ConfigError:
+        return True
+    return False
+
+
+def listens(pid: int, port: int) -> bool:
+    """Whether ``port`` is a process's own, or of one below it; also True where that cannot be asked."""
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        return any(_holds(each, port) for each in (process, *process.children(recursive=True)))
+    except psutil.NoSuchProcess:
+        return False
+    except (psutil.AccessDenied, OSError):
+        return True
+
+
+def _holds(process: Any, port: int) -> bool:
+    import psutil
+
+    try:
+        found = process.net_connections("tcp")
+    except psutil.NoSuchProcess:  # It ended meanwhile.
+        return False
+    return any(each.status == psutil.CONN_LISTEN and each.laddr.port == port for each in found)
 
 
 def answers(url: str) -> bool:

@@ -15,7 +15,7 @@ from novad.errors import ServiceError
 from novad.garbage import without_search
 from novad.orphans import end_with_parent
 from novad.pipeline.locks import first_free
-from novad.pipeline.loopback import HOST, answers, free_port
+from novad.pipeline.loopback import HOST, answers, free_port, listens
 from novad.pipeline.prefect_client import (
     api_url,
     close_runs,
@@ -122,7 +122,7 @@ def _own_server(home: Path) -> Iterator[str]:
         try:
             # Takes as long as the server does to start; done meanwhile, it costs no time.
             import_module("prefect.flows")
-            _wait_until_healthy(server, f"{url}/health", log)
+            _wait_until_healthy(server, port, log)
             yield url
         finally:
             _send_logs()
@@ -136,10 +136,11 @@ def _send_logs() -> None:
         handlers.APILogHandler().flush()
 
 
-def _wait_until_healthy(server: "subprocess.Popen[bytes]", url: str, log: Path) -> None:
+def _wait_until_healthy(server: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
     deadline = time.monotonic() + _PATIENCE
     while time.monotonic() < deadline and server.poll() is None:
-        if answers(url):
+        # Not another process that took the port since it was chosen.
+        if answers(f"http://{HOST}:{port}/api/health") and listens(server.pid, port):
             return
         time.sleep(0.1)
     raise ServiceError(f"Prefect's server did not start; see {log}")

@@ -51,15 +51,20 @@ class Service:
         return f"http://{HOST}:{self.port}"
 
 
-def plan(workspace: Workspace, ports: Ports) -> list[Service]:
+def plan(workspace: Workspace, ports: Ports, usual: bool = True) -> list[Service]:
     """The children in the order of their start; a server that the environment names is not started again.
 
+    Args:
+        workspace: whose services.
+        ports: that were named.
+        usual: whether the others are the usual ones where those are free, or any.
     Raises:
         ConfigError: a named port is taken.
     """
     with ExitStack() as held:
         chosen = {
-            name: _hold(held, f"--{name}-port", getattr(ports, name), usual) for name, usual in _USUAL.items()
+            name: _hold(held, f"--{name}-port", getattr(ports, name), port if usual else 0)
+            for name, port in _USUAL.items()
         }
         chosen["worker"] = _hold(held, "--worker-port", None, 0)
     commands = {

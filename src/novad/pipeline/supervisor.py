@@ -29,6 +29,7 @@ _MOST_DEATHS = 3
 _STEADY = 300.0
 # So long a worker waits before it asks again for a Prefect that does not answer.
 _PUT_OFF = 10.0
+_MOST_PLANS = 3
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -54,7 +55,20 @@ def run_services(
         if note is None:
             raise RefusedError(_already(workspace))
         with _stopping_on_signals() as stopping:
-            _Run(workspace, note, stopping, tell).run(plan(workspace, ports), ready)
+            for plans in range(1, _MOST_PLANS + 1):
+                try:
+                    # Who lost a race for the usual ports leaves them to whom has won it.
+                    services = plan(workspace, ports, usual=plans == 1)
+                    _Run(workspace, note, stopping, tell).run(services, ready)
+                    break
+                except _PortTakenError as error:
+                    if plans == _MOST_PLANS:
+                        raise
+                    tell(f"{error}; other ports are chosen")
+
+
+class _PortTakenError(ServiceError):
+    """Another process was quicker to listen on a port that was free when it was chosen."""
 
 
 def bring_down(workspace: Workspace) -> RunningServices | None:
@@ -124,8 +138,11 @@ class _Run:
         for child in reversed(children):
             self._begin(child)
         for child in children:
-            if not child.put_off and not child.until_healthy(self.stopping) and not self.stopping.is_set():
-                raise ServiceError(f"{child.service.name} did not start; see {child.service.log}")
+            if child.put_off or child.until_healthy(self.stopping) or self.stopping.is_set():
+                continue
+            if child.shut_out:
+                raise _PortTakenError(_taken(child))
+            raise ServiceError(f"{child.service.name} did not start; see {child.service.log}")
 
     def _begin(self, child: Child) -> bool:
         """Start a child, a worker only where Prefect answers; whether it was started."""
@@ -162,8 +179,9 @@ class _Run:
         name, log = child.service.name, child.service.log
         child.deaths = 1 if time.monotonic() - child.begun > _STEADY else child.deaths + 1
         if child.deaths > _MOST_DEATHS:
+            why = f" ({_taken(child)})" if child.shut_out else ""
             raise ServiceError(
-                f"{name} ended {child.deaths} times in a row; see {log}; everything is stopped"
+                f"{name} ended {child.deaths} times in a row{why}; see {log}; everything is stopped"
             )
         status = child.process.returncode if child.process else None
         self.tell(f"{name} ended (status {status}) and is started again; see {log}")
@@ -231,6 +249,10 @@ def _stopping_on_signals() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _taken(child: Child) -> str:
+    return f"{child.service.name}: another process took port {child.service.port}"
 
 
 def _already(workspace: Workspace) -> str:
