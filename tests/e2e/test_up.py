@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 
@@ -81,6 +82,8 @@ def test_two_lines_are_retrained_once_each_and_down_leaves_nothing(
         told = _document(up)
         assert [service["name"] for service in told["services"]] == ["prefect", "mlflow", "worker", "serve"]
         assert locate(workspace).tracking_uri == told["services"][1]["url"]
+        # Without the token that its clients and its own pages fetch: a foreign page.
+        assert httpx.post(f"{told['services'][0]['url']}/api/flow_runs/filter").status_code == 403
         assert {each.line: each.change for each in deploy(workspace, 2)} == {
             "metal": "created",
             "fabric": "created",

@@ -105,6 +105,13 @@ def test_telemetry_is_off_as_in_the_makefile(name: str) -> None:
         assert told[variable] == ("false" if value == "false" else "true")
 
 
+def test_no_web_page_but_its_own_commands_prefect() -> None:
+    told, [port] = SERVICES["prefect"]["environment"], SERVICES["prefect"]["ports"]
+    assert told["PREFECT_SERVER_CSRF_PROTECTION_ENABLED"] == "true"
+    own = [f"http://{host}:{port.rpartition(':')[2]}" for host in ("127.0.0.1", "localhost")]
+    assert told["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"].split(",") == own
+
+
 def test_the_readme_tells_each_address_and_password_file() -> None:
     rows = set(
         re.findall(r"`(\w+)`", "".join(line for line in README.splitlines() if line.startswith("| `")))

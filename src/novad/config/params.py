@@ -7,11 +7,11 @@ from typing import Any
 
 from pydantic import ValidationError
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from novad.config.faults import faults
 from novad.config.settings import LINE_NAME, LineSettings
 from novad.config.whole_file import write_whole
+from novad.config.yaml_file import read_yaml
 from novad.errors import ConfigError
 
 __all__ = ["add_line", "ensure_lines", "line_settings", "load_lines"]
@@ -79,11 +79,9 @@ def _checked_name(name: Any, params: Path) -> str:
 
 def _read(params: Path) -> dict[str, Any]:
     try:
-        document = YAML().load(params.read_text("utf-8")) or {}
+        document = read_yaml(params, "rt") or {}
     except FileNotFoundError:
         raise ConfigError(f"{params}: no such file") from None
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{params}: not valid YAML: {error}") from error
     if not isinstance(document, dict):
         raise ConfigError(f"{params}: must be a mapping with the key 'lines'")
     return document

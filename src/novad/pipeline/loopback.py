@@ -1,13 +1,14 @@
-"""Addresses on this machine: a port that is free, and whether a server answers."""
+"""Addresses on this machine: a port that is free, whether a server answers, and whose it is."""
 
+import http.client
 import os
 import socket
-import urllib.error
 import urllib.request
+from typing import Any
 
 from novad.errors import ConfigError
 
-__all__ = ["HOST", "answers", "free_port", "listener"]
+__all__ = ["HOST", "answers", "free_port", "listener", "listens", "taken"]
 
 HOST = "127.0.0.1"
 _SECONDS = 2.0
@@ -33,11 +34,44 @@ def free_port() -> int:
         return int(held.getsockname()[1])
 
 
+def taken(port: int) -> bool:
+    """Whether somebody listens on ``port``."""
+    try:
+        listener("port", port).close()
+    except ConfigError:
+        return True
+    return False
+
+
+def listens(pid: int, port: int) -> bool:
+    """Whether ``port`` is a process's own, or of one below it; also True where that cannot be asked."""
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        return any(_holds(each, port) for each in (process, *process.children(recursive=True)))
+    except psutil.NoSuchProcess:
+        return False
+    except (psutil.AccessDenied, OSError):
+        return True
+
+
+def _holds(process: Any, port: int) -> bool:
+    import psutil
+
+    try:
+        found = process.net_connections("tcp")
+    except psutil.NoSuchProcess:  # It ended meanwhile.
+        return False
+    return any(each.status == psutil.CONN_LISTEN and each.laddr.port == port for each in found)
+
+
 def answers(url: str) -> bool:
     """Whether ``url`` answers with success, whatever proxy the environment names."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(url, timeout=_SECONDS):
             return True
-    except (urllib.error.URLError, OSError):
+    except (OSError, ValueError, http.client.HTTPException):
+        # No server, no address at all, or something that does not speak HTTP.
         return False

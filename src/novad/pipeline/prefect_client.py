@@ -30,6 +30,9 @@ __all__ = [
 
 # After 2, 4 and 8 s: a server may restart or be busy. Prefect's own 5 wait a minute for one that is gone.
 _RETRIES = "3"
+# Of who has others to look after meanwhile.
+_IMPATIENT_RETRIES = 1
+_IMPATIENT_SECONDS = 10.0
 
 
 def api_url(workspace: Workspace) -> str | None:
@@ -57,18 +60,27 @@ def required_api_url(workspace: Workspace) -> str:
 
 
 @contextmanager
-def prefect_client(url: str) -> Iterator["SyncPrefectClient"]:
+def prefect_client(url: str, patient: bool = True) -> Iterator["SyncPrefectClient"]:
     """A client of the server at ``url``, also where Prefect is loaded already with other settings.
 
+    Args:
+        url: of the server's API.
+        patient: whether it waits for a server that does not answer; up to a minute by Prefect's own settings.
     Raises:
         ServiceError: the server does not answer, or refused; the message names its address.
     """
     from prefect import settings
     from prefect.client.orchestration import get_client
 
+    told: dict[Any, Any] = {settings.PREFECT_API_URL: url}
+    if not patient:
+        told |= {
+            settings.PREFECT_CLIENT_MAX_RETRIES: _IMPATIENT_RETRIES,
+            settings.PREFECT_API_REQUEST_TIMEOUT: _IMPATIENT_SECONDS,
+        }
     with (
         _service_errors(url),
-        settings.temporary_settings({settings.PREFECT_API_URL: url}),
+        settings.temporary_settings(told),
         get_client(sync_client=True) as client,
     ):
         yield client
@@ -102,7 +114,7 @@ def _service_errors(url: str) -> Iterator[None]:
 
     try:
         yield
-    except (httpx.HTTPError, PrefectException) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, PrefectException) as error:
         raise ServiceError(f"Prefect at {url}: {error or type(error).__name__}") from error
 
 

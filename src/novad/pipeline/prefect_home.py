@@ -15,7 +15,7 @@ from novad.errors import ServiceError
 from novad.garbage import without_search
 from novad.orphans import end_with_parent
 from novad.pipeline.locks import first_free
-from novad.pipeline.loopback import HOST, answers, free_port
+from novad.pipeline.loopback import HOST, answers, free_port, listens
 from novad.pipeline.prefect_client import (
     api_url,
     close_runs,
@@ -26,7 +26,7 @@ from novad.pipeline.prefect_client import (
 )
 from novad.pipeline.processes import child_environment, end
 
-__all__ = ["prefect_api", "server_command"]
+__all__ = ["prefect_api", "server_command", "server_guard"]
 
 _PATIENCE = 90.0
 # Loops for schedules, workers and automations, of which a server that lives as long as one run has none.
@@ -80,6 +80,18 @@ def server_command(port: int) -> list[str]:
     )  # fmt: skip
 
 
+def server_guard(port: int) -> dict[str, str]:
+    """Settings of a server on ``port`` that takes orders from no web page but its own.
+
+    Prefect lets every page that a browser on this machine shows read and write, and a flow run may bring the
+    command that its worker executes. Clients and Prefect's own pages fetch the token that is asked for here.
+    """
+    return {
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://{HOST}:{port},http://localhost:{port}",
+        "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
+    }
+
+
 @contextmanager
 def _own_server(home: Path) -> Iterator[str]:
     """A server with its database in ``home`` for as long as the block lasts; its address."""
@@ -93,6 +105,7 @@ def _own_server(home: Path) -> Iterator[str]:
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_UI_ENABLED": "false",
         "PREFECT_CLI_COLORS": "false",
+        **server_guard(port),
         **{f"PREFECT_SERVER_SERVICES_{service}_ENABLED": "false" for service in _NEEDLESS},
     }
     log = home / "server.log"
@@ -109,7 +122,7 @@ def _own_server(home: Path) -> Iterator[str]:
         try:
             # Takes as long as the server does to start; done meanwhile, it costs no time.
             import_module("prefect.flows")
-            _wait_until_healthy(server, f"{url}/health", log)
+            _wait_until_healthy(server, port, log)
             yield url
         finally:
             _send_logs()
@@ -123,10 +136,11 @@ def _send_logs() -> None:
         handlers.APILogHandler().flush()
 
 
-def _wait_until_healthy(server: "subprocess.Popen[bytes]", url: str, log: Path) -> None:
+def _wait_until_healthy(server: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
     deadline = time.monotonic() + _PATIENCE
     while time.monotonic() < deadline and server.poll() is None:
-        if answers(url):
+        # Not another process that took the port since it was chosen.
+        if answers(f"http://{HOST}:{port}/api/health") and listens(server.pid, port):
             return
         time.sleep(0.1)
     raise ServiceError(f"Prefect's server did not start; see {log}")

@@ -10,7 +10,7 @@ from novad.config import Workspace
 from novad.garbage import without_search
 from novad.pipeline.deployments import pool_name
 from novad.pipeline.loopback import HOST, listener
-from novad.pipeline.prefect_home import server_command
+from novad.pipeline.prefect_home import server_command, server_guard
 from novad.pipeline.processes import child_environment
 
 __all__ = ["Ports", "Service", "plan"]
@@ -51,15 +51,20 @@ class Service:
         return f"http://{HOST}:{self.port}"
 
 
-def plan(workspace: Workspace, ports: Ports) -> list[Service]:
+def plan(workspace: Workspace, ports: Ports, usual: bool = True) -> list[Service]:
     """The children in the order of their start; a server that the environment names is not started again.
 
+    Args:
+        workspace: whose services.
+        ports: that were named.
+        usual: whether the others are the usual ones where those are free, or any.
     Raises:
         ConfigError: a named port is taken.
     """
     with ExitStack() as held:
         chosen = {
-            name: _hold(held, f"--{name}-port", getattr(ports, name), usual) for name, usual in _USUAL.items()
+            name: _hold(held, f"--{name}-port", getattr(ports, name), port if usual else 0)
+            for name, port in _USUAL.items()
         }
         chosen["worker"] = _hold(held, "--worker-port", None, 0)
     commands = {
@@ -97,7 +102,9 @@ def _settings(workspace: Workspace, chosen: dict[str, int]) -> dict[str, str]:
         "_MLFLOW_SERVER_ARTIFACT_ROOT": (workspace.state / "mlartifacts").as_uri(),
     }
     if not os.environ.get("PREFECT_API_URL"):
-        told |= {"PREFECT_HOME": str(home), "PREFECT_API_URL": f"http://{HOST}:{chosen['prefect']}/api"}
+        port = chosen["prefect"]
+        told |= {"PREFECT_HOME": str(home), "PREFECT_API_URL": f"http://{HOST}:{port}/api"}
+        told |= server_guard(port)
     return child_environment(**_QUIET, **told)
 
 

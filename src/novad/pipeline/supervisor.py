@@ -3,7 +3,6 @@
 import os
 import select
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,84 +11,26 @@ from datetime import UTC, datetime
 
 from novad.config import Workspace
 from novad.errors import RefusedError, ServiceError
-from novad.orphans import end_with_parent
+from novad.pipeline.child import Child
 from novad.pipeline.deployments import ensure_pool
-from novad.pipeline.loopback import answers
 from novad.pipeline.prefect_client import api_url, close_runs, prefect_client, unfinished, workspace_tag
-from novad.pipeline.processes import end
 from novad.pipeline.services import Ports, Service, plan
 from novad.serving.keys import Role, add_key, keys_file, read_keys
-from novad.tracking.services import RunningService, RunningServices, find_services, hold_services
+from novad.tracking.services import RunningServices, find_services, hold_services
 from novad.tracking.store import create_store
 
 __all__ = ["bring_down", "run_services"]
 
 _PATIENCE = 120.0
 _LOOK = 0.5
-# A child is asked how it is every five seconds; one that is silent for a minute is ended and started again.
-_ASK = 5.0
-_MOST_SILENT = 12
 # A child that dies is started again after 1, 2 and 4 seconds; one that lived this long begins anew.
 _BACK_OFF = 1.0
 _MOST_DEATHS = 3
 _STEADY = 300.0
+# So long a worker waits before it asks again for a Prefect that does not answer.
+_PUT_OFF = 10.0
+_MOST_PLANS = 3
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-class Child:
-    """A service and its process, which dies with this one."""
-
-    def __init__(self, service: Service) -> None:
-        self.service, self.deaths = service, 0
-        log = service.log
-        log.parent.mkdir(parents=True, exist_ok=True)
-        if log.exists():
-            log.replace(log.with_suffix(".log.1"))
-        self.start()
-
-    def start(self) -> None:
-        """Start the process in a session of its own, so that Ctrl-C at a terminal reaches only this one."""
-        self.begun = self.asked = time.monotonic()
-        self.silent = 0
-        with self.service.log.open("ab") as stream:
-            self.process = subprocess.Popen(
-                self.service.command,
-                cwd=self.service.environment["NOVAD_WORKSPACE"],
-                env=self.service.environment,
-                stdin=subprocess.DEVNULL,
-                stdout=stream,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                preexec_fn=end_with_parent,
-            )
-
-    @property
-    def dead(self) -> bool:
-        return self.process.poll() is not None
-
-    @property
-    def hung(self) -> bool:
-        """Whether it lives and left so many questions in a row without an answer; asks when one is due."""
-        if not self.dead and time.monotonic() - self.asked > _ASK:
-            self.silent = 0 if answers(self.service.url + self.service.health) else self.silent + 1
-            self.asked = time.monotonic()
-        return not self.dead and self.silent >= _MOST_SILENT
-
-    def until_healthy(self, stopping: threading.Event) -> bool:
-        """Whether it answers before it dies, before patience ends, and before this process is to stop."""
-        deadline = time.monotonic() + _PATIENCE
-        while not self.dead and time.monotonic() < deadline:
-            if answers(self.service.url + self.service.health):
-                return True
-            if stopping.wait(0.1):
-                return False
-        return False
-
-    def told(self) -> RunningService:
-        service = self.service
-        return RunningService(
-            service.name, self.process.pid, service.url, service.url + service.health, str(service.log)
-        )
 
 
 def run_services(
@@ -114,7 +55,20 @@ def run_services(
         if note is None:
             raise RefusedError(_already(workspace))
         with _stopping_on_signals() as stopping:
-            _Run(workspace, note, stopping, tell).run(plan(workspace, ports), ready)
+            for plans in range(1, _MOST_PLANS + 1):
+                try:
+                    # Who lost a race for the usual ports leaves them to whom has won it.
+                    services = plan(workspace, ports, usual=plans == 1)
+                    _Run(workspace, note, stopping, tell).run(services, ready)
+                    break
+                except _PortTakenError as error:
+                    if plans == _MOST_PLANS:
+                        raise
+                    tell(f"{error}; other ports are chosen")
+
+
+class _PortTakenError(ServiceError):
+    """Another process was quicker to listen on a port that was free when it was chosen."""
 
 
 def bring_down(workspace: Workspace) -> RunningServices | None:
@@ -167,49 +121,83 @@ class _Run:
             # Trainings of this workspace go through the servers from here on.
             self._write_note()
             if not self.stopping.is_set():
-                self._prepare_worker()
                 self._make_first_key()
                 self._start([service for service in services if service not in servers])
             if not self.stopping.is_set():
                 ready(self._write_note())
             while not self.stopping.wait(_LOOK):
                 for child in self.children:
-                    if child.hung:
-                        name, log = child.service.name, child.service.log
-                        self.tell(f"{name} does not answer and is ended; see {log}")
-                        end(child.process)
-                    if child.dead:
-                        self._revive(child)
+                    self._look_after(child)
         finally:
             self._stop()
 
     def _start(self, services: list[Service]) -> None:
         children = [Child(service) for service in services]
         self.children += children
+        # The scoring service before the worker: it need not wait for somebody else's Prefect.
+        for child in reversed(children):
+            self._begin(child)
         for child in children:
-            if not child.until_healthy(self.stopping) and not self.stopping.is_set():
-                raise ServiceError(f"{child.service.name} did not start; see {child.service.log}")
+            if child.put_off or child.until_healthy(self.stopping) or self.stopping.is_set():
+                continue
+            if child.shut_out:
+                raise _PortTakenError(_taken(child))
+            raise ServiceError(f"{child.service.name} did not start; see {child.service.log}")
+
+    def _begin(self, child: Child) -> bool:
+        """Start a child, a worker only where Prefect answers; whether it was started."""
+        if child.service.name == "worker":
+            try:
+                self._prepare_worker()
+            except ServiceError as error:
+                own = any(each.service.name == "prefect" for each in self.children)
+                if own and child.process is None:
+                    raise  # It has only just answered: something is broken here.
+                self._put_off(child, error)
+                return False
+        child.start()
+        return True
+
+    def _put_off(self, child: Child, error: ServiceError) -> None:
+        """An outage of Prefect ends nobody else, and is told once."""
+        if str(error) != str(child.put_off or ""):
+            self.tell(f"{child.service.name} is started once it can be: {error}")
+        child.put_off, child.begun = error, time.monotonic()
+
+    def _look_after(self, child: Child) -> None:
+        name, log = child.service.name, child.service.log
+        if child.hung:
+            self.tell(f"{name} does not answer and is ended; see {log}")
+            child.end()
+        if child.put_off:
+            if time.monotonic() - child.begun > _PUT_OFF:
+                self._start_again(child)
+        elif child.dead:
+            self._revive(child)
 
     def _revive(self, child: Child) -> None:
         name, log = child.service.name, child.service.log
         child.deaths = 1 if time.monotonic() - child.begun > _STEADY else child.deaths + 1
         if child.deaths > _MOST_DEATHS:
+            why = f" ({_taken(child)})" if child.shut_out else ""
             raise ServiceError(
-                f"{name} ended {child.deaths} times in a row; see {log}; everything is stopped"
+                f"{name} ended {child.deaths} times in a row{why}; see {log}; everything is stopped"
             )
-        self.tell(f"{name} ended (status {child.process.returncode}) and is started again; see {log}")
-        if self.stopping.wait(_BACK_OFF * 2 ** (child.deaths - 1)):
+        status = child.process.returncode if child.process else None
+        self.tell(f"{name} ended (status {status}) and is started again; see {log}")
+        if not self.stopping.wait(_BACK_OFF * 2 ** (child.deaths - 1)):
+            self._start_again(child)
+
+    def _start_again(self, child: Child) -> None:
+        if not self._begin(child):
             return
-        if name == "worker":
-            self._prepare_worker()
-        child.start()
         if not child.until_healthy(self.stopping) and not child.dead:
-            end(child.process)
+            child.end()
         self._write_note()
 
     def _prepare_worker(self) -> None:
         """A pool to poll; what a worker before has left running has died with it."""
-        with prefect_client(self._url()) as client:
+        with prefect_client(self._url(), patient=False) as client:
             ensure_pool(client, self.workspace)
             self._close_runs()
 
@@ -220,7 +208,7 @@ class _Run:
             tags=FlowRunFilterTags(all_=[workspace_tag(self.workspace)]),
             deployment_id=FlowRunFilterDeploymentId(is_null_=False),
         )
-        with prefect_client(self._url()) as client:
+        with prefect_client(self._url(), patient=False) as client:
             close_runs(client, chosen)
 
     def _make_first_key(self) -> None:
@@ -236,15 +224,16 @@ class _Run:
         return url
 
     def _write_note(self) -> RunningServices:
-        running = RunningServices(os.getpid(), self.since, tuple(child.told() for child in self.children))
+        told = tuple(each for child in self.children for each in child.told())
+        running = RunningServices(os.getpid(), self.since, told)
         self.note(running)
         return running
 
     def _stop(self) -> None:
         """Last started, first ended; a training under way dies with its worker and goes on from its stage."""
         for child in reversed(self.children):
-            end(child.process)
-            if child.service.name == "worker":
+            child.end()
+            if child.service.name == "worker" and child.process is not None:
                 try:
                     self._close_runs()
                 except ServiceError as error:
@@ -260,6 +249,10 @@ def _stopping_on_signals() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _taken(child: Child) -> str:
+    return f"{child.service.name}: another process took port {child.service.port}"
 
 
 def _already(workspace: Workspace) -> str:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from novad.config import Workspace, line_settings, load_lines
+from novad.config.yaml_file import read_yaml
 from novad.errors import ConfigError, RefusedError
 from novad.pipeline.graph import open_repository
 
@@ -38,12 +39,17 @@ def lines_tracked_by(workspace: Workspace, tracked_by: Path) -> list[str]:
 
 
 def data_digest(tracked_by: Path | None) -> str | None:
-    """The digest of all images that DVC recorded in a file of :func:`tracking_file`."""
-    from ruamel.yaml import YAML
+    """The digest of all images that DVC recorded in a file of :func:`tracking_file`.
 
+    Raises:
+        ConfigError: the file is not as DVC wrote it; names it.
+    """
     if tracked_by is None:
         return None
-    return str(YAML(typ="safe").load(tracked_by.read_text("utf-8"))["outs"][0]["md5"])
+    try:
+        return str(read_yaml(tracked_by)["outs"][0]["md5"])
+    except (TypeError, LookupError):
+        raise ConfigError(f"{tracked_by}: outs: names no digest; it is not as DVC wrote it") from None
 
 
 def own_data(workspace: Workspace, line: str) -> tuple[Path, Path]:

@@ -5,10 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
 from novad.config import Workspace
+from novad.config.yaml_file import read_yaml
 from novad.errors import ConfigError
 
 __all__ = [
@@ -25,6 +23,7 @@ __all__ = [
 
 Policy = Mapping[str, Mapping[str, Any]]
 NOT_WORSE = "not_worse_than_champion"
+_MUST_MAP = "must map gates to their limits"
 
 
 @dataclass(frozen=True)
@@ -81,20 +80,19 @@ def load_policy(path: Path, line: str) -> Policy:
         ConfigError: names the file and the key that is wrong; a misspelt gate is never ignored.
     """
     try:
-        document = YAML(typ="safe").load(path.read_text("utf-8"))
+        document = read_yaml(path)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file; without gates nothing is promoted") from None
-    except (UnicodeDecodeError, YAMLError) as error:
-        raise ConfigError(f"{path}: not valid YAML: {error}") from error
     if not isinstance(document, dict) or not isinstance(document.get("default"), dict):
-        raise ConfigError(f"{path}: default: must map gates to their limits")
+        raise ConfigError(f"{path}: default: {_MUST_MAP}")
     unknown = set(document) - {"default", "lines"}
     if unknown:
-        raise ConfigError(f"{path}: {sorted(unknown)[0]}: unknown key (known: default, lines)")
+        raise ConfigError(f"{path}: {min(map(str, unknown))}: unknown key (known: default, lines)")
     policy = {
         gate: _limits(path, f"default.{gate}", gate, given) for gate, given in document["default"].items()
     }
-    for gate, given in ((document.get("lines") or {}).get(line) or {}).items():
+    lines = _mapping(path, "lines", document.get("lines"), "must map line names to gates")
+    for gate, given in _mapping(path, f"lines.{line}", lines.get(line), _MUST_MAP).items():
         key = f"lines.{line}.{gate}"
         # YAML 1.1 readers take `off` as false, newer ones as text.
         if given is False or given == "off":
@@ -115,6 +113,15 @@ def line_policy(workspace: Workspace, line: str) -> Policy:
 def judge(policy: Policy, evidence: Evidence) -> list[Verdict]:
     """The verdict of every gate of ``policy``, in its order."""
     return [GATES[gate].judge(limits, evidence) for gate, limits in policy.items()]
+
+
+def _mapping(path: Path, key: str, given: Any, must: str) -> dict[Any, Any]:
+    """``given``, or an empty mapping where nothing is written; ``false`` or ``off`` is something."""
+    if given is None:
+        return {}
+    if not isinstance(given, dict):
+        raise ConfigError(f"{path}: {key}: {must}")
+    return given
 
 
 def _limits(path: Path, key: str, gate: str, given: object) -> dict[str, Any]:

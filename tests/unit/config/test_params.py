@@ -23,6 +23,17 @@ def test_lines_that_are_no_mapping_are_refused_whoever_asks(lines: str, tmp_path
     assert params.read_text() == f"lines: {lines}\n"
 
 
+@pytest.mark.parametrize(
+    ("since", "why"),
+    [("2026-11-31 14:00:00", "day is out of range for month"), ("2026-11-30 24:00:00", "hour must be in 0")],
+)
+def test_a_date_that_there_cannot_be_is_refused_by_the_file(since: str, why: str, tmp_path: Path) -> None:
+    params = tmp_path / "params.yaml"
+    params.write_text(f"lines:\n  metal:\n    monitor: {{since: {since}}}\n")
+    with pytest.raises(ConfigError, match=rf"params\.yaml: not valid YAML: {why}"):
+        load_lines(params)
+
+
 @pytest.mark.parametrize("lines", ["", "lines:\n", "lines: {}\n"])
 def test_a_line_is_added_where_there_is_none_and_what_stands_there_stays(lines: str, tmp_path: Path) -> None:
     params = tmp_path / "params.yaml"

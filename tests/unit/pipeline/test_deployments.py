@@ -155,6 +155,12 @@ def test_without_a_server_deploying_tells_how_to_get_one(
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
     with pytest.raises(ServiceError, match=r"Prefect at http://127\.0\.0\.1:9/api: "):
         deploy(workspace)
+    for no_address in ("foo", "http://127.0.0.1:port/api"):
+        monkeypatch.setenv("PREFECT_API_URL", no_address)
+        with pytest.raises(ServiceError, match=f"Prefect at {no_address}"):
+            deploy(workspace)
+        with pytest.raises(ServiceError, match=f"Prefect at {no_address} does not answer"):
+            line_runs(workspace)
 
 
 def _due(client: Any, deployment: Any, minutes: int, parameters: dict[str, Any] = SCHEDULED_RUN) -> Any:

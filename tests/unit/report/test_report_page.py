@@ -153,15 +153,22 @@ def test_a_version_that_a_gate_refuses_may_not_judge(tracked: Workspace) -> None
     assert "Gates that it does not pass: hybrid auroc" in page.one("section", aria_labelledby="verdict").text
 
 
-def test_a_wrong_policy_stops_no_publication_and_is_told(tracked: Workspace) -> None:
+@pytest.mark.parametrize(
+    ("policy", "told"),
+    [
+        ("default: {no_such_gate: {}}", "no such gate"),
+        (f"default: {{digests: {{}}}}\nlines: {{{LINE}: off}}", f"lines.{LINE}: must map gates"),
+    ],
+)
+def test_a_wrong_policy_stops_no_publication_and_is_told(tracked: Workspace, policy: str, told: str) -> None:
     shared = (tracked.root / "mlflow").resolve()
     (tracked.root / "mlflow").unlink()
     shutil.copytree(shared, tracked.root / "mlflow")
-    tracked.path("mlflow/gates.yaml").write_text("default: {no_such_gate: {}}\n")
+    tracked.path("mlflow/gates.yaml").write_text(f"{policy}\n")
     publish(tracked, LINE, page=fresh_page)
     page = _report(tracked)
     assert "No." in _verdict(page)
-    assert "no such gate" in page.one("section", aria_labelledby="verdict").text
+    assert told in page.one("section", aria_labelledby="verdict").text
 
 
 def test_changed_files_and_a_changed_log_are_told_first(tracked: Workspace) -> None:

@@ -405,6 +405,9 @@ def test_a_line_can_have_limits_of_its_own(tmp_path: Path) -> None:
     )
     assert load_policy(path, "metal") == {"sample_counts": {"train": 50, "test_normal": 5}, "digests": {}}
     assert load_policy(path, "fabric")["hybrid_auroc"] == {"min": 0.9}
+    for nothing in ("lines:", "lines: {metal: }"):
+        path.write_text(f"default: {{digests: {{}}}}\n{nothing}\n")
+        assert load_policy(path, "metal") == {"digests": {}}
 
 
 @pytest.mark.parametrize(
@@ -419,7 +422,15 @@ def test_a_line_can_have_limits_of_its_own(tmp_path: Path) -> None:
         ("default: {digests: {}}\nlines: {metal: {digest: off}}", "lines.metal.digest"),
         ("default: {digests: {}}\nlines: {metal: {digests: off}}", "default"),
         ("default: {digests: {}}\nextra: 1", "extra"),
+        ("default: {digests: {}}\n1: 1\nextra: 1", "1"),
+        ("default: {digests: {}}\nlines: [metal]", "lines: must map"),
+        ("default: {digests: {}}\nlines: off", "lines: must map"),
+        ("default: {digests: {}}\nlines: false", "lines: must map"),
+        ("default: {digests: {}}\nlines: {metal: off}", "lines.metal: must map"),
+        ("default: {digests: {}}\nlines: {metal: false}", "lines.metal: must map"),
+        ("default: {digests: {}}\nlines: {metal: []}", "lines.metal: must map"),
         ("default: [", "not valid YAML"),
+        ("default: {hybrid_auroc: {min: 2026-11-31}}", "not valid YAML: day is out of range"),
     ],
 )
 def test_a_wrong_policy_names_file_and_key(tmp_path: Path, text: str, key: str) -> None:
