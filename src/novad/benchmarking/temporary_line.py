@@ -77,8 +77,9 @@ def run_module(workspace: Workspace, module: str, *arguments: str) -> None:
         RuntimeError: it ended otherwise.
     """
     environment: dict[str, Any] = {**os.environ, "NOVAD_WORKSPACE": str(workspace.root)}
+    # -P: a benchmark starts in whatever folder, and a file grp.py there is not Python's own.
     done = subprocess.run(
-        [sys.executable, "-m", module, *arguments],
+        [sys.executable, "-P", "-m", module, *arguments],
         env=environment, capture_output=True, text=True, check=False, preexec_fn=end_with_parent,
     )  # fmt: skip
     if done.returncode == 0:

@@ -38,6 +38,14 @@ def test_a_stage_that_says_what_is_wrong_is_believed(
     assert (type(caught.value), str(caught.value)) == (kind, f"validate: {message}")
 
 
+def test_what_lies_in_the_folder_where_it_starts_is_no_module_of_pythons(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "json.py").write_text("raise SystemExit('taken for json')")
+    monkeypatch.chdir(tmp_path)
+    run_module(Workspace(tmp_path), "json.tool", "--help")
+
+
 @pytest.mark.parametrize(
     ("code", "told"), [(1, TRACEBACK), (-9, ""), (-9, "validate: no room"), (1, f"invalidate: {TRACEBACK}")]
 )
