@@ -459,10 +459,10 @@ def test_a_fault_of_novad_itself_spoils_only_its_own_request(
     assert champion is not None
     judge = type(champion.detector)._judge
 
-    def broken(self: Detector, group: Any) -> Any:
+    def broken(self: Detector, group: Any, before: int) -> Any:
         if any(image.shape[0] == 5 for image in group):
             raise ZeroDivisionError("no such luck")
-        return judge(self, group)
+        return judge(self, group, before)
 
     monkeypatch.setattr(Detector, "_judge", broken)
     pixels = [np.full((height, 16, 3), 99, np.uint8) for height in (16, 5, 16)]
