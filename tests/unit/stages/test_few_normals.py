@@ -15,6 +15,7 @@ from novad.config import Workspace
 from novad.errors import CalibrationError, RefusedError
 from novad.images import decode_image
 from novad.stages import validate
+from novad.stages.line import Line
 from novad.vision import Detector
 from small_line import LINE, STAGES, untrained_line
 
@@ -98,6 +99,20 @@ def test_images_too_small_for_synthetic_defects_are_named(tmp_path: Path) -> Non
     told = rf"^{LINE}: test/good/\d+\.png: an image of \(12, 40\) pixels is too small"
     with pytest.raises(CalibrationError, match=told):
         STAGES[2].run(workspace, LINE)
+
+
+def test_nearly_the_same_pictures_show_one_part(tmp_path: Path) -> None:
+    workspace = untrained_line(tmp_path, train=5, test_good=4, per_defect=3, **FIVE)
+    folder = tmp_path / "data" / LINE / "test/scratch"
+    pixels = np.array(Image.open(folder / "000.png"))
+    pixels[5, 5] ^= 1
+    Image.fromarray(pixels).save(folder / "001.png")
+    validate.run(workspace, LINE)
+    rows = Line.open(workspace, LINE).rows("tuning", "test")
+    named = dict(zip(rows["path"], Line.open(workspace, LINE).parts(rows), strict=True))
+    assert named["test/scratch/000.png"] == named["test/scratch/001.png"]
+    assert len(set(named.values())) == len(named) - 1
+    assert set(named.values()) <= set(rows["sha256"])
 
 
 def _dots(folder: Path) -> None:
