@@ -63,7 +63,7 @@ class Monitored:
     drifted: tuple[str, ...]
     """Figures that an alarm is about."""
     since: str | None
-    """When the decision was made at which the strongest of them begins to differ."""
+    """When the decision was made from which on all of them differ, most likely."""
     evidence: float
     """Alarm from 1 / false_alarm_rate on."""
     false_alarm_rate: float
