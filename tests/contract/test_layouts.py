@@ -207,6 +207,15 @@ def test_what_lies_beside_the_folders_that_are_read_is_remarked_once(tmp_path: P
     assert remark.startswith(told)
 
 
+def test_a_link_to_a_folder_of_images_is_not_passed_over(tmp_path: Path) -> None:
+    _mvtec(tmp_path)
+    (tmp_path / "test/crack").rename(tmp_path / "cracks")
+    (tmp_path / "test/crack").symlink_to(tmp_path / "cracks")
+    found = discover(tmp_path, "mvtec")
+    assert [sample.path for sample in found if sample.defect_type == "crack"] == ["test/crack/0.png"]
+    assert not any(sample.remark for sample in found)
+
+
 def test_folders_beside_the_plain_ones_are_remarked(tmp_path: Path) -> None:
     _folder(tmp_path)
     for folder in ("defect", "Masks", ".cache"):

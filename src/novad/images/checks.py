@@ -85,7 +85,7 @@ def gate_frame(manifest: pd.DataFrame, settings: ValidateSettings) -> pd.DataFra
         anomalous & ~frame["defect_type"].isin(masked_types) & bool(masked_types)
     ).astype(bool)
     frame["tested"] = (frame["split"] == "test").astype("int64")
-    frame["test_normal"] = ((frame["split"] == "test") & (frame["label"] == 0)).astype("int64")
+    frame["test_normal"] = frame["tested"] * (frame["label"] == 0)
     return frame
 
 

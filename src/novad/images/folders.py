@@ -6,7 +6,7 @@ from pathlib import Path
 
 from novad.errors import ConfigError
 
-__all__ = ["files_below", "refuse_unreadable", "relative_files", "stem_below"]
+__all__ = ["files_below", "relative_files", "stem_below", "walked"]
 
 _SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini"})
 
@@ -14,22 +14,27 @@ _SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini"})
 def files_below(folder: Path) -> Iterator[Path]:
     """All files but hidden ones and those of the system: whatever its name ends in, each may be an image.
 
-    A stray text file is found, and refused by whoever decodes it, rather than skipped. Links to folders are
-    given as if they were files, so that they are refused as well. A folder that does not exist holds none.
+    A stray text file is found, and refused by whoever decodes it, rather than skipped; see :func:`walked`.
+    """
+    return (path for path in walked(folder) if path.name.lower() not in _SYSTEM_FILES)
+
+
+def walked(folder: Path) -> Iterator[Path]:
+    """All files but hidden ones, in a fixed order.
+
+    Links to folders are given as if they were files, so that whoever reads them refuses them. A folder that
+    does not exist holds none.
 
     Raises:
         ConfigError: a folder that may not be read, which would else count as empty.
     """
-    for here, folders, files in os.walk(folder, onerror=refuse_unreadable):
+    for here, folders, files in os.walk(folder, onerror=_refuse_unreadable):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         linked = [name for name in folders if (Path(here) / name).is_symlink()]
-        for name in sorted([*files, *linked]):
-            if not name.startswith(".") and name.lower() not in _SYSTEM_FILES:
-                yield Path(here) / name
+        yield from (Path(here) / name for name in sorted([*files, *linked]) if not name.startswith("."))
 
 
-def refuse_unreadable(error: OSError) -> None:
-    """What to do with an error of :func:`os.walk`."""
+def _refuse_unreadable(error: OSError) -> None:
     if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
         raise ConfigError(f"{error.filename}: cannot be read: {error.strerror}; give novad the right to")
 

@@ -4,6 +4,7 @@ import csv
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -186,8 +187,10 @@ def _with_passed_over(samples: list[Sample], beside: list[str], read: str) -> li
 
 
 def _directly_in(root: Path, folder: str) -> list[str]:
-    """Files in a folder that holds folders of images."""
-    return [path for path in relative_files(root, folder) if PurePosixPath(path).parent.as_posix() == folder]
+    """Files in a folder that holds folders of images, among them maybe links to folders."""
+    # The walk begins with these, and goes no further: there may be many images below.
+    found = takewhile(lambda path: str(PurePosixPath(path).parent) == folder, relative_files(root, folder))
+    return [path for path in found if not (root / path).is_dir()]
 
 
 def _test_folder(root: Path) -> str:

@@ -1,12 +1,10 @@
 """Copying a folder of images into the workspace, so that a line never hangs on files elsewhere."""
 
-import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 from novad.errors import ConfigError, RefusedError
-from novad.images.folders import refuse_unreadable
+from novad.images.folders import walked
 
 __all__ = ["copy_images"]
 
@@ -26,7 +24,7 @@ def copy_images(source: Path, target: Path) -> int:
         ConfigError: a file or folder cannot be read, or the disk has no room.
         RefusedError: links that lead out of the folder; the message names each.
     """
-    files = list(_files(source))
+    files = list(walked(source))
     outside = [path for path in files if path.is_symlink() and not _inside(path, source)]
     if outside:
         names = ", ".join(path.relative_to(source).as_posix() for path in outside)
@@ -43,14 +41,6 @@ def copy_images(source: Path, target: Path) -> int:
         except (OSError, shutil.SpecialFileError) as error:
             raise ConfigError(f"{path}: cannot be copied: {error}") from None
     return len(files)
-
-
-def _files(source: Path) -> Iterator[Path]:
-    """Files in a fixed order; a link to a folder counts as a file, so that it is judged."""
-    for here, folders, names in os.walk(source, onerror=refuse_unreadable):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        linked = [name for name in folders if (Path(here) / name).is_symlink()]
-        yield from (Path(here) / name for name in sorted([*names, *linked]) if not name.startswith("."))
 
 
 def _inside(link: Path, source: Path) -> bool:

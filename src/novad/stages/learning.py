@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -92,9 +93,10 @@ def folds(lessons: Lessons, draw: int) -> Iterator[Mask]:
     random, turn = np.random.default_rng(draw), np.zeros(len(lessons.anomalous), int)
     for kind in (lessons.anomalous, ~lessons.anomalous):
         places = np.flatnonzero(kind)
-        names, part = np.unique(lessons.order[places], return_inverse=True)
-        if len(names) < 2:  # of a single part nothing would be left to learn from
-            part = np.arange(len(places))
-        turn[places] = (random.permutation(len(np.unique(part))) % FOLDS)[part]
+        parts: NDArray[Any] = lessons.order[places]
+        if len(set(parts)) < 2:  # of a single part nothing would be left to learn from
+            parts = np.arange(len(places))
+        names, part = np.unique(parts, return_inverse=True)
+        turn[places] = (random.permutation(len(names)) % FOLDS)[part]
     for fold in range(FOLDS):
         yield turn == fold

@@ -67,12 +67,12 @@ def run(workspace: Workspace, name: str) -> None:
 
 def _map_weight(kept: dict[str, Tensor], scales: dict[str, MapScale], weight: float) -> float:
     """Share of novelty in the hybrid map: the one that shows masked defects best, else the scores'."""
-    truth = kept["masked.truth"].bool() if "masked.truth" in kept else torch.zeros(0, dtype=torch.bool)
+    truth = kept.get("masked.truth")
     # Masks that cover no position of the map, or all, rank nothing.
-    if not truth.any() or truth.all():
+    if truth is None or not truth.any() or truth.all():
         return weight
     calibrated = {kind: scale(kept[f"masked.{kind}"]) for kind, scale in scales.items()}
-    return map_weight(calibrated["familiarity"], calibrated["novelty"], truth)
+    return map_weight(calibrated["familiarity"], calibrated["novelty"], truth.bool())
 
 
 def _maps(kept: dict[str, Tensor], name: str) -> dict[str, Tensor]:

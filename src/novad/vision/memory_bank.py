@@ -182,17 +182,24 @@ class MemoryBank:
         for image in np.unique(images[crowded]):
             asked, others = crowded & (images == image), np.flatnonzero(self.origins[:, 0] != image)
             if len(others):
-                distances[asked], at = _nearest(patches[torch.from_numpy(asked)], self.vectors[others])
-                positions[asked] = others[at]
+                found = self.nearest_among(others, patches[torch.from_numpy(asked)])
+                distances[asked], positions[asked] = (each.numpy(force=True) for each in found)
         return distances, positions
 
+    def nearest_among(self, positions: NDArray[np.int64], patches: Tensor) -> tuple[Tensor, Tensor]:
+        """Nearest of some vectors, exact and by blocks.
 
-def _nearest(patches: Tensor, vectors: Tensor) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Distance of each of (n, D) patches to the nearest of some vectors, and which that is; exact."""
-    blocks = torch.split(patches.float(), SEARCH_BLOCK)
-    found = [torch.cdist(block, vectors.to(block.device)).min(dim=1) for block in blocks]
-    distances, at = (torch.cat(each).numpy(force=True) for each in zip(*found, strict=True))
-    return distances, at
+        Args:
+            positions: (v,) of those vectors in the bank.
+            patches: (n, D) whitened.
+        Returns:
+            (n,) Euclidean distances and (n,) positions in the bank.
+        """
+        asked = torch.from_numpy(positions).to(self.vectors.device)
+        vectors, blocks = self.vectors[asked], torch.split(patches.float(), SEARCH_BLOCK)
+        found = [torch.cdist(block, vectors).min(dim=1) for block in blocks]
+        distances, at = (torch.cat(each) for each in zip(*found, strict=True))
+        return distances, asked[at]
 
 
 def fit_memory_bank(

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from novad.vision.memory_bank import SEARCH_BLOCK, MemoryBank
+from novad.vision.memory_bank import MemoryBank
 from novad.vision.patch_store import PatchStore
 from novad.vision.pooling import smooth, top_means
 
@@ -121,11 +121,7 @@ def _left_out(
         return 0.0, np.zeros(2, np.int32), None
     if own.all():
         return 0.0, places[0], None
-    foreign = torch.from_numpy(np.flatnonzero(~own))
-    blocks = torch.split(bank.whitening(patches), SEARCH_BLOCK)
-    found = [torch.cdist(block, bank.vectors[foreign]).min(dim=1) for block in blocks]
-    nearest, at = (torch.cat(each) for each in zip(*found, strict=True))
-    at = foreign[at]
+    nearest, at = bank.nearest_among(np.flatnonzero(~own), bank.whitening(patches))
     rows, columns = torch.from_numpy(places.astype(np.int64)).unbind(1)
     distances, kept = torch.zeros(2, 1, *shape)
     distances[0, rows, columns], kept[0, rows, columns] = nearest, 1.0

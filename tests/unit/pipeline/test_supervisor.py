@@ -22,7 +22,7 @@ from novad.pipeline.loopback import answers, listener
 from novad.pipeline.services import Ports, plan
 from novad.pipeline.supervisor import bring_down
 from novad.serving.keys import Role, add_key
-from novad.tracking.services import find_services
+from novad.tracking.services import RunningServices, find_services
 from tiny_pipeline import wait_for
 
 # Each child tells in the file `told` when it is asked to end; one of them ignores that.
@@ -102,6 +102,13 @@ def _says(process: "subprocess.Popen[str]", beginning: str) -> str:
     return line
 
 
+def _running(workspace: Workspace) -> RunningServices:
+    """What the note says that runs; there must be one."""
+    running = find_services(workspace)
+    assert running is not None
+    return running
+
+
 def _gone(pids: list[int]) -> bool:
     return not any(psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie" for pid in pids)
 
@@ -111,8 +118,7 @@ def test_down_ends_the_children_last_started_first_and_frees_the_workspace(tmp_p
     assert bring_down(workspace) is None
     with _up(tmp_path) as up:
         _says(up, "ready")
-        running = find_services(workspace)
-        assert running is not None
+        running = _running(workspace)
         assert running.pid == up.pid
         assert [service.name for service in running.services] == list(NAMES)
         assert all(answers(service.health) for service in running.services)
@@ -141,8 +147,7 @@ def test_a_kill_leaves_no_child_and_no_claim(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
     with _up(tmp_path) as up:
         _says(up, "ready")
-        running = find_services(workspace)
-        assert running is not None
+        running = _running(workspace)
         up.kill()
         up.wait()
         wait_for(lambda: _gone([service.pid for service in running.services]), 10)
@@ -163,13 +168,11 @@ def test_a_child_that_dies_is_started_again_and_its_new_number_is_noted(tmp_path
     workspace = Workspace(tmp_path)
     with _up(tmp_path) as up:
         _says(up, "ready")
-        before = find_services(workspace)
-        assert before is not None
+        before = _running(workspace)
         os.kill(before.services[1].pid, signal.SIGKILL)
         _says(up, "mlflow ended (status -9) and is started again")
         wait_for(lambda: find_services(workspace) != before, 20)
-        after = find_services(workspace)
-        assert after is not None
+        after = _running(workspace)
         assert answers(after.services[1].health)
         same = [(old.pid == new.pid) for old, new in zip(before.services, after.services, strict=True)]
         assert same == [True, False, True, True]
@@ -182,15 +185,13 @@ def test_a_child_that_lives_and_does_not_answer_is_ended_and_started_again(
     workspace = Workspace(tmp_path)
     with _up(tmp_path, FAULTY, ("prefect", "serve")) as up:
         _says(up, "ready")
-        before = find_services(workspace)
-        assert before is not None
+        before = _running(workspace)
         (tmp_path / "faulty").touch()
         _says(up, "serve does not answer and is ended; see")
         (tmp_path / "faulty").unlink()
         _says(up, "serve ended (status 0) and is started again")
         wait_for(lambda: find_services(workspace) != before, 20)
-        after = find_services(workspace)
-        assert after is not None
+        after = _running(workspace)
         assert answers(after.services[1].health)
         assert after.services[0] == before.services[0]
 
@@ -200,8 +201,7 @@ def test_a_child_that_keeps_dying_brings_all_down_loudly(tmp_path: Path) -> None
     workspace = Workspace(tmp_path)
     with _up(tmp_path, once, ("prefect", "serve")) as up:
         _says(up, "ready")
-        running = find_services(workspace)
-        assert running is not None
+        running = _running(workspace)
         (tmp_path / "broken").touch()
         os.kill(running.services[1].pid, signal.SIGKILL)
         _says(up, "serve ended (status -9)")
@@ -216,8 +216,7 @@ def test_a_worker_waits_for_prefect_without_ending_others(tmp_path: Path) -> Non
     workspace = Workspace(tmp_path)
     with _up(tmp_path) as up:
         _says(up, "ready")
-        before = find_services(workspace)
-        assert before is not None
+        before = _running(workspace)
         (tmp_path / "outage").touch()
         os.kill(before.services[2].pid, signal.SIGKILL)
         _says(up, "worker ended (status -9) and is started again")
@@ -242,13 +241,11 @@ def test_the_scoring_service_starts_without_a_prefect_elsewhere_and_not_without_
     with _up(tmp_path, names=("worker", "serve")) as up:
         _says(up, "worker is started once it can be: Prefect does not answer")
         _says(up, "ready")
-        running = find_services(workspace)
-        assert running is not None
+        running = _running(workspace)
         assert [(each.name, answers(each.health)) for each in running.services] == [("serve", True)]
         (tmp_path / "outage").unlink()
         wait_for(lambda: find_services(workspace) != running, 20)
-        found = find_services(workspace)
-        assert found is not None
+        found = _running(workspace)
         assert [(each.name, answers(each.health)) for each in found.services] == [
             ("worker", True),
             ("serve", True),

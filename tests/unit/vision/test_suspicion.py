@@ -113,7 +113,7 @@ def test_where_every_patch_was_kept_the_score_is_familiarity_to_the_others() -> 
 def test_patches_are_compared_by_blocks_to_the_same_end(monkeypatch: pytest.MonkeyPatch) -> None:
     grids = _grids(6, odd=1)
     whole = _suspicions(grids, 1.0)
-    monkeypatch.setattr("novad.vision.suspicion.SEARCH_BLOCK", 8)
+    monkeypatch.setattr("novad.vision.memory_bank.SEARCH_BLOCK", 8)
     parted = _suspicions(grids, 1.0)
     np.testing.assert_allclose(parted.distances, whole.distances, rtol=1e-5)
     np.testing.assert_array_equal(parted.nearest, whole.nearest)
