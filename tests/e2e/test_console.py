@@ -105,7 +105,7 @@ def console(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> I
         ) as workspace,
         pytest.MonkeyPatch.context() as patched,
     ):
-        train_again(workspace, "seed: 0", "seed: 1")
+        train_again(workspace, empty_database, "seed: 0", "seed: 1")
         patched.setattr("novad.tracking.registry.gate", lambda *_: [])
         promote(workspace, LINE, 1, "ada", "first")
         file = workspace.state / "serve" / "keys.json"
@@ -623,7 +623,9 @@ def test_a_verdict_by_keyboard_alone(console: Console, browser: Browser, tested:
 
 
 @needs_chromium
-def test_reject_and_approve_by_name_and_reason(console: Console, browser: Browser) -> None:
+def test_reject_and_approve_by_name_and_reason(
+    console: Console, browser: Browser, empty_database: Path
+) -> None:
     browser.enter(console.keys[Role.ADMIN], f"#/lines/{LINE}")
     browser.wait_for(".buttons")
     browser.click(".buttons button:nth-child(2)")
@@ -634,7 +636,7 @@ def test_reject_and_approve_by_name_and_reason(console: Console, browser: Browse
     event = history(console.workspace, LINE)[-1]
     assert (event.kind, event.version, event.actor, event.reason) == ("rejection", 2, "Ada", HOSTILE)
     browser.wait_for_text("main", HOSTILE)
-    train_again(console.workspace, "seed: 1", "seed: 2")
+    train_again(console.workspace, empty_database, "seed: 1", "seed: 2")
     browser.reload()
     browser.wait_for_text(".buttons", "Approve version 3")
     promote(console.workspace, LINE, 2, "ben", "meanwhile")

@@ -124,7 +124,7 @@ def line(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Iter
     with small_line(
         tmp_path_factory.mktemp("service"), empty_database, train=16, test_good=8, per_defect=2
     ) as workspace:
-        train_again(workspace, "seed: 0", "seed: 1")
+        train_again(workspace, empty_database, "seed: 0", "seed: 1")
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr("novad.tracking.registry.gate", lambda *_: [])
             promote(workspace, LINE, 1, "ada", "first")

@@ -63,7 +63,7 @@ class Api:
 def api(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Iterator[Api]:
     with (
         small_line(
-            tmp_path_factory.mktemp("fuzz"), empty_database, train=12, test_good=8, per_defect=2
+            tmp_path_factory.mktemp("fuzz"), empty_database, train=16, test_good=8, per_defect=2
         ) as workspace,
         pytest.MonkeyPatch.context() as patched,
     ):

@@ -67,7 +67,7 @@ class Trained:
 def trained(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Iterator[Trained]:
     """A small part of a demo line, trained and published once."""
     with small_line(
-        tmp_path_factory.mktemp("serving"), empty_database, train=40, test_good=12, per_defect=4
+        tmp_path_factory.mktemp("serving"), empty_database, train=16, test_good=8, per_defect=2
     ) as workspace:
         data = workspace.root / "data" / LINE / "test"
         yield Trained(workspace, (data / "good" / "000.png", next((data / "scratch").glob("*.png"))))

@@ -18,7 +18,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     root = tmp_path_factory.mktemp("tiled")
     (root / "params.yaml").write_text("lines: {}\n")
     (root / "dvc.yaml").write_text("stages: {}\n")
-    make_demo_line(LINE, root / "data", train=16, test_good=8, per_defect=2)
+    make_demo_line(LINE, root / "data", train=12, test_good=6, per_defect=1)
     workspace = Workspace(root)
     network = network_settings(root)
     for name, tile in (("whole", 0), ("tiled", 32)):
