@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from filelock import FileLock
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -25,6 +24,7 @@ from novad.stages import calibrate_explainer, evaluate, memory_bank, tune_fusion
 from novad.tracking import promote, publish
 from novad.vision.backbones import file_sha256
 from novad.vision.bcos_network import ARCHITECTURE, build_bcos_network
+from tables_once import made_once
 
 __all__ = [
     "LINE",
@@ -99,24 +99,19 @@ def train_again(workspace: Workspace, empty_database: Path, before: str, after: 
 
 def _train_once(workspace: Workspace, of_run: Path, stages: Sequence[ModuleType]) -> None:
     """Run the stages, or copy what another test of this run got from the same settings and images."""
-    trained = workspace.artifacts(LINE, "")
-    inputs = [workspace.params, *trained.glob("validate/manifest.parquet"), *_images(workspace)]
-    given = hashlib.sha256(b"".join(hashlib.sha256(each.read_bytes()).digest() for each in inputs))
-    kept = of_run / f"trained-{given.hexdigest()}"
-    with FileLock(f"{kept}.lock"):
-        if not kept.exists():
-            for stage in stages:
-                stage.run(workspace, LINE)
-            unfinished = kept.with_suffix(".unfinished")
-            shutil.copytree(trained, unfinished)
-            unfinished.rename(kept)
-            return
+    trained, images = workspace.artifacts(LINE, ""), sorted((workspace.root / "data").rglob("*.png"))
+    given = hashlib.sha256()
+    for path in (workspace.params, *trained.glob("validate/manifest.parquet"), *images):
+        given.update(f"{path.relative_to(workspace.root)} {file_sha256(path)}\n".encode())
+
+    def train(unfinished: Path) -> None:
+        for stage in stages:
+            stage.run(workspace, LINE)
+        trained.rename(unfinished)
+
+    kept = made_once(of_run / f"trained-{given.hexdigest()}", train)
     shutil.rmtree(trained, ignore_errors=True)
     shutil.copytree(kept, trained)
-
-
-def _images(workspace: Workspace) -> list[Path]:
-    return sorted((workspace.root / "data").rglob("*.png"))
 
 
 def bundled_line_settings(image_size: int, **changed: Any) -> LineSettings:

@@ -10,7 +10,7 @@ from filelock import FileLock
 
 from novad.config import Workspace
 
-__all__ = ["tables_once"]
+__all__ = ["made_once", "tables_once"]
 
 
 def tables_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Workspace], Path]) -> Path:
@@ -24,12 +24,19 @@ def tables_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Work
     of_run = factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         of_run = of_run.parent
-    target = of_run / name
-    with FileLock(of_run / f"{name}.lock"):
+
+    def copy(unfinished: Path) -> None:
+        with sqlite3.connect(make(Workspace(factory.mktemp("tables")))) as connection:
+            connection.execute("VACUUM INTO ?", (str(unfinished),))
+
+    return made_once(of_run / name, copy)
+
+
+def made_once(target: Path, make: Callable[[Path], object]) -> Path:
+    """``target``, made by the first test process that asks; others wait until it is whole."""
+    with FileLock(f"{target}.lock"):
         if not target.exists():
-            workspace = Workspace(factory.mktemp("tables"))
-            unfinished = workspace.root / name
-            with sqlite3.connect(make(workspace)) as connection:
-                connection.execute("VACUUM INTO ?", (str(unfinished),))
+            unfinished = target.with_name(f"{target.name}.unfinished")
+            make(unfinished)
             unfinished.rename(target)
     return target
